@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * arena.h - the allocator. An arena is the chunks that one endpoint cuts its frags from; every chunk goes
+ * back to the arena it came from, so memory is "socket-aware" without a lookup.
+ *
+ * THE CONTRACT
+ * 1. Allocation does no atomic read-modify-write. Opening a chunk stores CHUNK_BIAS into refs; frags handed
+ *    out are counted in the arena's plain `handed` (a release by the owner counts down there as well, so it
+ *    may be negative: a clone is added to refs and dropped from handed). At any time
+ *        references to an open chunk = refs - CHUNK_BIAS + handed.
+ *    When the chunk is exhausted the owner gives back CHUNK_BIAS - handed: refs is the truth from then on.
+ * 2. If that sum is 0 when the chunk is exhausted, nobody else can hold or take a reference: the owner
+ *    rewinds it and goes on in memory that is still in its cache, again without a read-modify-write.
+ * 3. A LOOP_OWNED arena keeps the bias beyond exhaustion, in the chunk's `held` (= what handed was), until
+ *    held falls to 0. It may, because its frags are released by its own thread; who wants one on another
+ *    thread takes a reference of his own with frag_ref. So a flow recycles without any atomic
+ *    read-modify-write, while an application's frag, released by the loop, costs one.
+ * 4. The last reference recycles the chunk. Dropped by the arena's thread: onto `stack` (LIFO: the hottest
+ *    chunk first). By another: onto `returns`, pushed by CAS, taken whole by the owner with one exchange:
+ *    it cannot be full and has no ABA. These two, no third path.
+ * 5. `returns` may hold the mark PARKED instead of a list: the arena is idle, or closed, which is parking
+ *    for good. A pusher that sees it gives the chunk to the chunk pool itself. An idle arena therefore owns
+ *    no chunk that is not referenced; its next allocation replaces the mark.
+ * 6. Growing takes a slab of chunks from the pool under its mutex, only when stack and return list are
+ *    empty, never beyond the quota. `owned` counts against the quota and changes under that mutex only.
+ * 7. Who uses an arena has entered it: one compare-and-swap per batch of calls. A second thread gets -EBUSY
+ *    instead of corruption, and the loop can enter an idle endpoint's arena to park it.
+ * 8. A closed arena's memory is reused but never freed before the umem: a pusher may still look at its
+ *    `waiting` word. A stale look wakes somebody once too often, no more.
+ */
+#ifndef XSKE_ARENA_H
+#define XSKE_ARENA_H
+
+#include <stdalign.h>
+
+#include "chunk.h"
+
+#define ARENA_PARKED (UINT32_MAX - 1)
+
+/* Frags start at cache lines (plus metadata_len): 64-byte stride sends 1-2 % faster than 2-4 KiB stride on
+ * veth, and no two writers share a line. Higher wastes small frags' chunks. */
+#define FRAG_ALIGN XSKE_CACHE_LINE
+
+struct xske_arena {
+	/* The entered thread's own. */
+	struct xske_umem *umem;
+	uint64_t base;         /* addr of the open chunk */
+	uint32_t offset;       /* its first free byte */
+	uint32_t end;          /* chunk_size, or 0 without an open chunk */
+	uint32_t headroom;     /* metadata_len */
+	int32_t handed;
+	struct chunk *open;
+	uint32_t stack;
+	uint32_t flags;
+	uint64_t allocated;
+	uint64_t recycled;
+	uint64_t cross;
+	uint64_t quota_waits;
+	/* Everybody's. */
+	alignas(XSKE_CACHE_LINE) _Atomic uint32_t returns;
+	_Atomic uint32_t waiting;
+	_Atomic uint32_t entered;
+	/* Under umem->lock. */
+	alignas(XSKE_CACHE_LINE) _Atomic uint32_t owned; /* atomic for the readers of statistics only */
+	uint32_t quota;
+	uint32_t txq_id;
+	bool closed;
+	struct xske_arena *next;
+	struct xske_arena *prev;
+};
+
+int arena_open_chunk(struct xske_arena *a);
+int arena_recycle(struct xske_arena *self, struct chunk *c);
+int arena_unhold(struct xske_arena *self, struct chunk *c);
+void arena_free_all(struct xske_umem *umem);
+
+/* len: 1 to chunk_size - metadata_len, the caller has checked. 0, or -EAGAIN. */
+static inline int arena_alloc(struct xske_arena *a, uint32_t len, uint64_t *addr)
+{
+	uint32_t need = align_up(len + a->headroom, FRAG_ALIGN);
+
+	if (unlikely(need > a->end - a->offset)) {
+		int err = arena_open_chunk(a);
+
+		if (err)
+			return err;
+	}
+	*addr = a->base + a->offset + a->headroom;
+	a->offset += need;
+	a->handed++;
+	a->allocated++;
+	return 0;
+}
+
+/* Up to `want` (>= 1) such frags side by side in one chunk, a->open; how many, or 0 = -EAGAIN. */
+static inline uint32_t arena_alloc_run(struct xske_arena *a, uint32_t len, uint32_t want, uint64_t *addr,
+				       uint32_t *stride)
+{
+	uint32_t need = align_up(len + a->headroom, FRAG_ALIGN), n;
+
+	if (unlikely(need > a->end - a->offset) && arena_open_chunk(a))
+		return 0;
+	n = min_u32(want, (a->end - a->offset) / need);
+	*addr = a->base + a->offset + a->headroom;
+	*stride = need;
+	a->offset += n * need;
+	a->handed += (int32_t)n;
+	a->allocated += n;
+	return n;
+}
+
+/* Another reference, to be dropped by any thread. */
+static inline void frag_ref(struct chunk *c)
+{
+	/* Relaxed: who takes a reference holds one, so the chunk cannot go away meanwhile. */
+	atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+}
+
+/* Drops one. self: the arena this thread has entered, or NULL. 1: the chunk's owner waits for it. */
+static inline int frag_unref(struct xske_arena *self, struct chunk *c)
+{
+	if (self && c->arena == self) {
+		if (c == self->open) {
+			self->handed--;
+			return 0;
+		}
+		if (c->held) {
+			if (--c->held > 0)
+				return 0;
+			return arena_unhold(self, c);
+		}
+	}
+	/* Release: what this holder did to the bytes comes before the chunk's next life. Acquire: who is
+	 * last sees what all others did. */
+	if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
+		return 0;
+	return arena_recycle(self, c);
+}
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * chunk.h - the chunk table and the chunk pool of a umem. Offsets and counts only: knows no rings, reads
+ * no packet, makes no system call.
+ *
+ * Who writes a chunk's words:
+ *   refs      everybody, atomically. While the chunk is open (or held, see arena.h) it carries the owner's
+ *             CHUNK_BIAS; otherwise it is the number of references.
+ *   next      whoever owns the whole chunk: its arena (stack), a pusher (return list), the pool.
+ *   arena     the pool's mutex holder, when the chunk changes hands. Constant while refs > 0.
+ *   txq_id    as arena; copied from it so that posting need not follow the pointer.
+ *   held      the arena's thread (arena.h).
+ *   inflight  the loop of txq_id, and nobody else.
+ *   place     whoever moves the chunk; read by anybody, exact when quiescent.
+ */
+#ifndef XSKE_CHUNK_H
+#define XSKE_CHUNK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "util.h"
+#include "xske.h"
+
+#define CHUNK_NONE UINT32_MAX
+
+/* What an open chunk carries in refs on top of its references: more than the frags and clones that can
+ * exist (2^26 clones of each of 64 frags), and twice of it fits a u32. Too low: a chunk that seems free
+ * under its owner; too high: wraps. */
+#define CHUNK_BIAS (1u << 30)
+
+enum chunk_place {
+	CHUNK_POOLED,     /* chunk pool */
+	CHUNK_STACKED,    /* its arena's local stack */
+	CHUNK_RETURNED,   /* its arena's return list */
+	CHUNK_REFERENCED, /* open, held, or just referenced */
+};
+
+struct chunk {
+	_Atomic uint32_t refs;
+	uint32_t next;
+	struct xske_arena *arena;
+	int32_t held;
+	uint32_t inflight;
+	uint32_t txq_id;
+	_Atomic uint32_t place;
+};
+
+struct xske_umem {
+	uint8_t *area;
+	uint64_t len;
+	struct chunk *chunks;
+	uint32_t chunk_count;
+	uint32_t chunk_size;
+	uint32_t chunk_shift;
+	uint32_t metadata_len;
+	/* The pool: guarded by lock, touched for slabs and by closed or parked arenas' last references. */
+	pthread_mutex_t lock;
+	uint32_t pool_head;
+	uint32_t pool_count;
+	struct xske_arena *arenas;       /* all that own chunks or are open */
+	struct xske_arena *spare_arenas; /* closed and empty; their memory stays readable (arena.h) */
+};
+
+static inline uint32_t chunk_index(const struct xske_umem *umem, const struct chunk *c)
+{
+	return (uint32_t)(c - umem->chunks);
+}
+
+/* NULL when addr lies outside the umem. */
+static inline struct chunk *chunk_of(const struct xske_umem *umem, uint64_t addr)
+{
+	if (unlikely(addr >= umem->len))
+		return NULL;
+	return &umem->chunks[addr >> umem->chunk_shift];
+}
+
+static inline void chunk_move(struct chunk *c, enum chunk_place place)
+{
+	atomic_store_explicit(&c->place, place, memory_order_relaxed);
+}
+
+/* Is [addr, addr + len) a desc that the kernel accepts? net/xdp/xsk_queue.h, xp_aligned_validate_desc(). */
+static inline bool chunk_holds_desc(const struct xske_umem *umem, uint64_t addr, uint32_t len)
+{
+	uint64_t offset = addr & (umem->chunk_size - 1);
+
+	return addr < umem->len && len > 0 && offset >= umem->metadata_len &&
+	       offset + len <= umem->chunk_size;
+}
+
+/* Both under umem->lock. */
+void chunk_pool_push(struct xske_umem *umem, struct chunk *c);
+struct chunk *chunk_pool_pop(struct xske_umem *umem);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * idle.c - time: the clock, how the loop rests when nothing moved, and how others wake it. No work and
+ * nothing inflight: asleep on the wake eventfd. Inflight without progress: 1 to 50 us, doubling. Before a
+ * paced packet: asleep until the last 60 us, which are spun.
+ */
+#include <poll.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "loop.h"
+
+/* A paced packet is awaited awake for so long. Lower: late by the scheduler's wake-up latency (about 50 us
+ * here); higher: burns the core. */
+#define SPIN_NS (60 * NSEC_PER_USEC)
+
+/* Back-off while inflight and nothing moves. Lower than 1 us is not slept; higher than 50 us would let the
+ * completion ring fill up at 20 Mpps (2048 entries in 100 us). */
+#define BACKOFF_MIN_NS (1 * NSEC_PER_USEC)
+#define BACKOFF_MAX_NS (50 * NSEC_PER_USEC)
+
+/* Nothing to do for so long: memory goes back to the pool (DESIGN: an idle owner owns nothing). */
+#define IDLE_PARK_NS (10 * NSEC_PER_MSEC)
+
+/* Nobody needs it; a bound on every wait all the same. */
+#define IDLE_SLEEP_NS (10 * NSEC_PER_SEC)
+
+static uint64_t real_now(void *ctx)
+{
+	struct timespec t;
+
+	(void)ctx;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+static void real_sleep(void *ctx, uint64_t ns)
+{
+	const struct xske_loop *l = ctx;
+	struct pollfd wake = {.fd = l->config.wake_fd, .events = POLLIN};
+	struct timespec t = {.tv_sec = (time_t)(ns / NSEC_PER_SEC), .tv_nsec = (long)(ns % NSEC_PER_SEC)};
+	uint64_t drop;
+
+	if (ppoll(&wake, 1, &t, NULL) > 0 && read(wake.fd, &drop, sizeof(drop)) < 0)
+		return; /* somebody else emptied it: awake all the same */
+}
+
+void loop_wake(struct xske_loop *l)
+{
+	const uint64_t one = 1;
+
+	/* seq_cst, store (the work) then load: pairs with doze(), which stores `sleeping` and then looks for
+	 * work. One of the two sees the other. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!atomic_load_explicit(&l->sleeping, memory_order_relaxed))
+		return;
+	if (write(l->config.wake_fd, &one, sizeof(one)) < 0)
+		return; /* the counter is full: it is awake already */
+}
+
+static bool has_mail(struct xske_loop *l)
+{
+	uint32_t first;
+
+	/* A backlog waits for completions, not for mail. */
+	return spsc_ready(&l->commands, &first) || (!l->backlog && endpoints_have_work(l)) ||
+	       atomic_load_explicit(&l->aborted, memory_order_relaxed);
+}
+
+static void doze(struct xske_loop *l, uint64_t ns)
+{
+	atomic_store_explicit(&l->sleeping, 1, memory_order_seq_cst);
+	atomic_thread_fence(memory_order_seq_cst); /* see loop_wake() */
+	if (!has_mail(l))
+		l->config.clock.sleep_ns(l->config.clock.ctx, ns);
+	atomic_store_explicit(&l->sleeping, 0, memory_order_relaxed);
+}
+
+bool loop_has_work(const struct xske_loop *l)
+{
+	return l->flows || endpoints_have_work(l) || txq_inflight(l->txq);
+}
+
+void loop_park(struct xske_loop *l)
+{
+	xske_arena_park(l->arena);
+	endpoints_park(l);
+	l->parked = true;
+}
+
+/* Inflight, and asleep for the longest time again and again. */
+bool loop_backed_off(const struct xske_loop *l)
+{
+	return txq_inflight(l->txq) && l->sleep_ns >= BACKOFF_MAX_NS;
+}
+
+void loop_set_clock(struct xske_loop *l)
+{
+	if (!l->config.clock.now_ns)
+		l->config.clock = (struct xske_clock){real_now, real_sleep, l};
+}
+
+/* Something moved in this turn. */
+void loop_moved(struct xske_loop *l)
+{
+	l->sleep_ns = BACKOFF_MIN_NS;
+	l->idle_since_ns = 0;
+	l->parked = false;
+}
+
+static uint64_t next_flow_ns(const struct xske_loop *l)
+{
+	uint64_t next = UINT64_MAX;
+
+	for (const struct xske_flow *f = l->flows; f; f = f->next)
+		next = min_u64(next, flow_next_ns(f));
+	return next;
+}
+
+/* Nothing moved in this turn: how long may we be away? */
+void loop_rest(struct xske_loop *l)
+{
+	uint64_t now = l->now_ns, next, ns;
+
+	if (l->down_since_ns) {
+		doze(l, l->probe_ns > now ? l->probe_ns - now : 0);
+		return;
+	}
+	if (!loop_has_work(l)) {
+		if (!l->idle_since_ns)
+			l->idle_since_ns = now;
+		if (!l->parked && now - l->idle_since_ns >= IDLE_PARK_NS)
+			loop_park(l);
+		doze(l, l->parked ? IDLE_SLEEP_NS : IDLE_PARK_NS);
+		return;
+	}
+	next = next_flow_ns(l);
+	if (txq_inflight(l->txq) || l->starved) {
+		ns = l->sleep_ns;
+		l->sleep_ns = min_u64(2 * ns, BACKOFF_MAX_NS);
+		/* A flow that is due and had no room waits for completions as well. */
+		if (next > now)
+			ns = min_u64(ns, next > now + SPIN_NS ? next - now - SPIN_NS : 0);
+	} else {
+		ns = next > now + SPIN_NS ? next - now - SPIN_NS : 0;
+	}
+	if (ns)
+		doze(l, ns);
+}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * loop.c - the poll loop of one txq, and an index of everything else: reap, take commands, post what
+ * endpoints submitted and flows owe, kick, rest. One thread runs it; it never waits without a deadline.
+ */
+#include <errno.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "loop.h"
+
+/* Commands of one engine: a start per flow and a few more. Full = -EAGAIN to the caller. */
+#define COMMAND_ENTRIES 1024u
+
+/* How often a link that is down is tried; each try may lose one packet when only the peer is down. */
+#define LINK_PROBE_NS (10 * NSEC_PER_MSEC)
+
+/* Deadlines count a turn as at most this long, so that a machine that stopped (a debugger, a suspended VM)
+ * is not taken for a kernel that did. */
+#define MAX_TURN_NS (50 * NSEC_PER_MSEC)
+
+static void COLD fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg)
+{
+	l->state = XSKE_LOOP_FAILED;
+	l->error = error;
+	l->error_errno = (uint64_t)err;
+	l->error_arg = arg;
+	l->signal = true;
+}
+
+static bool reap(struct xske_loop *l)
+{
+	struct xske_txq *q = l->txq;
+	uint32_t n = txq_reap(q);
+
+	if (!n)
+		return false;
+	if (unlikely(q->bad_completions))
+		fail(l, XSKE_ERROR_COMPLETION, EPROTO, q->bad_addr);
+	l->last_completion_ns = l->now_ns;
+	l->stalled_ns = 0;
+	l->signal |= q->owner_waits;
+	q->owner_waits = false;
+	return true;
+}
+
+static void end_flow(struct xske_loop *l, struct xske_flow **at)
+{
+	struct xske_flow *f = *at;
+
+	*at = f->next;
+	flow_unload(f, l->arena, l->txq->umem);
+	l->finished_flows++;
+	l->signal = true;
+}
+
+static void start_flow(struct xske_loop *l, struct xske_flow *f)
+{
+	int err;
+
+	if (l->state != XSKE_LOOP_RUNNING) {
+		l->finished_flows++;
+		return;
+	}
+	err = flow_load(f, l->arena, l->now_ns);
+	if (err) {
+		fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, f->frame_len);
+		return;
+	}
+	f->next = l->flows;
+	l->flows = f;
+}
+
+static void start_draining(struct xske_loop *l)
+{
+	while (l->flows)
+		end_flow(l, &l->flows);
+	if (l->state == XSKE_LOOP_RUNNING)
+		l->state = XSKE_LOOP_DRAINING;
+}
+
+static bool take_commands(struct xske_loop *l)
+{
+	uint32_t first, ready = spsc_ready(&l->commands, &first);
+
+	for (uint32_t i = 0; i < ready; i++) {
+		const struct xske_desc *command = &l->commands.slots[(first + i) & l->commands.mask];
+		void *object = (void *)(uintptr_t)command->addr;
+
+		switch (command->len) {
+		case XSKE_COMMAND_START_FLOW:
+			start_flow(l, object);
+			break;
+		case XSKE_COMMAND_ADD_ENDPOINT:
+			endpoint_add(l, object);
+			break;
+		case XSKE_COMMAND_REMOVE_ENDPOINT:
+			endpoint_remove(l, object);
+			break;
+		case XSKE_COMMAND_PARK:
+			loop_park(l);
+			break;
+		default:
+			start_draining(l);
+		}
+	}
+	spsc_pop(&l->commands, ready);
+	return ready > 0;
+}
+
+static uint32_t run_flows(struct xske_loop *l, uint32_t limit)
+{
+	struct xske_flow **at = &l->flows;
+	uint32_t posted = 0;
+	bool starved = false;
+
+	while (*at) {
+		struct xske_flow *f = *at;
+
+		if (posted < limit && !flow_is_over(f, l->now_ns))
+			posted += flow_run(f, l->txq, l->now_ns, limit - posted, &starved);
+		if (flow_is_over(f, l->now_ns))
+			end_flow(l, at);
+		else
+			at = &f->next;
+	}
+	l->backpressure += starved;
+	l->starved = starved;
+	return posted;
+}
+
+static bool post(struct xske_loop *l, uint32_t limit)
+{
+	uint32_t posted = endpoints_post(l);
+
+	posted += run_flows(l, limit);
+	if (!posted)
+		return false;
+	txq_submit(l->txq);
+	if (unlikely(!l->first_post_ns))
+		l->first_post_ns = l->now_ns;
+	return true;
+}
+
+static void COLD link_down(struct xske_loop *l)
+{
+	if (!l->down_since_ns)
+		l->down_since_ns = l->now_ns;
+	l->probe_ns = l->now_ns + LINK_PROBE_NS;
+	if (l->now_ns - l->down_since_ns > l->config.link_timeout_ns)
+		fail(l, XSKE_ERROR_LINK_DOWN, l->txq->kick.last_errno, l->now_ns - l->down_since_ns);
+}
+
+static void COLD link_up(struct xske_loop *l)
+{
+	uint64_t ns = l->now_ns - l->down_since_ns;
+
+	for (struct xske_flow *f = l->flows; f; f = f->next)
+		flow_shift(f, ns);
+	l->down_total_ns += ns;
+	l->down_since_ns = 0;
+	l->stalled_ns = 0;
+}
+
+/* True when the kernel took something. */
+static bool drive(struct xske_loop *l)
+{
+	struct xske_txq *q = l->txq;
+	uint32_t unseen = txq_unseen(q);
+
+	switch (kick(&q->kick)) {
+	case KICK_OK:
+		if (unlikely(l->down_since_ns))
+			link_up(l);
+		break;
+	case KICK_AGAIN:
+	case KICK_DROPPED:
+	case KICK_NOBUFS:
+		break;
+	case KICK_LINK_DOWN:
+		link_down(l);
+		break;
+	case KICK_FATAL:
+		fail(l, XSKE_ERROR_KICK, q->kick.last_errno, txq_inflight(q));
+		break;
+	}
+	return txq_unseen(q) != unseen;
+}
+
+/* The link is down: one packet at a time asks whether it is back. */
+static bool probe_link(struct xske_loop *l)
+{
+	if (l->now_ns < l->probe_ns)
+		return false;
+	if (!txq_unseen(l->txq))
+		post(l, 1);
+	drive(l);
+	return !l->down_since_ns;
+}
+
+static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
+{
+	turn_ns = min_u64(turn_ns, MAX_TURN_NS);
+	if (l->state == XSKE_LOOP_DRAINING) {
+		l->draining_ns += turn_ns;
+		if (!loop_has_work(l) || l->draining_ns > l->config.drain_timeout_ns)
+			l->state = XSKE_LOOP_STOPPED;
+	}
+	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns || (!txq_inflight(l->txq) && !l->starved)) {
+		l->stalled_ns = 0;
+		return;
+	}
+	l->stalled_ns += turn_ns;
+	if (unlikely(l->stalled_ns > l->config.progress_timeout_ns))
+		fail(l, XSKE_ERROR_NO_PROGRESS, l->txq->kick.last_errno, txq_inflight(l->txq));
+}
+
+static void COLD signal_event(struct xske_loop *l)
+{
+	const uint64_t one = 1;
+
+	l->signal = false;
+	if (l->config.event_fd >= 0 && write(l->config.event_fd, &one, sizeof(one)) < 0)
+		return; /* full: whoever watches it has not looked yet */
+}
+
+static bool turn(struct xske_loop *l)
+{
+	uint64_t before = l->now_ns;
+	bool moved;
+
+	l->now_ns = l->config.clock.now_ns(l->config.clock.ctx);
+	moved = reap(l);
+	moved |= take_commands(l);
+	if (unlikely(l->down_since_ns)) {
+		moved |= probe_link(l);
+	} else if (likely(l->state < XSKE_LOOP_STOPPED)) {
+		moved |= post(l, UINT32_MAX);
+		/* Also with nothing unseen: a zero-copy driver may need it to clean up what it has sent. */
+		if ((txq_unseen(l->txq) || (!moved && loop_backed_off(l))) && txq_wants_kick(l->txq))
+			moved |= drive(l);
+	}
+	check_deadlines(l, before ? l->now_ns - before : 0);
+	if (unlikely(atomic_load_explicit(&l->aborted, memory_order_relaxed)) && l->state < XSKE_LOOP_STOPPED)
+		l->state = XSKE_LOOP_STOPPED;
+	counters_publish(l);
+	if (unlikely(l->signal))
+		signal_event(l);
+	return moved;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------- */
+
+int xske_loop_create(const struct xske_loop_config *config, struct xske_loop **out)
+{
+	struct xske_loop *l;
+
+	if (!config->txq || !config->arena || !config->counters || config->arena->txq_id != config->txq->id ||
+	    config->arena->umem != config->txq->umem || !(config->arena->flags & XSKE_ARENA_LOOP_OWNED))
+		return -EINVAL;
+	l = aligned_alloc(XSKE_CACHE_LINE, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	memset(l, 0, sizeof(*l));
+	l->config = *config;
+	l->txq = config->txq;
+	l->arena = config->arena;
+	loop_set_clock(l);
+	loop_moved(l);
+	if (!spsc_init(&l->commands, COMMAND_ENTRIES)) {
+		free(l);
+		return -ENOMEM;
+	}
+	l->txq->self = l->arena;
+	*out = l;
+	return 0;
+}
+
+void xske_loop_destroy(struct xske_loop *l)
+{
+	if (!l)
+		return;
+	free(l->commands.slots);
+	free(l);
+}
+
+static int begin(struct xske_loop *l)
+{
+	int err = xske_arena_enter(l->arena);
+
+	if (err)
+		return err;
+	l->state = XSKE_LOOP_RUNNING;
+	return 0;
+}
+
+/* Whatever ended it: references that the loop holds for others go back. Inflight chunks stay pinned, a
+ * driver may still read them. */
+static void finish(struct xske_loop *l)
+{
+	take_commands(l); /* what came too late is refused in the same way as what was running */
+	start_draining(l);
+	while (l->endpoints)
+		endpoint_remove(l, l->endpoints);
+	xske_arena_park(l->arena);
+	xske_arena_leave(l->arena);
+	l->signal = true;
+	counters_publish(l);
+	signal_event(l);
+}
+
+int xske_loop_step(struct xske_loop *l)
+{
+	if (l->state == XSKE_LOOP_NEW) {
+		int err = begin(l);
+
+		if (err)
+			return err;
+	}
+	if (l->state >= XSKE_LOOP_STOPPED)
+		return (int)l->state;
+	if (!turn(l) && l->state < XSKE_LOOP_STOPPED)
+		loop_rest(l);
+	else
+		loop_moved(l);
+	if (l->state >= XSKE_LOOP_STOPPED)
+		finish(l);
+	return (int)l->state;
+}
+
+int xske_loop_run(struct xske_loop *l)
+{
+	int state;
+
+	/* The default slack of 50 us would be the error of every paced packet. */
+	prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul);
+	do {
+		state = xske_loop_step(l);
+	} while (state >= 0 && state < XSKE_LOOP_STOPPED);
+	return state;
+}
+
+int xske_loop_command(struct xske_loop *l, uint32_t op, void *object)
+{
+	const struct xske_desc command = {.addr = (uintptr_t)object, .len = op};
+
+	if (op < XSKE_COMMAND_START_FLOW || op > XSKE_COMMAND_PARK)
+		return -EINVAL;
+	if (!spsc_push(&l->commands, &command, 1))
+		return -EAGAIN;
+	loop_wake(l);
+	return 0;
+}
+
+void xske_loop_abort(struct xske_loop *l)
+{
+	const uint64_t one = 1;
+
+	atomic_store_explicit(&l->aborted, 1, memory_order_relaxed);
+	if (write(l->config.wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+uint32_t xske_abi_version(void)
+{
+	return XSKE_ABI_VERSION;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* loop.h - what loop.c, idle.c, counters.c and endpoint.c share. */
+#ifndef XSKE_LOOP_H
+#define XSKE_LOOP_H
+
+#include "flow.h"
+#include "spsc.h"
+
+struct xske_loop {
+	/* The loop thread's own. */
+	struct xske_loop_config config;
+	struct xske_txq *txq;
+	struct xske_arena *arena;
+	struct xske_flow *flows;
+	struct xske_endpoint *endpoints;
+	struct xske_endpoint *backlog; /* endpoints with work that had no room */
+	uint64_t state, error, error_errno, error_arg;
+	uint64_t turns, backpressure, finished_flows;
+	uint64_t now_ns;
+	uint64_t first_post_ns, last_completion_ns;
+	uint64_t down_since_ns;        /* 0 = the link is up, as far as we know */
+	uint64_t probe_ns;             /* when to kick again while it is down */
+	uint64_t down_total_ns;
+	uint64_t stalled_ns;           /* inflight and nothing completed for so long */
+	uint64_t draining_ns;
+	uint64_t idle_since_ns;
+	uint64_t sleep_ns;             /* the next back-off */
+	bool starved;                  /* a flow is due and found no room or no chunk */
+	bool parked;
+	bool signal;                   /* somebody must look: write event_fd at the end of the turn */
+	/* Shared. */
+	alignas(XSKE_CACHE_LINE) _Atomic uint32_t sleeping;
+	_Atomic uint32_t aborted;
+	_Atomic(struct xske_endpoint *) pending; /* endpoints with fresh work, pushed by their threads */
+	struct spsc commands;
+};
+
+/* An application's way in. `arena` and the ring's producer side belong to the thread that has entered the
+ * arena, the rest to the loop. */
+struct xske_endpoint {
+	struct xske_loop *loop;
+	struct xske_arena *arena;
+	struct xske_endpoint *next;         /* in loop->endpoints */
+	struct xske_endpoint *next_pending; /* in loop->pending or loop->backlog, while `queued` */
+	_Atomic uint32_t queued;
+	_Atomic uint32_t state;
+	struct spsc submits;
+};
+
+/* idle.c */
+void loop_set_clock(struct xske_loop *l);
+void loop_wake(struct xske_loop *l); /* any thread */
+void loop_moved(struct xske_loop *l);
+void loop_rest(struct xske_loop *l);
+void loop_park(struct xske_loop *l);
+bool loop_has_work(const struct xske_loop *l);
+bool loop_backed_off(const struct xske_loop *l);
+
+void counters_publish(struct xske_loop *l); /* counters.c */
+
+/* endpoint.c, all of it for the loop's thread. */
+uint32_t endpoints_post(struct xske_loop *l); /* packets posted from pending endpoints */
+bool endpoints_have_work(const struct xske_loop *l);
+void endpoint_add(struct xske_loop *l, struct xske_endpoint *e);
+void endpoint_remove(struct xske_loop *l, struct xske_endpoint *e);
+void endpoints_park(struct xske_loop *l);
+
+#endif

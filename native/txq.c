@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "txq.h"
+
+_Static_assert(sizeof(struct xske_ring) == sizeof(struct xsk_ring_prod), "libxdp's producer ring");
+_Static_assert(sizeof(struct xske_ring) == sizeof(struct xsk_ring_cons), "libxdp's consumer ring");
+_Static_assert(offsetof(struct xske_ring, flags) == offsetof(struct xsk_ring_prod, flags), "ring flags");
+_Static_assert(offsetof(struct xske_ring, producer) == offsetof(struct xsk_ring_prod, producer), "producer");
+_Static_assert(sizeof(struct xske_desc) == sizeof(struct xdp_desc), "struct xdp_desc");
+
+/* Preamble and SFD 8, FCS 4, inter-frame gap 12 (IEEE 802.3 clause 4); frames are padded to 60. */
+#define WIRE_OVERHEAD_BYTES 24u
+#define WIRE_MIN_FRAME_BYTES 60u
+
+int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config, struct xske_txq **out)
+{
+	struct xske_txq *q;
+
+	if (!config->tx.size || (config->tx.size & config->tx.mask) || !config->cq.size ||
+	    (config->cq.size & config->cq.mask))
+		return -EINVAL;
+	q = calloc(1, sizeof(*q));
+	if (!q)
+		return -ENOMEM;
+	memcpy(&q->tx, &config->tx, sizeof(q->tx));
+	memcpy(&q->cq, &config->cq, sizeof(q->cq));
+	/* libxdp 1.3.1 leaves the cached indices of a caller's struct as they were. */
+	q->tx.cached_prod = __atomic_load_n(q->tx.producer, __ATOMIC_RELAXED);
+	q->tx.cached_cons = __atomic_load_n(q->tx.consumer, __ATOMIC_ACQUIRE) + q->tx.size;
+	q->cq.cached_prod = __atomic_load_n(q->cq.producer, __ATOMIC_ACQUIRE);
+	q->cq.cached_cons = __atomic_load_n(q->cq.consumer, __ATOMIC_RELAXED);
+	q->umem = umem;
+	q->id = config->txq_id;
+	q->need_wakeup = config->need_wakeup;
+	/* A packet has at least one desc and inflight <= cq.size: the runs cannot overflow. */
+	q->run_mask = q->cq.size * 2 - 1;
+	q->runs = calloc((size_t)q->run_mask + 1, sizeof(*q->runs));
+	if (!q->runs) {
+		free(q);
+		return -ENOMEM;
+	}
+	kick_init(&q->kick, config);
+	*out = q;
+	return 0;
+}
+
+void xske_txq_destroy(struct xske_txq *q)
+{
+	if (!q)
+		return;
+	free(q->runs);
+	free(q);
+}
+
+void txq_log_new_run(struct xske_txq *q, uint32_t bytes, uint32_t descs, uint32_t packets)
+{
+	q->runs[q->run_head++ & q->run_mask] = (struct packet_run){bytes, descs, packets};
+}
+
+static void count_packets(struct xske_txq *q, uint32_t descs)
+{
+	q->run_credit += descs;
+	while (q->run_tail != q->run_head) {
+		struct packet_run *run = &q->runs[q->run_tail & q->run_mask];
+		uint32_t wire = run->bytes < WIRE_MIN_FRAME_BYTES ? WIRE_MIN_FRAME_BYTES : run->bytes;
+		uint64_t n = run->descs == 1 ? q->run_credit : q->run_credit / run->descs;
+
+		n = min_u64(n, run->packets);
+		if (!n)
+			return;
+		q->run_credit -= (uint32_t)n * run->descs;
+		q->completed_packets += n;
+		q->completed_bytes += n * run->bytes;
+		q->completed_wire_bytes += n * (wire + WIRE_OVERHEAD_BYTES);
+		run->packets -= n;
+		if (run->packets)
+			return;
+		q->run_tail++;
+	}
+}
+
+static void COLD bad_completions(struct xske_txq *q, uint64_t addr, uint32_t n)
+{
+	q->bad_completions += n;
+	q->bad_addr = addr;
+}
+
+/* n completions of c, all of the same chunk. The judgement is per chunk: strangers and duplicates never take
+ * a reference. Returns how many were right. */
+static inline uint32_t complete(struct xske_txq *q, struct chunk *c, uint64_t addr, uint32_t n)
+{
+	uint32_t good = n;
+
+	/* txq_id first: another loop's inflight is not ours to read. */
+	if (unlikely(!c || c->txq_id != q->id || c->inflight < n)) {
+		good = c && c->txq_id == q->id ? c->inflight : 0;
+		bad_completions(q, addr, n - good);
+		if (!good)
+			return 0;
+	}
+	c->inflight -= good;
+	if (!c->inflight && frag_unref(q->self, c))
+		q->owner_waits = true;
+	return good;
+}
+
+uint32_t txq_reap(struct xske_txq *q)
+{
+	uint32_t idx, good = 0, run, n = xsk_ring_cons__peek(&q->cq, q->cq.size, &idx);
+	uint32_t shift = q->umem->chunk_shift;
+
+	if (!n)
+		return 0;
+	/* Mostly they come as they were posted, so neighbours share a chunk: one write for all of them. */
+	for (uint32_t i = 0; i < n; i += run) {
+		uint64_t addr = *xsk_ring_cons__comp_addr(&q->cq, idx + i);
+
+		for (run = 1; i + run < n; run++)
+			if (*xsk_ring_cons__comp_addr(&q->cq, idx + i + run) >> shift != addr >> shift)
+				break;
+		good += complete(q, chunk_of(q->umem, addr), addr, run);
+	}
+	xsk_ring_cons__release(&q->cq, n);
+	q->completed_descs += good;
+	count_packets(q, good);
+	return n;
+}
+
+int xske_txq_probe_invalid(struct xske_txq *q, uint64_t timeout_ns)
+{
+	const struct timespec pause = {.tv_nsec = 50000};
+	uint64_t waited = 0;
+	int completed = 0;
+	uint32_t idx;
+
+	if (xsk_ring_prod__reserve(&q->tx, 1, &idx) != 1)
+		return -EBUSY;
+	*xsk_ring_prod__tx_desc(&q->tx, idx) = (struct xdp_desc){0};
+	xsk_ring_prod__submit(&q->tx, 1);
+	for (;;) {
+		if (kick(&q->kick) == KICK_FATAL)
+			return -q->kick.last_errno;
+		completed = xsk_ring_cons__peek(&q->cq, 1, &idx) == 1;
+		if (completed || waited >= timeout_ns)
+			break;
+		nanosleep(&pause, NULL);
+		waited += (uint64_t)pause.tv_nsec;
+	}
+	if (completed)
+		xsk_ring_cons__release(&q->cq, 1);
+	kick_reset_counters(&q->kick); /* they count packets' kicks */
+	return completed;
+}

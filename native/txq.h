@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * txq.h - a tx ring with its completion ring. Ring arithmetic is libxdp's xsk.h; this adds what the ring
+ * cannot know: which chunk each desc pins, and which completions may come.
+ *
+ * tx ring:  we write descs and producer, the kernel consumer and flags.
+ * cq:       the kernel writes addrs and producer, we consumer.
+ * Ownership: posting moves the caller's reference to the txq. It keeps one per chunk while the chunk's
+ * inflight > 0 and drops the others at once, so a template posted a thousand times costs no atomic.
+ * Rules: a slot is filled first and reserved afterwards, so nothing is ever reserved that is not submitted;
+ * inflight never exceeds the completion ring, so the kernel always finds room for a completion.
+ * All of it belongs to the loop's thread.
+ */
+#ifndef XSKE_TXQ_H
+#define XSKE_TXQ_H
+
+#include <stddef.h>
+#include <string.h>
+
+#include <xdp/xsk.h>
+
+#include "arena.h"
+#include "chunk.h"
+#include "kick.h"
+
+/* Packets posted one after the other that look alike. Completed packets and bytes are counted from these:
+ * exact when quiescent, and in posting order while completions overtake each other. */
+struct packet_run {
+	uint32_t bytes;
+	uint32_t descs;
+	uint64_t packets;
+};
+
+struct xske_txq {
+	struct xsk_ring_prod tx;
+	struct xsk_ring_cons cq;
+	struct xske_umem *umem;
+	struct xske_arena *self; /* the loop's arena: its thread is ours */
+	uint32_t filled;         /* slots written behind cached_prod, not yet submitted */
+	uint32_t id;
+	bool need_wakeup;
+	bool owner_waits;        /* a recycled chunk's owner waits at its quota */
+	uint64_t submitted_descs, completed_descs;
+	uint64_t submitted_packets, completed_packets;
+	uint64_t submitted_bytes, completed_bytes, completed_wire_bytes;
+	uint64_t bad_completions, bad_addr;
+	uint32_t run_credit;     /* descs completed that fill no whole packet yet */
+	uint32_t run_head, run_tail, run_mask;
+	struct packet_run *runs;
+	struct kick kick;
+};
+
+static inline uint32_t txq_inflight(const struct xske_txq *q)
+{
+	return (uint32_t)(q->submitted_descs - q->completed_descs);
+}
+
+/* Descs that may be posted now. */
+static inline uint32_t txq_room(struct xske_txq *q, uint32_t want)
+{
+	uint32_t comp = q->cq.size - txq_inflight(q) - q->filled;
+	uint32_t tx = xsk_prod_nb_free(&q->tx, want + q->filled) - q->filled;
+
+	return min_u32(comp, tx);
+}
+
+/* Writes the next slot; the caller has asked txq_room. The desc is valid and its chunk is of this txq. */
+static inline void txq_fill(struct xske_txq *q, uint64_t addr, uint32_t len, uint32_t options)
+{
+	struct xdp_desc *desc = xsk_ring_prod__tx_desc(&q->tx, q->tx.cached_prod + q->filled++);
+
+	desc->addr = addr;
+	desc->len = len;
+	desc->options = options;
+}
+
+/* The caller's reference on c becomes the txq's. */
+static inline void txq_take(struct xske_txq *q, struct chunk *c)
+{
+	if (c->inflight++)
+		frag_unref(q->self, c); /* never the last: the txq holds one */
+}
+
+/* The same for n references on the chunk that the loop's arena has open. */
+static inline void txq_take_open(struct xske_txq *q, uint32_t n)
+{
+	struct chunk *c = q->self->open;
+
+	q->self->handed -= (int32_t)(c->inflight ? n : n - 1);
+	c->inflight += n;
+}
+
+/* As txq_take n times, but the caller keeps his reference: for templates of the loop's own arena. */
+static inline void txq_borrow(struct xske_txq *q, struct chunk *c, uint32_t n)
+{
+	if (!c->inflight) {
+		if (c == q->self->open)
+			q->self->handed++;
+		else if (c->held)
+			c->held++;
+		else
+			frag_ref(c);
+	}
+	c->inflight += n;
+}
+
+void txq_log_new_run(struct xske_txq *q, uint32_t bytes, uint32_t descs, uint32_t packets);
+
+/* Notes `packets` equal packets among the filled slots. */
+static inline void txq_log(struct xske_txq *q, uint32_t bytes, uint32_t descs, uint32_t packets)
+{
+	struct packet_run *run = &q->runs[(q->run_head - 1) & q->run_mask];
+
+	q->submitted_packets += packets;
+	q->submitted_bytes += (uint64_t)bytes * packets;
+	if (likely(q->run_head != q->run_tail && run->bytes == bytes && run->descs == descs))
+		run->packets += packets;
+	else
+		txq_log_new_run(q, bytes, descs, packets);
+}
+
+/* Hands the filled slots to the kernel. */
+static inline void txq_submit(struct xske_txq *q)
+{
+	uint32_t idx, n = q->filled;
+
+	if (!n)
+		return;
+	xsk_ring_prod__reserve(&q->tx, n, &idx);
+	xsk_ring_prod__submit(&q->tx, n);
+	q->submitted_descs += n;
+	q->filled = 0;
+}
+
+/* Descs that the kernel has not looked at yet. */
+static inline uint32_t txq_unseen(const struct xske_txq *q)
+{
+	return q->tx.cached_prod - __atomic_load_n(q->tx.consumer, __ATOMIC_RELAXED);
+}
+
+static inline bool txq_wants_kick(const struct xske_txq *q)
+{
+	return !q->need_wakeup || xsk_ring_prod__needs_wakeup(&q->tx);
+}
+
+uint32_t txq_reap(struct xske_txq *q);
+
+#endif

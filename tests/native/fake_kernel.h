@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The kernel's side of a tx ring and its completion ring, on heap memory. A test decides what each kick
+ * answers and which addrs complete when; time moves only when told, or when the loop sleeps.
+ */
+#ifndef FAKE_KERNEL_H
+#define FAKE_KERNEL_H
+
+#include "xske.h"
+
+struct fake_kernel;
+
+XSKE_API struct fake_kernel *fake_create(uint32_t tx_size, uint32_t cq_size, uint32_t first_cursor);
+XSKE_API void fake_destroy(struct fake_kernel *k);
+XSKE_API void fake_rings(struct fake_kernel *k, struct xske_ring *tx, struct xske_ring *cq);
+XSKE_API int fake_kick(void *k); /* an xske_kick_fn */
+XSKE_API uint64_t fake_now(void *k);
+XSKE_API void fake_sleep(void *k, uint64_t ns);
+XSKE_API void fake_advance(struct fake_kernel *k, uint64_t ns);
+XSKE_API uint64_t fake_slept_ns(const struct fake_kernel *k);
+
+/* Each kick takes at most `budget` descs; auto_complete completes them at once, as far as the ring goes. */
+XSKE_API void fake_policy(struct fake_kernel *k, uint32_t budget, int auto_complete);
+/* The next `times` kicks answer err; EBUSY takes and completes one packet, as the kernel does. */
+XSKE_API void fake_script(struct fake_kernel *k, int err, uint32_t times);
+
+XSKE_API uint32_t fake_held(const struct fake_kernel *k); /* descs taken and not completed */
+XSKE_API struct xske_desc fake_held_desc(const struct fake_kernel *k, uint32_t i);
+XSKE_API int fake_complete(struct fake_kernel *k, uint32_t i);      /* the i-th held; 0, or -1: ring full */
+XSKE_API uint32_t fake_complete_oldest(struct fake_kernel *k, uint32_t n); /* of the held; how many */
+XSKE_API int fake_complete_addr(struct fake_kernel *k, uint64_t addr); /* any addr: a broken kernel */
+XSKE_API uint64_t fake_taken(const struct fake_kernel *k);          /* descs taken in all */
+XSKE_API uint64_t fake_kicks(const struct fake_kernel *k);
+
+#endif

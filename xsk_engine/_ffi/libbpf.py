@@ -1,0 +1,88 @@
+"""libbpf: the two-instruction pass program, its link, and what is attached to an interface."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from typing import Any
+
+from xsk_engine._ffi.errcheck import negative_errno
+from xsk_engine._ffi.loader import declare, open_library
+
+# include/uapi/linux/bpf.h
+BPF_PROG_TYPE_XDP = 6
+BPF_XDP = 37
+XDP_PASS = 2
+
+# include/uapi/linux/if_link.h: XDP_ATTACHED_*
+ATTACH_MODES = {0: "none", 1: "driver", 2: "generic", 3: "hardware", 4: "several"}
+
+
+class BpfXdpQueryOpts(ctypes.Structure):
+    """libbpf 0.8 and later; ``sz`` says how much of it the caller knows."""
+
+    _fields_ = [
+        ("sz", c_size_t),
+        ("prog_id", c_uint32),
+        ("drv_prog_id", c_uint32),
+        ("hw_prog_id", c_uint32),
+        ("skb_prog_id", c_uint32),
+        ("attach_mode", ctypes.c_uint8),
+        ("_padding", ctypes.c_uint8 * 7),
+    ]
+
+
+class BpfInsn(ctypes.Structure):
+    _fields_ = [
+        ("code", ctypes.c_uint8),
+        ("registers", ctypes.c_uint8),
+        ("off", ctypes.c_int16),
+        ("imm", ctypes.c_int32),
+    ]
+
+
+_TABLE: dict[str, Any] = {
+    "bpf_prog_load": (
+        [c_int, c_char_p, c_char_p, POINTER(BpfInsn), c_size_t, c_void_p],
+        c_int,
+        negative_errno,
+    ),
+    "bpf_link_create": ([c_int, c_int, c_int, c_void_p], c_int, negative_errno),
+    "bpf_xdp_query": ([c_int, c_int, POINTER(BpfXdpQueryOpts)], c_int, negative_errno),
+    "libbpf_set_print": ([c_void_p], c_void_p, None),
+    "libbpf_version_string": ([], c_char_p, None),
+}
+libbpf = declare(
+    open_library("libbpf.so.1", "install it: apt-get install libbpf1"), "libbpf.so.1", _TABLE
+)
+libbpf.libbpf_set_print(None)  # its messages are not ours; every error comes back as an errno
+
+
+def version() -> str:
+    """``1.1`` and the like."""
+    text: bytes = libbpf.libbpf_version_string()
+    return text.decode().removeprefix("v")
+
+
+def load_pass_program() -> int:
+    """A program fd; OSError EPERM without CAP_BPF."""
+    # r0 = XDP_PASS; exit (Documentation/bpf/standardization/instruction-set.rst)
+    program = (BpfInsn * 2)(BpfInsn(0xB7, 0, 0, XDP_PASS), BpfInsn(0x95, 0, 0, 0))
+    return int(libbpf.bpf_prog_load(BPF_PROG_TYPE_XDP, b"xske_pass", b"GPL", program, 2, None))
+
+
+def attach(program_fd: int, ifindex: int) -> int:
+    """A link fd: the program is attached while it is open, and not a moment longer, also after kill -9."""
+    fd = int(libbpf.bpf_link_create(program_fd, ifindex, BPF_XDP, None))
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def attached_program(ifindex: int) -> tuple[int, str]:
+    """(program id, mode) of what is attached to the interface; (0, "none")."""
+    options = BpfXdpQueryOpts(sz=ctypes.sizeof(BpfXdpQueryOpts))
+    libbpf.bpf_xdp_query(ifindex, 0, ctypes.byref(options))
+    return options.prog_id, ATTACH_MODES.get(options.attach_mode, "unknown")
+
+

@@ -1,0 +1,64 @@
+"""Mappings and what Python needs to point into them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+from pathlib import Path
+
+from xsk_engine._ffi import libc
+
+_MAP_HUGETLB = 0x40000  # include/uapi/asm-generic/mman-common.h
+_HUGE_PAGE_BYTES = 2 << 20
+
+
+def _free_huge_pages() -> int:
+    try:
+        node = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+        return int(node.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+class Area:
+    """Anonymous memory, huge pages when there are some; not inherited over fork (MADV_DONTFORK).
+
+    ``address`` and ``length`` in bytes, ``page_size`` in bytes, ``numa_node`` as asked or None. A child
+    process that touches it dies: it is not mapped there.
+    """
+
+    def __init__(self, length: int, numa_node: int | None = None) -> None:
+        self.length = length
+        self.page_size = mmap.PAGESIZE
+        self.numa_node = numa_node
+        self._map = self._map_memory(length)
+        self._pin = ctypes.c_char.from_buffer(self._map)
+        self.address = ctypes.addressof(self._pin)
+        self._map.madvise(mmap.MADV_DONTFORK)
+        if numa_node is not None:
+            with contextlib.suppress(OSError):  # a wish: a container may forbid it
+                libc.prefer_numa_node(self.address, length, numa_node)
+
+    def _map_memory(self, length: int) -> mmap.mmap:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        pages, rest = divmod(length, _HUGE_PAGE_BYTES)
+        if not rest and pages <= _free_huge_pages():
+            with contextlib.suppress(OSError):  # somebody was faster
+                area = mmap.mmap(-1, length, flags=flags | _MAP_HUGETLB)
+                self.page_size = _HUGE_PAGE_BYTES
+                return area
+        area = mmap.mmap(-1, length, flags=flags)
+        with contextlib.suppress(OSError):  # a kernel without THP
+            area.madvise(mmap.MADV_HUGEPAGE)
+        return area
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Writable bytes [offset, offset + length)."""
+        return memoryview(self._map)[offset : offset + length]
+
+    def close(self) -> None:
+        """Unmaps now, or when the last view of it dies."""
+        del self._pin
+        with contextlib.suppress(BufferError):  # a view lives: its death unmaps
+            self._map.close()

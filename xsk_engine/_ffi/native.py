@@ -1,0 +1,299 @@
+"""libxske.so: mirrors native/xske.h."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.resources
+from ctypes import POINTER, c_int, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
+from typing import Any
+
+from xsk_engine._ffi.errcheck import negative_errno
+from xsk_engine._ffi.loader import declare, open_library
+from xsk_engine.errors import UnavailableError
+
+ABI_VERSION = 1
+ARENA_LOOP_OWNED = 1
+DESC_CONTD = 1
+MAX_DESCS_PER_PACKET = 18
+
+LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED = range(5)
+(
+    ERROR_NONE,
+    ERROR_KICK,
+    ERROR_LINK_DOWN,
+    ERROR_NO_PROGRESS,
+    ERROR_COMPLETION,
+    ERROR_FLOW,
+) = range(6)
+START_FLOW, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK = range(1, 6)
+ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
+
+
+class UmemConfig(ctypes.Structure):
+    _fields_ = [
+        ("area", c_void_p),
+        ("len", c_uint64),
+        ("chunk_size", c_uint32),
+        ("metadata_len", c_uint32),
+    ]
+
+
+class Audit(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint32)
+        for name in (
+            "chunks",
+            "pooled",
+            "stacked",
+            "returned",
+            "referenced",
+            "inflight",
+            "lost",
+            "doubled",
+            "arenas",
+            "reserved",
+        )
+    ]
+
+
+class ArenaConfig(ctypes.Structure):
+    _fields_ = [
+        ("quota_chunks", c_uint32),
+        ("txq_id", c_uint32),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class ArenaStats(ctypes.Structure):
+    _fields_ = [
+        ("allocated_frags", c_uint64),
+        ("recycled_chunks", c_uint64),
+        ("cross_thread_returns", c_uint64),
+        ("quota_waits", c_uint64),
+        ("owned_chunks", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class Ring(ctypes.Structure):
+    _fields_ = [
+        ("cached_prod", c_uint32),
+        ("cached_cons", c_uint32),
+        ("mask", c_uint32),
+        ("size", c_uint32),
+        ("producer", c_void_p),
+        ("consumer", c_void_p),
+        ("ring", c_void_p),
+        ("flags", c_void_p),
+    ]
+
+
+class Desc(ctypes.Structure):
+    _fields_ = [("addr", c_uint64), ("len", c_uint32), ("options", c_uint32)]
+
+
+KICK_FN = ctypes.CFUNCTYPE(c_int, c_void_p)
+
+
+class TxqConfig(ctypes.Structure):
+    _fields_ = [
+        ("tx", Ring),
+        ("cq", Ring),
+        ("kick", c_void_p),
+        ("kick_ctx", c_void_p),
+        ("fd", c_int32),
+        ("txq_id", c_uint32),
+        ("need_wakeup", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class Patch(ctypes.Structure):
+    _fields_ = [
+        ("offset", c_uint32),
+        ("width", c_uint32),
+        ("csum_offset", c_uint32),
+        ("csum_udp", c_uint32),
+        ("base", c_uint64),
+        ("step", c_uint64),
+        ("modulo", c_uint64),
+    ]
+
+
+class FlowConfig(ctypes.Structure):
+    _fields_ = [
+        ("frame", c_void_p),
+        ("frame_len", c_uint32),
+        ("patch_count", c_uint32),
+        ("patches", POINTER(Patch)),
+        ("count", c_uint64),
+        ("duration_ns", c_uint64),
+        ("rate_packets", c_uint64),
+        ("rate_period_ns", c_uint64),
+        ("first_sequence", c_uint64),
+        ("quota_frags", c_uint32),
+        ("batch", c_uint32),
+    ]
+
+
+class Counters(ctypes.Structure):
+    """The counter page of one loop: 64-bit words, written by the loop once a turn."""
+
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "state",
+            "error",
+            "error_errno",
+            "error_arg",
+            "submitted_packets",
+            "submitted_descs",
+            "submitted_bytes",
+            "completed_packets",
+            "completed_descs",
+            "completed_bytes",
+            "completed_wire_bytes",
+            "inflight_descs",
+            "bad_completions",
+            "kick_calls",
+            "kick_eagain",
+            "kick_ebusy",
+            "kick_enobufs",
+            "kick_enetdown",
+            "kick_other",
+            "backpressure",
+            "link_down_ns",
+            "first_post_ns",
+            "last_completion_ns",
+            "active_flows",
+            "finished_flows",
+            "allocated_frags",
+            "recycled_chunks",
+            "cross_thread_returns",
+            "quota_waits",
+            "owned_chunks",
+            "turns",
+        )
+    ]
+
+
+class Clock(ctypes.Structure):
+    _fields_ = [("now_ns", c_void_p), ("sleep_ns", c_void_p), ("ctx", c_void_p)]
+
+
+class LoopConfig(ctypes.Structure):
+    _fields_ = [
+        ("txq", c_void_p),
+        ("arena", c_void_p),
+        ("counters", POINTER(Counters)),
+        ("clock", Clock),
+        ("link_timeout_ns", c_uint64),
+        ("progress_timeout_ns", c_uint64),
+        ("drain_timeout_ns", c_uint64),
+        ("wake_fd", c_int32),
+        ("event_fd", c_int32),
+    ]
+
+
+class SinkConfig(ctypes.Structure):
+    _fields_ = [
+        ("fds", POINTER(c_int32)),
+        ("fd_count", c_uint32),
+        ("payload_len", c_uint32),
+        ("payload", POINTER(c_uint8)),
+        ("max_sequences", c_uint64),
+    ]
+
+
+class SinkCounters(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "delivered_packets",
+            "corrupt_packets",
+            "duplicate_packets",
+            "delivered_bytes",
+            "last_ns",
+        )
+    ]
+
+
+STRUCTS: dict[str, type[ctypes.Structure]] = {
+    "xske_umem_config": UmemConfig,
+    "xske_audit": Audit,
+    "xske_arena_config": ArenaConfig,
+    "xske_arena_stats": ArenaStats,
+    "xske_ring": Ring,
+    "xske_desc": Desc,
+    "xske_txq_config": TxqConfig,
+    "xske_patch": Patch,
+    "xske_flow_config": FlowConfig,
+    "xske_counters": Counters,
+    "xske_clock": Clock,
+    "xske_loop_config": LoopConfig,
+    "xske_sink_config": SinkConfig,
+    "xske_sink_counters": SinkCounters,
+}
+
+_OUT = POINTER(c_void_p)
+_ADDR = POINTER(c_uint64)
+_TABLE: dict[str, Any] = {
+    "xske_abi_version": ([], c_uint32, None),
+    "xske_umem_create": ([POINTER(UmemConfig), _OUT], c_int, negative_errno),
+    "xske_umem_destroy": ([c_void_p], None, None),
+    "xske_umem_audit": ([c_void_p, c_int, POINTER(Audit)], c_int, None),
+    "xske_arena_open": ([c_void_p, POINTER(ArenaConfig), _OUT], c_int, negative_errno),
+    "xske_arena_close": ([c_void_p], c_int, negative_errno),
+    "xske_arena_enter": ([c_void_p], c_int, negative_errno),
+    "xske_arena_leave": ([c_void_p], None, None),
+    "xske_arena_park": ([c_void_p], None, None),
+    "xske_arena_read_stats": ([c_void_p, POINTER(ArenaStats)], None, None),
+    "xske_arena_await": ([c_void_p], c_int, None),
+    "xske_frag_alloc": ([c_void_p, c_uint32, _ADDR], c_int, negative_errno),
+    "xske_frag_ref": ([c_void_p, c_uint64], c_int, negative_errno),
+    "xske_frag_unref": ([c_void_p, c_void_p, c_uint64], c_int, negative_errno),
+    "xske_txq_create": ([c_void_p, POINTER(TxqConfig), _OUT], c_int, negative_errno),
+    "xske_txq_destroy": ([c_void_p], None, None),
+    "xske_txq_probe_invalid": ([c_void_p, c_uint64], c_int, negative_errno),
+    "xske_flow_create": ([c_void_p, POINTER(FlowConfig), _OUT], c_int, negative_errno),
+    "xske_flow_destroy": ([c_void_p], None, None),
+    "xske_loop_create": ([POINTER(LoopConfig), _OUT], c_int, negative_errno),
+    "xske_loop_destroy": ([c_void_p], None, None),
+    "xske_loop_run": ([c_void_p], c_int, negative_errno),
+    "xske_loop_step": ([c_void_p], c_int, negative_errno),
+    "xske_loop_command": ([c_void_p, c_uint32, c_void_p], c_int, negative_errno),
+    "xske_loop_abort": ([c_void_p], None, None),
+    "xske_endpoint_create": ([c_void_p, c_void_p, c_uint32, _OUT], c_int, negative_errno),
+    "xske_endpoint_destroy": ([c_void_p], None, None),
+    "xske_endpoint_submit": ([c_void_p, POINTER(Desc), c_uint32], c_int, negative_errno),
+    "xske_endpoint_state": ([c_void_p], c_int, None),
+    "xske_sink_create": ([POINTER(SinkConfig), _OUT], c_int, negative_errno),
+    "xske_sink_destroy": ([c_void_p], None, None),
+    "xske_sink_run": ([c_void_p], c_int, negative_errno),
+    "xske_sink_stop": ([c_void_p], None, None),
+    "xske_sink_read": ([c_void_p, POINTER(SinkCounters)], None, None),
+}
+
+
+def _load() -> Any:
+    with importlib.resources.as_file(importlib.resources.files("xsk_engine") / "libxske.so") as path:
+        library = open_library(str(path), "reinstall xsk-engine (pip install .)")
+    functions = declare(library, "libxske.so", _TABLE, prefix="xske_")
+    if functions.abi_version() != ABI_VERSION:
+        raise UnavailableError(
+            "load",
+            "libxske.so",
+            f"it has ABI {functions.abi_version()}, this package needs {ABI_VERSION}; reinstall xsk-engine",
+        )
+    return functions
+
+
+native: Any = _load()
+
+
+def create(function: Any, *args: Any) -> c_void_p:
+    """Calls a constructor whose last parameter is where the new object's pointer goes."""
+    out = c_void_p()
+    function(*args, ctypes.byref(out))
+    return out

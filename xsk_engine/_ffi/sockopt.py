@@ -1,0 +1,118 @@
+"""The kernel's own AF_XDP interface, for what the installed libxdp cannot express: tx metadata, and a queue
+that is closed and opened again on a living umem. Same shape as :mod:`.libxdp`.
+
+Source: Documentation/networking/af_xdp.rst, net/xdp/xsk.c.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import socket
+from typing import Any
+
+from xsk_engine._ffi import uapi
+from xsk_engine._ffi.libc import get_option, libc, set_option
+from xsk_engine._ffi.native import Ring
+
+_DESC_BYTES = ctypes.sizeof(uapi.XdpDesc)
+_ADDR_BYTES = 8
+
+
+class BoundSocket:
+    """One AF_XDP socket: ``fd``, and its ``tx`` and ``cq`` rings for the txq to take over."""
+
+    def __init__(self, ring_size: int) -> None:
+        self.fd = -1
+        self.bound = False
+        self._maps: list[tuple[int, int]] = []
+        self._ring_size = ring_size
+        self.fd = int(libc.socket(uapi.AF_XDP, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0))
+
+    def make_rings(self) -> None:
+        """Sets and maps the rings. The fill ring only because bind asks for one."""
+        for option in (uapi.XDP_UMEM_FILL_RING, uapi.XDP_UMEM_COMPLETION_RING, uapi.XDP_TX_RING):
+            set_option(self.fd, option, self._ring_size)
+        offsets = uapi.XdpMmapOffsets()
+        get_option(self.fd, uapi.XDP_MMAP_OFFSETS, offsets)
+        self.tx = self._map(offsets.tx, uapi.XDP_PGOFF_TX_RING, _DESC_BYTES)
+        self.cq = self._map(offsets.cr, uapi.XDP_UMEM_PGOFF_COMPLETION_RING, _ADDR_BYTES)
+
+    def _map(self, offsets: Any, where: int, entry_bytes: int) -> Ring:
+        length = offsets.desc + self._ring_size * entry_bytes
+        base = libc.mmap(
+            None,
+            length,
+            mmap.PROT_READ | mmap.PROT_WRITE,
+            mmap.MAP_SHARED | mmap.MAP_POPULATE,
+            self.fd,
+            where,
+        )
+        self._maps.append((base, length))
+        return Ring(
+            mask=self._ring_size - 1,
+            size=self._ring_size,
+            producer=base + offsets.producer,
+            consumer=base + offsets.consumer,
+            ring=base + offsets.desc,
+            flags=base + offsets.flags,
+        )
+
+    def bind(self, ifindex: int, queue: int, flags: int, shared_fd: int = 0) -> None:
+        address = uapi.SockaddrXdp(uapi.AF_XDP, flags, ifindex, queue, shared_fd)
+        libc.bind(self.fd, ctypes.byref(address), ctypes.sizeof(address))
+        self.bound = True
+
+    def close(self) -> None:
+        while self._maps:
+            libc.munmap(*self._maps.pop())
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Registration:
+    """A umem registered on a socket of its own kind; it lives in the kernel while any socket of it does."""
+
+    name = "sockopt"
+
+    def __init__(
+        self, address: int, length: int, chunk_size: int, tx_metadata_len: int, ring_size: int
+    ) -> None:
+        self._ring_size = ring_size
+        self._sockets: list[BoundSocket] = []
+        self._first = BoundSocket(ring_size)
+        flags = uapi.XDP_UMEM_TX_METADATA_LEN if tx_metadata_len else 0
+        try:
+            set_option(
+                self._first.fd,
+                uapi.XDP_UMEM_REG,
+                uapi.XdpUmemReg(address, length, chunk_size, 0, flags, tx_metadata_len),
+            )
+        except BaseException:
+            self._first.close()
+            raise
+
+    def open(self, ifname: str, ifindex: int, queue: int, bind_flags: int) -> BoundSocket:
+        """Binds (ifindex, queue); OSError with bind's errno."""
+        shared = next((s.fd for s in self._sockets if s.bound and s.fd >= 0), None)
+        bound = self._first if shared is None else BoundSocket(self._ring_size)
+        try:
+            bound.make_rings()
+            if shared is None:
+                bound.bind(ifindex, queue, bind_flags)
+            else:
+                # Mode and need_wakeup are the umem's: passing them again is EINVAL.
+                bound.bind(ifindex, queue, uapi.XDP_SHARED_UMEM, shared)
+        except BaseException:
+            bound.close()
+            raise
+        self._sockets.append(bound)
+        return bound
+
+    def close(self) -> None:
+        """Closes all sockets, and the umem with the last. Idempotent."""
+        while self._sockets:
+            self._sockets.pop().close()
+        self._first.close()

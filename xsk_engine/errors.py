@@ -1,0 +1,69 @@
+"""Everything that can go wrong, with what was tried, with which arguments, and what to do about it.
+
+Bad arguments are ``ValueError`` or ``TypeError``; everything else is an :class:`XskError`. Its text is one
+line: ``operation(arguments): ERRNO: what happened; what to do``.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+from typing import Any
+
+
+class XskError(Exception):
+    """Base of all errors of this package.
+
+    Attributes: ``operation`` (str), ``arguments`` (str), ``errno`` (int or None), ``message`` (str, with
+    the remedy). Safe to read from any thread.
+    """
+
+    def __init__(
+        self, operation: str, arguments: str, message: str, *, errno: int | None = None
+    ) -> None:
+        self.operation = operation
+        self.arguments = arguments
+        self.errno = errno
+        self.message = message
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        name = f"{_errno.errorcode.get(self.errno, self.errno)}: " if self.errno else ""
+        return f"{self.operation}({self.arguments}): {name}{self.message}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form: operation, args, errno (name or null), message."""
+        return {
+            "operation": self.operation,
+            "args": self.arguments,
+            "errno": _errno.errorcode.get(self.errno, str(self.errno)) if self.errno else None,
+            "message": self.message,
+        }
+
+
+class UnavailableError(XskError):
+    """The environment lacks something or refuses: no such interface or queue, no capability, no library."""
+
+
+class QueueTakenError(UnavailableError):
+    """Another AF_XDP socket is bound to the queue."""
+
+
+class BrokenError(XskError):
+    """It worked and then the system failed: link lost, device gone, no completions."""
+
+
+class WouldBlockError(XskError):
+    """Out of quota or of ring space right now; nothing was consumed."""
+
+
+class BusyError(XskError):
+    """A second thread uses what only one may use at a time."""
+
+
+class ClosedError(XskError):
+    """Used after its owner closed it."""
+
+
+def errno_name(number: int) -> str:
+    """``EBUSY`` for 16."""
+    return _errno.errorcode.get(number, str(number))

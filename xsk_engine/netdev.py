@@ -1,0 +1,124 @@
+"""Facts about an interface of this process's network namespace. Reads only; any thread."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import ipaddress
+import socket
+import struct
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import psutil
+
+from xsk_engine.errors import UnavailableError
+
+# include/uapi/linux/sockios.h, ethtool.h
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_GDRVINFO = 0x03
+_ETHTOOL_GCHANNELS = 0x3C
+_DRVINFO_BYTES = 196
+
+ETHERNET_HEADER_BYTES = 14
+VLAN_TAG_BYTES = 4
+
+
+@dataclass(frozen=True)
+class NetDev:
+    """One interface as it was when asked."""
+
+    name: str
+    ifindex: int
+    """changes when the interface is deleted and made again"""
+    mac: str
+    """colon-separated"""
+    mtu: int
+    """bytes of layer 3"""
+    up: bool
+    """administratively"""
+    carrier: bool
+    """the link works (IFF_RUNNING)"""
+    driver: str
+    """as ethtool names it, "unknown" without one"""
+    queues: int
+    """channels in use now: valid queue ids are 0 to queues - 1"""
+    numa_node: int | None
+    """of the device, None when it has none"""
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """Longest untagged frame without FCS."""
+        return self.mtu + ETHERNET_HEADER_BYTES
+
+
+def _ethtool(name: str, request: array.array[int]) -> bool:
+    address, _ = request.buffer_info()
+    ifreq = struct.pack("16sP16x", name.encode(), address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            fcntl.ioctl(sock, _SIOCETHTOOL, ifreq)
+        except OSError:
+            return False
+    return True
+
+
+def _driver(name: str) -> str:
+    request = array.array("B", struct.pack("I", _ETHTOOL_GDRVINFO).ljust(_DRVINFO_BYTES, b"\0"))
+    if not _ethtool(name, request):
+        return "unknown"
+    return request.tobytes()[4:36].split(b"\0")[0].decode() or "unknown"
+
+
+def _queues(name: str) -> int:
+    # cmd, max rx/tx/other/combined, current rx/tx/other/combined
+    request = array.array("I", [_ETHTOOL_GCHANNELS] + [0] * 8)
+    if not _ethtool(name, request):
+        return 1
+    rx, tx, _other, combined = request[5:9]
+    return max(rx, tx) + combined or 1
+
+
+def _numa_node(name: str) -> int | None:
+    try:
+        node = int(Path(f"/sys/class/net/{name}/device/numa_node").read_text())
+    except (OSError, ValueError):
+        return None
+    return node if node >= 0 else None
+
+
+def get(name: str) -> NetDev:
+    """UnavailableError when there is no such interface; it suggests the nearest name."""
+    stats = psutil.net_if_stats()
+    if name not in stats:
+        near = get_close_matches(name, stats, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(stats))}"
+        raise UnavailableError("open", name, f"no such interface; {hint}", errno=19)
+    link = next((a for a in psutil.net_if_addrs().get(name, ()) if a.family == psutil.AF_LINK), None)
+    flags = stats[name].flags.split(",")
+    try:
+        ifindex = socket.if_nametoindex(name)
+    except OSError as error:  # gone since the line above
+        raise UnavailableError("open", name, "no such interface", errno=error.errno) from None
+    return NetDev(
+        name=name,
+        ifindex=ifindex,
+        mac=link.address if link else "00:00:00:00:00:00",
+        mtu=stats[name].mtu,
+        up="up" in flags,
+        carrier="running" in flags,
+        driver=_driver(name),
+        queues=_queues(name),
+        numa_node=_numa_node(name),
+    )
+
+
+def addresses(name: str, family: int) -> list[str]:
+    """Its own addresses of AF_INET or AF_INET6, global ones first."""
+    found = [
+        ipaddress.ip_address(a.address.split("%")[0])
+        for a in psutil.net_if_addrs().get(name, ())
+        if a.family == family
+    ]
+    return [str(a) for a in sorted(found, key=lambda a: a.is_link_local)]

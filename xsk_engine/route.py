@@ -1,0 +1,131 @@
+"""Route and neighbour lookup in this process's network namespace, through the kernel (rtnetlink)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from xsk_engine.errors import UnavailableError
+from xsk_engine.packet import IPAddress
+
+# include/uapi/linux/neighbour.h: states with an address that can be used
+_NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
+_DISCARD_PORT = 9
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class NextHop:
+    """Where a packet goes first: the source address the kernel would use, and the neighbour's MAC."""
+
+    src_ip: IPAddress
+    dst_mac: str
+
+
+def _family(address: IPAddress) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+def _attributes(message: Any) -> dict[str, Any]:
+    return dict(message["attrs"])
+
+
+def has_default_route(ifindex: int) -> bool:
+    """Does any default route, IPv4 or IPv6, leave through the interface?"""
+    with IPRoute() as ipr:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for route in ipr.get_routes(family=family, type=1):  # RTN_UNICAST
+                attributes = _attributes(route)
+                hops = [hop["oif"] for hop in attributes.get("RTA_MULTIPATH", ()) if "oif" in hop]
+                if route["dst_len"] == 0 and ifindex in [attributes.get("RTA_OIF"), *hops]:
+                    return True
+    return False
+
+
+def _neighbour(ipr: IPRoute, ifindex: int, address: IPAddress) -> str | None:
+    for entry in ipr.get_neighbours(family=_family(address), ifindex=ifindex):
+        attributes = _attributes(entry)
+        if (
+            entry["state"] & _NUD_USABLE
+            and attributes.get("NDA_DST") == str(address)
+            and "NDA_LLADDR" in attributes
+        ):
+            return str(attributes["NDA_LLADDR"])
+    return None
+
+
+def _start_resolution(ifname: str, address: IPAddress) -> None:
+    """An empty datagram to the discard port makes the kernel ask for the MAC."""
+    with socket.socket(_family(address), socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ifname.encode())
+        sock.sendto(b"", (str(address), _DISCARD_PORT))
+
+
+def _multicast_mac(address: IPAddress) -> str:
+    if address.version == 4:  # RFC 1112, 6.4
+        low = int(address) & 0x7FFFFF
+        return bytes([0x01, 0x00, 0x5E, low >> 16, low >> 8 & 0xFF, low & 0xFF]).hex(":")
+    return (b"\x33\x33" + address.packed[-4:]).hex(":")  # RFC 2464, 7
+
+
+def resolve(
+    ifname: str,
+    ifindex: int,
+    dst_ip: IPAddress,
+    *,
+    need_mac: bool = True,
+    src_ip: IPAddress | None = None,
+    timeout_s: float = 3.0,
+) -> NextHop:
+    """The next hop to `dst_ip` over the interface. Waits at most `timeout_s` for the neighbour.
+
+    UnavailableError: no route over this interface, no source address, or nobody answers.
+    """
+    with IPRoute() as ipr:
+        try:
+            route = ipr.route("get", dst=str(dst_ip), oif=ifindex, family=_family(dst_ip))[0]
+        except (NetlinkError, OSError) as error:
+            number = getattr(error, "code", None) or error.errno or errno.ENETUNREACH
+            raise UnavailableError(
+                "route",
+                f"{dst_ip}, {ifname}",
+                "no route to it over this interface; add one, or give --dst-mac and --src-ip",
+                errno=number,
+            ) from None
+        attributes = _attributes(route)
+        source = src_ip or attributes.get("RTA_PREFSRC")
+        if source is None:
+            raise UnavailableError(
+                "route", f"{dst_ip}, {ifname}", "the interface has no address to send from; give --src-ip"
+            )
+        source = ipaddress.ip_address(str(source))
+        if not need_mac:
+            return NextHop(source, "")
+        if dst_ip.is_multicast:
+            return NextHop(source, _multicast_mac(dst_ip))
+        if dst_ip.version == 4 and (str(dst_ip) == "255.255.255.255" or route["type"] == 3):  # RTN_BROADCAST
+            return NextHop(source, "ff:ff:ff:ff:ff:ff")
+        hop = ipaddress.ip_address(attributes.get("RTA_GATEWAY", str(dst_ip)))
+        deadline = time.monotonic() + timeout_s
+        mac = _neighbour(ipr, ifindex, hop)
+        if mac is None:
+            _start_resolution(ifname, hop)
+        while mac is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            mac = _neighbour(ipr, ifindex, hop)
+    if mac is None:
+        raise UnavailableError(
+            "resolve",
+            f"{hop}, {ifname}",
+            f"nobody answered within {timeout_s:g} s; check the address, or give --dst-mac",
+            errno=errno.EHOSTUNREACH,
+        )
+    return NextHop(source, mac)

@@ -1,0 +1,109 @@
+"""The umem: one region, registered once, and the chunk table over it."""
+
+from __future__ import annotations
+
+import errno
+from ctypes import byref, c_void_p
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi.memory import Area
+from xsk_engine._ffi.native import native
+from xsk_engine.errors import BrokenError
+
+CHUNK_SIZES = (2048, 4096)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Where every chunk is, counted in chunks. Clean when nothing is ``lost`` or ``doubled``."""
+
+    chunks: int
+    """all of them"""
+    pooled: int
+    """in the chunk pool"""
+    stacked: int
+    """on the arenas' local stacks"""
+    returned: int
+    """on the arenas' return lists"""
+    referenced: int
+    """held by somebody"""
+    inflight: int
+    """of the referenced: posted and not completed"""
+    lost: int
+    """nowhere: a bug"""
+    doubled: int
+    """in two places: a bug"""
+    arenas: int
+    """open arenas, and closed ones whose frags are still held"""
+
+
+class Umem:
+    """``length`` bytes cut into chunks of ``chunk_size`` (2048 or 4096) bytes.
+
+    ``tx_metadata_len`` bytes (multiple of 8, below 256) are kept in front of every desc; usable bytes per
+    chunk are ``chunk_size - tx_metadata_len``. ValueError for other sizes. Open and close in one thread.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        chunk_size: int = 4096,
+        *,
+        tx_metadata_len: int = 0,
+        numa_node: int | None = None,
+    ) -> None:
+        if chunk_size not in CHUNK_SIZES:
+            raise ValueError(f"chunk_size: {chunk_size} is not one of {CHUNK_SIZES}")
+        if length < chunk_size or length % chunk_size:
+            raise ValueError(f"umem: {length} bytes are not a whole number of {chunk_size}-byte chunks")
+        if tx_metadata_len % 8 or not 0 <= tx_metadata_len < 256:
+            raise ValueError(f"tx_metadata_len: {tx_metadata_len} is not a multiple of 8 below 256")
+        self.chunk_size = chunk_size
+        self.tx_metadata_len = tx_metadata_len
+        self.registration: Any = None
+        self.handle: c_void_p | None = None
+        self.area = Area(length, numa_node)
+        try:
+            config = ffi.UmemConfig(self.area.address, length, chunk_size, tx_metadata_len)
+            self.handle = ffi.create(native.umem_create, byref(config))
+        except BaseException:
+            self.area.close()
+            raise
+
+    @property
+    def usable_bytes(self) -> int:
+        """The longest frag."""
+        return self.chunk_size - self.tx_metadata_len
+
+    def register(self, backend: ModuleType, ring_size: int) -> None:
+        """Registers the region with the kernel, which pins it; OSError (ENOBUFS: locked-memory limit)."""
+        self.registration = backend.Registration(
+            self.area.address, self.area.length, self.chunk_size, self.tx_metadata_len, ring_size
+        )
+
+    def unregister(self) -> None:
+        """Closes its sockets and lets the kernel forget it. Idempotent."""
+        registration, self.registration = self.registration, None
+        if registration is not None:
+            registration.close()
+
+    def audit(self, *, strict: bool = True) -> Audit:
+        """Counts the chunks. ``strict`` only while nothing allocates or releases: BrokenError if any is
+        lost or in two places. Not strict: approximate, any time."""
+        out = ffi.Audit()
+        result = native.umem_audit(self.handle, int(strict), byref(out))
+        audit = Audit(*(getattr(out, name) for name in Audit.__dataclass_fields__))
+        if result:
+            raise BrokenError("umem.audit", "", str(audit), errno=errno.EUCLEAN)
+        return audit
+
+    def close(self) -> None:
+        """Idempotent. No frag may be used afterwards."""
+        self.unregister()
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            native.umem_destroy(handle)
+            self.area.close()

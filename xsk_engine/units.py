@@ -1,0 +1,97 @@
+"""Parsing of what users write: ``1Mpps``, ``4MiB``, ``5s``, ``0,2-3``. Pure; errors are ``ValueError``.
+
+k, M and G are 1000; MB is 10^6 bytes, MiB is 2^20; times are s, ms, us.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_DECIMAL = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3}
+_BYTES = {"": 1, "B": 1} | {
+    prefix + suffix: base**power
+    for suffix, base in (("B", 1000), ("iB", 1024))
+    for power, prefix in enumerate("kMG", 1)
+}
+_TIMES = {"": Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%_0-9]*)")
+_MAX_LIST = 4096
+
+
+def _split(text: str, what: str) -> tuple[Fraction, str]:
+    match = _NUMBER.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{what}: {text!r} is not a number with a unit")
+    return Fraction(match[1]), match[2]
+
+
+def parse_rate(text: str) -> Fraction | None:
+    """Packets per second of ``N[kMG]pps``, or None for ``max``."""
+    if text.strip() == "max":
+        return None
+    number, unit = _split(text, "rate")
+    if not unit.endswith("pps") or unit[:-3] not in _DECIMAL:
+        raise ValueError(f"rate: {text!r}: use max or N[kMG]pps, for example 100kpps")
+    rate = number * _DECIMAL[unit[:-3]]
+    if not rate:
+        raise ValueError("rate: 0 sends nothing; use max, or a number above 0")
+    if rate > 10**9 or rate < Fraction(1, 1000):
+        raise ValueError(f"rate: {text!r} is outside 0.001pps to 1Gpps")
+    return rate
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of ``4096``, ``4MB`` (10^6), ``4MiB`` (2^20)."""
+    number, unit = _split(text, "size")
+    if unit not in _BYTES:
+        raise ValueError(f"size: unknown unit {unit!r}; use one of {', '.join(filter(None, _BYTES))}")
+    return int(number * _BYTES[unit])
+
+
+def parse_count(text: str) -> int:
+    """A number of packets, ``1000000`` or ``1M``, at least 1."""
+    number, unit = _split(text, "count")
+    if unit not in _DECIMAL:
+        raise ValueError(f"count: unknown unit {unit!r}; use k, M or G")
+    count = number * _DECIMAL[unit]
+    if count.denominator != 1 or not 1 <= count < 2**63:
+        raise ValueError(f"count: {text!r} is not a whole number of packets above 0")
+    return int(count)
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of ``5``, ``5s``, ``20ms``, ``100us``; above 0."""
+    number, unit = _split(text, "time")
+    if unit not in _TIMES:
+        raise ValueError(f"time: unknown unit {unit!r}; use s, ms or us")
+    seconds = float(number * _TIMES[unit])
+    if not 0 < seconds <= 10 * 365 * 86400:
+        raise ValueError(f"time: {text!r} must be above 0 and below ten years")
+    return seconds
+
+
+def parse_int_list(text: str, what: str) -> list[int]:
+    """The numbers of ``0,2-3``: in that order, each once."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise ValueError(f"{what}: {text!r} is not a list like 0,2-3")
+        low, high = int(match[1]), int(match[2] or match[1])
+        if high < low:
+            raise ValueError(f"{what}: {part!r} runs backwards")
+        if high - low >= _MAX_LIST or high >= 2**31:
+            raise ValueError(f"{what}: {part!r} is out of range")
+        numbers.extend(range(low, high + 1))
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(f"{what}: {text!r} names a number twice")
+    return numbers
+
+
+def format_si(value: float, unit: str = "") -> str:
+    """``1.26 M`` + unit: three digits that a person reads."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()

@@ -1,0 +1,183 @@
+"""One thread per txq: a Python thread inside one long native call."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import threading
+from ctypes import byref, c_void_p
+
+from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi.libc import new_eventfd
+from xsk_engine._ffi.native import native
+from xsk_engine.errors import BrokenError, XskError, errno_name
+from xsk_engine.flow import FlowProgram
+from xsk_engine.umem import Umem
+from xsk_engine.xsk import Xsk
+
+_PROBE_TIMEOUT_NS = 20_000_000
+
+
+class Worker:
+    """The txq of one xsk, its arena and its loop, and the thread that runs them.
+
+    Commands (start_flow, drain, abort) come from one thread at a time; ``counters`` may be read by any.
+    """
+
+    def __init__(
+        self,
+        umem: Umem,
+        xsk: Xsk,
+        index: int,
+        event_fd: int,
+        *,
+        cpu: int | None,
+        link_timeout_s: float,
+        progress_timeout_s: float,
+        drain_timeout_s: float,
+    ) -> None:
+        self.xsk = xsk
+        self.index = index
+        self.counters = ffi.Counters()
+        self.invalid_completes: bool | None = None
+        self._name = f"queue {xsk.queue}"
+        self._umem = umem
+        self._cpu = cpu
+        self._failure: XskError | None = None
+        self._flows: list[c_void_p] = []
+        self._thread: threading.Thread | None = None
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            config = ffi.TxqConfig(xsk.tx, xsk.cq, None, None, xsk.fd, index, 1, 0)
+            self.txq = ffi.create(native.txq_create, umem.handle, byref(config))
+            stack.callback(native.txq_destroy, self.txq)
+            arena_config = ffi.ArenaConfig(umem.area.length // umem.chunk_size, index, ffi.ARENA_LOOP_OWNED)
+            self.arena = ffi.create(native.arena_open, umem.handle, byref(arena_config))
+            stack.callback(native.arena_close, self.arena)
+            self._wake_fd = new_eventfd()
+            stack.callback(os.close, self._wake_fd)
+            loop_config = ffi.LoopConfig(
+                txq=self.txq,
+                arena=self.arena,
+                counters=ctypes.pointer(self.counters),
+                link_timeout_ns=int(link_timeout_s * 1e9),
+                progress_timeout_ns=int(progress_timeout_s * 1e9),
+                drain_timeout_ns=int(drain_timeout_s * 1e9),
+                wake_fd=self._wake_fd,
+                event_fd=event_fd,
+            )
+            self.loop = ffi.create(native.loop_create, byref(loop_config))
+            stack.callback(native.loop_destroy, self.loop)
+            stack.callback(self._destroy_flows)
+            self._stack = stack.pop_all()
+
+    def probe_invalid(self) -> None:
+        """How does this kernel treat an invalid desc? Before start()."""
+        self.invalid_completes = bool(native.txq_probe_invalid(self.txq, _PROBE_TIMEOUT_NS))
+        self.xsk.reset_statistics()
+
+    def start(self) -> None:
+        """Starts the thread; it idles until a flow or an endpoint gives it work."""
+        self._thread = threading.Thread(target=self._run, name=f"xsk-{self.xsk.queue}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            if self._cpu is not None:
+                os.sched_setaffinity(0, {self._cpu})
+            native.loop_run(self.loop)
+        except OSError as error:
+            self._failure = BrokenError(
+                "worker", f"{self._name}, cpu {self._cpu}", "the loop did not start", errno=error.errno
+            )
+
+    def start_flow(self, program: FlowProgram) -> None:
+        """Hands a flow program to the loop, which copies its template into the umem."""
+        patches = (ffi.Patch * max(len(program.patches), 1))()
+        for patch, spec in zip(patches, program.patches, strict=False):
+            for field in ffi.Patch._fields_:
+                setattr(patch, field[0], int(getattr(spec, field[0])))
+        frame = ctypes.create_string_buffer(program.frame, len(program.frame))
+        config = ffi.FlowConfig(
+            frame=ctypes.addressof(frame),
+            frame_len=len(program.frame),
+            patch_count=len(program.patches),
+            patches=patches,
+            count=program.count or 0,
+            duration_ns=program.duration_ns or 0,
+            rate_packets=program.rate_packets,
+            rate_period_ns=program.rate_period_ns,
+            first_sequence=program.first_sequence,
+            quota_frags=program.quota_frags,
+            batch=program.batch,
+        )
+        flow = ffi.create(native.flow_create, self._umem.handle, byref(config))
+        self._flows.append(flow)
+        native.loop_command(self.loop, ffi.START_FLOW, flow)
+
+    def command(self, op: int, target: c_void_p | None = None) -> None:
+        """OSError EAGAIN when the command ring is full."""
+        native.loop_command(self.loop, op, target)
+
+    def drain(self) -> None:
+        """Stops the flows, waits for completions at most the drain timeout, ends the loop."""
+        if self.alive:
+            native.loop_command(self.loop, ffi.DRAIN, None)
+
+    def abort(self) -> None:
+        """Ends the loop now. Any thread."""
+        native.loop_abort(self.loop)
+
+    @property
+    def alive(self) -> bool:
+        """Its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the thread; True when it has ended."""
+        if self._thread is not None and self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self.alive
+
+    def failure(self) -> XskError | None:
+        """Why the loop stopped by itself, or None."""
+        if self._failure or self.counters.error == ffi.ERROR_NONE:
+            return self._failure
+        number, argument = self.counters.error_errno, self.counters.error_arg
+        inflight = self.counters.inflight_descs
+        gone = "the device is gone" if number == errno.ENXIO else "the kernel refused"
+        text = {
+            ffi.ERROR_KICK: ("sendto", f"{gone}, {inflight} descs inflight"),
+            ffi.ERROR_LINK_DOWN: (
+                "sendto",
+                f"the link was down for {argument / 1e9:.1f} s; check the cable or the peer, "
+                "or raise --link-timeout",
+            ),
+            ffi.ERROR_NO_PROGRESS: (
+                "complete",
+                f"no completion for too long, {argument} descs inflight; see xsk-engine doctor",
+            ),
+            ffi.ERROR_COMPLETION: (
+                "complete",
+                f"the kernel completed addr {argument:#x}, which was not inflight; see xsk-engine doctor",
+            ),
+            ffi.ERROR_FLOW: (
+                "start flow",
+                f"no chunk for its template of {argument} bytes; use a larger --umem-mb",
+            ),
+        }
+        operation, message = text.get(self.counters.error, ("loop", f"error {self.counters.error}"))
+        if self.counters.error == ffi.ERROR_NO_PROGRESS and number:
+            message += f" (last kick: {errno_name(number)})"
+            number = errno.ETIMEDOUT
+        return BrokenError(operation, self._name, message, errno=number or errno.ETIMEDOUT)
+
+    def _destroy_flows(self) -> None:
+        while self._flows:
+            native.flow_destroy(self._flows.pop())
+
+    def close(self) -> None:
+        """After the thread ended. Idempotent."""
+        self._stack.close()
