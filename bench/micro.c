@@ -178,17 +178,29 @@ static double packet_path(uint32_t patches)
 	struct lagging_kernel *k = calloc(1, sizeof(*k));
 	struct xske_arena *a = open_arena(XSKE_ARENA_LOOP_OWNED);
 	struct xske_txq_config txq_config = {
-		.kick = lagging_kick, .kick_ctx = k,
-		.tx = {.mask = RING - 1, .size = RING, .producer = &k->tx_producer,
-		       .consumer = &k->tx_consumer, .ring = k->tx, .flags = &k->flags},
-		.cq = {.mask = RING - 1, .size = RING, .producer = &k->cq_producer,
-		       .consumer = &k->cq_consumer, .ring = k->cq, .flags = &k->flags},
+	        .kick = lagging_kick,
+	        .kick_ctx = k,
+	        .tx = {.mask = RING - 1,
+	               .size = RING,
+	               .producer = &k->tx_producer,
+	               .consumer = &k->tx_consumer,
+	               .ring = k->tx,
+	               .flags = &k->flags},
+	        .cq = {.mask = RING - 1,
+	               .size = RING,
+	               .producer = &k->cq_producer,
+	               .consumer = &k->cq_consumer,
+	               .ring = k->cq,
+	               .flags = &k->flags},
 	};
 	uint8_t frame[FRAME] = {0x02, 0x77};
 	/* A field makes it copy: a sequence without a checksum. */
 	struct xske_patch patch = {.offset = 42, .width = 8, .step = 1};
-	struct xske_flow_config flow_config = {.frame = frame, .frame_len = FRAME, .batch = BATCH,
-					       .patches = &patch, .patch_count = patches};
+	struct xske_flow_config flow_config = {.frame = frame,
+	                                       .frame_len = FRAME,
+	                                       .batch = BATCH,
+	                                       .patches = &patch,
+	                                       .patch_count = patches};
 	struct xske_flow *f;
 	struct xske_txq *q;
 	uint32_t posted = 0;
@@ -243,14 +255,14 @@ int main(int argc, char **argv)
 		const char *name;
 		double (*run)(void);
 	} arms[] = {
-		{"atomic_add", atomic_add},
-		{"alloc_free", alloc_free_loop_owned},
-		{"alloc_free_application", alloc_free_application},
-		{"alloc_free_2048_inflight", alloc_free_window},
-		{"alloc_free_1514_bytes", alloc_free_window_1514},
-		{"cross_thread_return", cross_thread_return},
-		{"path_copied", path_copied},
-		{"path_template", path_template},
+	        {"atomic_add", atomic_add},
+	        {"alloc_free", alloc_free_loop_owned},
+	        {"alloc_free_application", alloc_free_application},
+	        {"alloc_free_2048_inflight", alloc_free_window},
+	        {"alloc_free_1514_bytes", alloc_free_window_1514},
+	        {"cross_thread_return", cross_thread_return},
+	        {"path_copied", path_copied},
+	        {"path_template", path_template},
 	};
 	enum { ARMS = sizeof(arms) / sizeof(*arms) };
 	static double ns[ARMS][MAX_ROUNDS];

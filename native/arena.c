@@ -188,7 +188,7 @@ int arena_recycle(struct xske_arena *self, struct chunk *c)
 		}
 		c->next = head;
 	} while (!atomic_compare_exchange_weak_explicit(&a->returns, &head, chunk_index(umem, c),
-							memory_order_seq_cst, memory_order_relaxed));
+	                                                memory_order_seq_cst, memory_order_relaxed));
 	/* seq_cst store (the push) then load: pairs with xske_arena_await(), which stores and then looks at
 	 * the list. One of the two sees the other. */
 	if (likely(!atomic_load_explicit(&a->waiting, memory_order_seq_cst)))
@@ -254,7 +254,7 @@ int xske_arena_enter(struct xske_arena *a)
 
 	/* Acquire pairs with leave: the last user's plain words. */
 	if (!atomic_compare_exchange_strong_explicit(&a->entered, &nobody, 1, memory_order_acquire,
-						     memory_order_relaxed))
+	                                             memory_order_relaxed))
 		return -EBUSY;
 	return 0;
 }
@@ -343,11 +343,11 @@ void arena_free_all(struct xske_umem *umem)
 void xske_arena_read_stats(const struct xske_arena *a, struct xske_arena_stats *out)
 {
 	*out = (struct xske_arena_stats){
-		.allocated_frags = a->allocated,
-		.recycled_chunks = a->recycled,
-		.cross_thread_returns = a->cross,
-		.quota_waits = a->quota_waits,
-		.owned_chunks = atomic_load_explicit(&a->owned, memory_order_relaxed),
+	        .allocated_frags = a->allocated,
+	        .recycled_chunks = a->recycled,
+	        .cross_thread_returns = a->cross,
+	        .quota_waits = a->quota_waits,
+	        .owned_chunks = atomic_load_explicit(&a->owned, memory_order_relaxed),
 	};
 }
 

@@ -44,10 +44,10 @@
 struct xske_arena {
 	/* The entered thread's own. */
 	struct xske_umem *umem;
-	uint64_t base;         /* addr of the open chunk */
-	uint32_t offset;       /* its first free byte */
-	uint32_t end;          /* chunk_size, or 0 without an open chunk */
-	uint32_t headroom;     /* metadata_len */
+	uint64_t base;     /* addr of the open chunk */
+	uint32_t offset;   /* its first free byte */
+	uint32_t end;      /* chunk_size, or 0 without an open chunk */
+	uint32_t headroom; /* metadata_len */
 	int32_t handed;
 	struct chunk *open;
 	uint32_t stack;
@@ -94,7 +94,7 @@ static inline int arena_alloc(struct xske_arena *a, uint32_t len, uint64_t *addr
 
 /* Up to `want` (>= 1) such frags side by side in one chunk, a->open; how many, or 0 = -EAGAIN. */
 static inline uint32_t arena_alloc_run(struct xske_arena *a, uint32_t len, uint32_t want, uint64_t *addr,
-				       uint32_t *stride)
+                                       uint32_t *stride)
 {
 	uint32_t need = align_up(len + a->headroom, FRAG_ALIGN), n;
 

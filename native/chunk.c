@@ -101,8 +101,8 @@ static int audit_lists(struct xske_umem *umem, struct xske_audit *audit)
 	for (struct xske_arena *a = umem->arenas; a; a = a->next) {
 		audit->arenas++;
 		audit->stacked += mark_list(umem, a->stack, seen, audit);
-		audit->returned += mark_list(umem, atomic_load_explicit(&a->returns, memory_order_acquire),
-					     seen, audit);
+		audit->returned +=
+		        mark_list(umem, atomic_load_explicit(&a->returns, memory_order_acquire), seen, audit);
 	}
 	for (uint32_t i = 0; i < umem->chunk_count; i++) {
 		if (seen[i])

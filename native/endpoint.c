@@ -9,7 +9,7 @@
 #include "loop.h"
 
 int xske_endpoint_create(struct xske_loop *loop, struct xske_arena *arena, uint32_t entries,
-			 struct xske_endpoint **out)
+                         struct xske_endpoint **out)
 {
 	struct xske_endpoint *e;
 
@@ -70,8 +70,7 @@ static bool descs_are_valid(const struct xske_endpoint *e, const struct xske_des
 		if (!chunk_holds_desc(umem, d->addr, d->len) || d->options & ~XSKE_DESC_CONTD)
 			return false;
 		c = chunk_of(umem, d->addr);
-		if (!atomic_load_explicit(&c->refs, memory_order_relaxed) ||
-		    c->txq_id != e->arena->txq_id)
+		if (!atomic_load_explicit(&c->refs, memory_order_relaxed) || c->txq_id != e->arena->txq_id)
 			return false;
 		if (++in_packet > XSKE_MAX_DESCS_PER_PACKET)
 			return false;
@@ -92,7 +91,7 @@ static void queue(struct xske_loop *l, struct xske_endpoint *e)
 	do {
 		e->next_pending = head;
 	} while (!atomic_compare_exchange_weak_explicit(&l->pending, &head, e, memory_order_release,
-							memory_order_relaxed));
+	                                                memory_order_relaxed));
 }
 
 int xske_endpoint_submit(struct xske_endpoint *e, const struct xske_desc *descs, uint32_t n)

@@ -49,7 +49,7 @@ static bool patch_fits(const struct xske_patch *p, uint32_t head_len)
 }
 
 static void compile_patch(struct flow_patch *out, const struct xske_patch *p, const uint8_t *frame,
-			  uint64_t sequence)
+                          uint64_t sequence)
 {
 	uint64_t at = p->modulo ? sequence % p->modulo : sequence;
 
@@ -65,8 +65,8 @@ int xske_flow_create(struct xske_umem *umem, const struct xske_flow_config *conf
 	uint32_t rest = config->frame_len;
 	struct xske_flow *f;
 
-	if (!config->frame || !config->frame_len || config->patch_count > XSKE_MAX_PATCHES || !config->batch ||
-	    (config->rate_packets && !config->rate_period_ns))
+	if (!config->frame || !config->frame_len || config->patch_count > XSKE_MAX_PATCHES ||
+	    !config->batch || (config->rate_packets && !config->rate_period_ns))
 		return -EINVAL;
 	if (config->frame_len > XSKE_MAX_DESCS_PER_PACKET * usable)
 		return -EMSGSIZE;
@@ -140,7 +140,7 @@ static inline void patch_head(struct xske_flow *f, uint8_t *head)
 		if (p->csum_offset) {
 			uint8_t *at = head + p->csum_offset;
 			uint16_t check = csum_update((uint16_t)read_field(at, 2), patch->was,
-						     csum_words(now, p->width, p->offset & 1));
+			                             csum_words(now, p->width, p->offset & 1));
 
 			write_field(at, 2, p->csum_udp && !check ? 0xffff : check);
 		}
@@ -200,8 +200,8 @@ static uint32_t post_copies(struct xske_flow *f, struct xske_txq *q, uint32_t n)
 
 uint32_t flow_run(struct xske_flow *f, struct xske_txq *q, uint64_t now, uint32_t limit, bool *starved)
 {
-	uint32_t want = (uint32_t)min_u64(min_u64(pace_due(&f->pace, now), f->remaining),
-					  min_u32(f->batch, limit));
+	uint32_t want =
+	        (uint32_t)min_u64(min_u64(pace_due(&f->pace, now), f->remaining), min_u32(f->batch, limit));
 	uint32_t room, n, posted = 0;
 
 	if (!want)

@@ -13,29 +13,29 @@
 
 struct flow_patch {
 	struct xske_patch p;
-	uint64_t value;    /* of the next packet */
-	uint64_t left;     /* packets until it wraps; unused when modulo = 0 */
-	uint64_t was;      /* csum_words() of the template's bytes there */
+	uint64_t value; /* of the next packet */
+	uint64_t left;  /* packets until it wraps; unused when modulo = 0 */
+	uint64_t was;   /* csum_words() of the template's bytes there */
 };
 
 struct xske_flow {
 	struct xske_flow *next; /* in the loop's list */
 	struct pace pace;
-	uint64_t remaining;     /* packets; UINT64_MAX without a count */
+	uint64_t remaining; /* packets; UINT64_MAX without a count */
 	uint64_t duration_ns;
-	uint64_t end_ns;        /* 0 until the first post */
+	uint64_t end_ns; /* 0 until the first post */
 	uint32_t batch;
 	uint32_t quota_frags;
 	uint32_t frame_len;
-	uint32_t head_len;      /* bytes in the first desc */
-	uint32_t copy_len;      /* head_len, or more where the frag's padding takes it */
-	uint32_t descs;         /* per packet */
+	uint32_t head_len; /* bytes in the first desc */
+	uint32_t copy_len; /* head_len, or more where the frag's padding takes it */
+	uint32_t descs;    /* per packet */
 	uint32_t patch_count;
 	struct flow_patch patches[XSKE_MAX_PATCHES];
 	uint64_t addr[XSKE_MAX_DESCS_PER_PACKET]; /* the template's frags, one per desc */
 	uint32_t len[XSKE_MAX_DESCS_PER_PACKET];
-	bool loaded;            /* the template's frags are ours */
-	uint8_t frame[];        /* padded to FRAG_ALIGN */
+	bool loaded;     /* the template's frags are ours */
+	uint8_t frame[]; /* padded to FRAG_ALIGN */
 };
 
 int flow_load(struct xske_flow *f, struct xske_arena *a, uint64_t now);

@@ -15,9 +15,9 @@ static int kick_sendto(void *ctx)
 void kick_init(struct kick *k, const struct xske_txq_config *config)
 {
 	*k = (struct kick){
-		.fn = config->kick ? config->kick : kick_sendto,
-		.ctx = config->kick ? config->kick_ctx : k,
-		.fd = config->fd,
+	        .fn = config->kick ? config->kick : kick_sendto,
+	        .ctx = config->kick ? config->kick_ctx : k,
+	        .fd = config->fd,
 	};
 }
 

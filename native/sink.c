@@ -118,7 +118,7 @@ static int receive(struct xske_sink *s, int fd)
 		return -errno;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	__atomic_store_n(&s->counters.last_ns, (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec,
-			 __ATOMIC_RELAXED);
+	                 __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -39,12 +39,12 @@ struct xske_txq {
 	uint32_t filled;         /* slots written behind cached_prod, not yet submitted */
 	uint32_t id;
 	bool need_wakeup;
-	bool owner_waits;        /* a recycled chunk's owner waits at its quota */
+	bool owner_waits; /* a recycled chunk's owner waits at its quota */
 	uint64_t submitted_descs, completed_descs;
 	uint64_t submitted_packets, completed_packets;
 	uint64_t submitted_bytes, completed_bytes, completed_wire_bytes;
 	uint64_t bad_completions, bad_addr;
-	uint32_t run_credit;     /* descs completed that fill no whole packet yet */
+	uint32_t run_credit; /* descs completed that fill no whole packet yet */
 	uint32_t run_head, run_tail, run_mask;
 	struct packet_run *runs;
 	struct kick kick;

@@ -36,9 +36,9 @@ XSKE_API uint32_t xske_abi_version(void);
 struct xske_umem;
 
 struct xske_umem_config {
-	void *area;           /* start of the registered region, owned by the caller */
-	uint64_t len;         /* multiple of chunk_size */
-	uint32_t chunk_size;  /* 2048 or 4096 */
+	void *area;            /* start of the registered region, owned by the caller */
+	uint64_t len;          /* multiple of chunk_size */
+	uint32_t chunk_size;   /* 2048 or 4096 */
 	uint32_t metadata_len; /* bytes in front of every desc, multiple of 8, < 256; 0 without tx metadata */
 };
 
@@ -87,7 +87,7 @@ struct xske_arena_stats {
 };
 
 XSKE_API int xske_arena_open(struct xske_umem *umem, const struct xske_arena_config *config,
-			     struct xske_arena **out);
+                             struct xske_arena **out);
 /* The caller must not use the arena afterwards; its frags stay valid until their last reference. */
 XSKE_API int xske_arena_close(struct xske_arena *arena);
 XSKE_API int xske_arena_enter(struct xske_arena *arena); /* -EBUSY: another thread is in */
@@ -124,7 +124,7 @@ struct xske_desc {
 	uint32_t len;
 	uint32_t options; /* XSKE_DESC_* */
 };
-#define XSKE_DESC_CONTD 1u       /* mirrors XDP_PKT_CONTD, include/uapi/linux/if_xdp.h, Linux 6.6 */
+#define XSKE_DESC_CONTD 1u            /* mirrors XDP_PKT_CONTD, include/uapi/linux/if_xdp.h, Linux 6.6 */
 #define XSKE_MAX_DESCS_PER_PACKET 18u /* MAX_SKB_FRAGS + 1 in copy mode, net/xdp/xsk.c */
 
 struct xske_txq;
@@ -133,18 +133,18 @@ struct xske_txq;
 typedef int (*xske_kick_fn)(void *ctx);
 
 struct xske_txq_config {
-	struct xske_ring tx;   /* taken over: the caller's copy must not be used any more */
+	struct xske_ring tx; /* taken over: the caller's copy must not be used any more */
 	struct xske_ring cq;
-	xske_kick_fn kick;     /* NULL: sendto(fd) */
+	xske_kick_fn kick; /* NULL: sendto(fd) */
 	void *kick_ctx;
 	int32_t fd;
-	uint32_t txq_id;       /* what the arenas' txq_id is compared with */
-	uint32_t need_wakeup;  /* 1: kick only when the kernel asks for it */
+	uint32_t txq_id;      /* what the arenas' txq_id is compared with */
+	uint32_t need_wakeup; /* 1: kick only when the kernel asks for it */
 	uint32_t reserved;
 };
 
 XSKE_API int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config,
-			     struct xske_txq **out);
+                             struct xske_txq **out);
 XSKE_API void xske_txq_destroy(struct xske_txq *txq);
 /* Posts one desc of length 0 and looks whether it comes back. 1 = completed, 0 = not completed within
  * timeout_ns, else a negative errno of the kick. Before the loop runs. */
@@ -166,23 +166,23 @@ struct xske_patch {
 #define XSKE_MAX_PATCHES 16u
 
 struct xske_flow_config {
-	const uint8_t *frame;     /* the template, frame_len bytes, copied */
-	uint32_t frame_len;       /* bytes without FCS */
-	uint32_t patch_count;     /* 0: one template posted many times, nothing is copied */
+	const uint8_t *frame; /* the template, frame_len bytes, copied */
+	uint32_t frame_len;   /* bytes without FCS */
+	uint32_t patch_count; /* 0: one template posted many times, nothing is copied */
 	const struct xske_patch *patches;
-	uint64_t count;           /* packets to send, 0 = no limit */
-	uint64_t duration_ns;     /* from the first post, time with the link down not counted; 0 = no limit */
-	uint64_t rate_packets;    /* packets per rate_period_ns; 0 = as fast as possible */
+	uint64_t count;        /* packets to send, 0 = no limit */
+	uint64_t duration_ns;  /* from the first post, time with the link down not counted; 0 = no limit */
+	uint64_t rate_packets; /* packets per rate_period_ns; 0 = as fast as possible */
 	uint64_t rate_period_ns;
 	uint64_t first_sequence;
-	uint32_t quota_frags;     /* most descs inflight, 0 = the completion ring's size */
-	uint32_t batch;           /* most packets per turn of the loop */
+	uint32_t quota_frags; /* most descs inflight, 0 = the completion ring's size */
+	uint32_t batch;       /* most packets per turn of the loop */
 };
 
 struct xske_flow;
 
 XSKE_API int xske_flow_create(struct xske_umem *umem, const struct xske_flow_config *config,
-			      struct xske_flow **out);
+                              struct xske_flow **out);
 /* Only when its loop is not running. */
 XSKE_API void xske_flow_destroy(struct xske_flow *flow);
 
@@ -207,37 +207,37 @@ enum xske_loop_error {
 
 /* Written by the loop once a turn, read by anybody: aligned 64-bit words, no tearing. */
 struct xske_counters {
-	uint64_t state;               /* enum xske_loop_state */
-	uint64_t error;               /* enum xske_loop_error */
+	uint64_t state; /* enum xske_loop_state */
+	uint64_t error; /* enum xske_loop_error */
 	uint64_t error_errno;
 	uint64_t error_arg;
 	uint64_t submitted_packets;
 	uint64_t submitted_descs;
-	uint64_t submitted_bytes;     /* frame bytes without FCS */
-	uint64_t completed_packets;   /* all descs of the packet came back */
+	uint64_t submitted_bytes;   /* frame bytes without FCS */
+	uint64_t completed_packets; /* all descs of the packet came back */
 	uint64_t completed_descs;
 	uint64_t completed_bytes;
 	uint64_t completed_wire_bytes; /* with preamble, FCS, gap (24), frames below 60 padded */
 	uint64_t inflight_descs;
-	uint64_t bad_completions;     /* addrs that were not inflight: unknown, duplicate or foreign */
+	uint64_t bad_completions; /* addrs that were not inflight: unknown, duplicate or foreign */
 	uint64_t kick_calls;
 	uint64_t kick_eagain;
-	uint64_t kick_ebusy;          /* = packets dropped by the kernel */
+	uint64_t kick_ebusy; /* = packets dropped by the kernel */
 	uint64_t kick_enobufs;
 	uint64_t kick_enetdown;
 	uint64_t kick_other;
-	uint64_t backpressure;        /* turns in which a flow was due and had no room */
-	uint64_t link_down_ns;        /* time spent waiting for the link */
-	uint64_t first_post_ns;       /* 0 = nothing posted yet */
+	uint64_t backpressure;  /* turns in which a flow was due and had no room */
+	uint64_t link_down_ns;  /* time spent waiting for the link */
+	uint64_t first_post_ns; /* 0 = nothing posted yet */
 	uint64_t last_completion_ns;
 	uint64_t active_flows;
-	uint64_t finished_flows;      /* have posted all they will */
-	uint64_t allocated_frags;     /* of the loop's own arena, as the four that follow */
+	uint64_t finished_flows;  /* have posted all they will */
+	uint64_t allocated_frags; /* of the loop's own arena, as the four that follow */
 	uint64_t recycled_chunks;
 	uint64_t cross_thread_returns;
 	uint64_t quota_waits;
 	uint64_t owned_chunks;
-	uint64_t turns;               /* of the loop */
+	uint64_t turns; /* of the loop */
 };
 
 /* The loop's view of time; tests put a fake one in. NULL functions: the real clock and ppoll. */
@@ -249,14 +249,14 @@ struct xske_clock {
 
 struct xske_loop_config {
 	struct xske_txq *txq;
-	struct xske_arena *arena;        /* loop-owned; entered by xske_loop_run */
-	struct xske_counters *counters;  /* outlives the loop */
+	struct xske_arena *arena;       /* loop-owned; entered by xske_loop_run */
+	struct xske_counters *counters; /* outlives the loop */
 	struct xske_clock clock;
 	uint64_t link_timeout_ns;
-	uint64_t progress_timeout_ns;    /* inflight without a completion for so long = an error */
+	uint64_t progress_timeout_ns; /* inflight without a completion for so long = an error */
 	uint64_t drain_timeout_ns;
-	int32_t wake_fd;                 /* eventfd: wakes the loop */
-	int32_t event_fd;                /* eventfd: the loop wakes whoever watches it; -1 = nobody */
+	int32_t wake_fd;  /* eventfd: wakes the loop */
+	int32_t event_fd; /* eventfd: the loop wakes whoever watches it; -1 = nobody */
 };
 
 enum xske_command_op {
@@ -284,7 +284,7 @@ XSKE_API void xske_loop_abort(struct xske_loop *loop);
 struct xske_endpoint;
 
 XSKE_API int xske_endpoint_create(struct xske_loop *loop, struct xske_arena *arena, uint32_t entries,
-			      struct xske_endpoint **out);
+                                  struct xske_endpoint **out);
 /* When its state is XSKE_ENDPOINT_REMOVED, or after the loop ended. */
 XSKE_API void xske_endpoint_destroy(struct xske_endpoint *endpoint);
 /* Moves the caller's references to the loop, all or none. -EAGAIN: ring full, -EINVAL: a desc that the
@@ -302,18 +302,18 @@ XSKE_API int xske_endpoint_state(const struct xske_endpoint *endpoint);
 struct xske_sink;
 
 struct xske_sink_config {
-	const int32_t *fds;        /* bound UDP sockets, fd_count of them, the caller's */
+	const int32_t *fds; /* bound UDP sockets, fd_count of them, the caller's */
 	uint32_t fd_count;
-	uint32_t payload_len;      /* what every payload must be long */
-	const uint8_t *payload;    /* what it must hold after its first 8 bytes, a big-endian sequence */
-	uint64_t max_sequences;    /* sequences 0..max_sequences-1 are checked for duplicates */
+	uint32_t payload_len;   /* what every payload must be long */
+	const uint8_t *payload; /* what it must hold after its first 8 bytes, a big-endian sequence */
+	uint64_t max_sequences; /* sequences 0..max_sequences-1 are checked for duplicates */
 };
 
 struct xske_sink_counters {
-	uint64_t delivered_packets;  /* intact and new */
-	uint64_t corrupt_packets;    /* wrong length, content, or sequence out of range */
+	uint64_t delivered_packets; /* intact and new */
+	uint64_t corrupt_packets;   /* wrong length, content, or sequence out of range */
 	uint64_t duplicate_packets;
-	uint64_t delivered_bytes;    /* payload bytes */
+	uint64_t delivered_bytes; /* payload bytes */
 	uint64_t last_ns;
 };
 

@@ -305,5 +305,3 @@ def _wait_for_link(name: str, timeout_s: float) -> NetDev:
                 "open", name, f"the link is down after {timeout_s:g} s; {remedy}", errno=100
             )
         time.sleep(_LINK_POLL_S)
-
-

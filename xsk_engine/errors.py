@@ -17,9 +17,7 @@ class XskError(Exception):
     the remedy). Safe to read from any thread.
     """
 
-    def __init__(
-        self, operation: str, arguments: str, message: str, *, errno: int | None = None
-    ) -> None:
+    def __init__(self, operation: str, arguments: str, message: str, *, errno: int | None = None) -> None:
         self.operation = operation
         self.arguments = arguments
         self.errno = errno
@@ -27,7 +25,7 @@ class XskError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        name = f"{_errno.errorcode.get(self.errno, self.errno)}: " if self.errno else ""
+        name = f"{errno_name(self.errno)}: " if self.errno else ""
         return f"{self.operation}({self.arguments}): {name}{self.message}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -35,7 +33,7 @@ class XskError(Exception):
         return {
             "operation": self.operation,
             "args": self.arguments,
-            "errno": _errno.errorcode.get(self.errno, str(self.errno)) if self.errno else None,
+            "errno": errno_name(self.errno) if self.errno else None,
             "message": self.message,
         }
 
@@ -66,4 +64,6 @@ class ClosedError(XskError):
 
 def errno_name(number: int) -> str:
     """``EBUSY`` for 16."""
+    if number == _errno.EOPNOTSUPP:  # Python prefers its alias ENOTSUP, the kernel's documentation does not
+        return "EOPNOTSUPP"
     return _errno.errorcode.get(number, str(number))

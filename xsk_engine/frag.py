@@ -35,9 +35,7 @@ class Arena:
         try:
             native.arena_enter(self.handle)
         except OSError as error:
-            raise BusyError(
-                "arena", "", "another thread is using this endpoint", errno=error.errno
-            ) from None
+            raise BusyError("arena", "", "another thread is using this endpoint", errno=error.errno) from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,9 +52,7 @@ class Arena:
                 raise WouldBlockError(
                     "alloc", f"{length} bytes", "quota or umem exhausted; wait for completions"
                 ) from None
-            raise ValueError(
-                f"frag: {length} bytes are not in 1 to {self._umem.usable_bytes}"
-            ) from None
+            raise ValueError(f"frag: {length} bytes are not in 1 to {self._umem.usable_bytes}") from None
         return Frag(self._umem, addr.value, length)
 
     def park(self) -> None:

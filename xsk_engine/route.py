@@ -76,6 +76,22 @@ def _multicast_mac(address: IPAddress) -> str:
     return (b"\x33\x33" + address.packed[-4:]).hex(":")  # RFC 2464, 7
 
 
+def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress) -> Any:
+    arguments = f"{dst_ip}, {ifname}"
+    remedy = "add a route, or give --dst-mac and --src-ip"
+    # A multicast or link-local destination is on every link: the interface decides.
+    scoped = {"oif": ifindex} if dst_ip.is_multicast or dst_ip.is_link_local else {}
+    try:
+        route = ipr.route("get", dst=str(dst_ip), family=_family(dst_ip), **scoped)[0]
+    except (NetlinkError, OSError) as error:
+        number = getattr(error, "code", None) or errno.ENETUNREACH
+        raise UnavailableError("route", arguments, f"no route to it; {remedy}", errno=number) from None
+    # Not by asking with oif: then the kernel takes anything for on-link.
+    if route.get_attr("RTA_OIF") != ifindex:
+        raise UnavailableError("route", arguments, f"its route leaves through another interface; {remedy}")
+    return route
+
+
 def resolve(
     ifname: str,
     ifindex: int,
@@ -90,21 +106,14 @@ def resolve(
     UnavailableError: no route over this interface, no source address, or nobody answers.
     """
     with IPRoute() as ipr:
-        try:
-            route = ipr.route("get", dst=str(dst_ip), oif=ifindex, family=_family(dst_ip))[0]
-        except (NetlinkError, OSError) as error:
-            number = getattr(error, "code", None) or error.errno or errno.ENETUNREACH
-            raise UnavailableError(
-                "route",
-                f"{dst_ip}, {ifname}",
-                "no route to it over this interface; add one, or give --dst-mac and --src-ip",
-                errno=number,
-            ) from None
+        route = _lookup(ipr, ifname, ifindex, dst_ip)
         attributes = _attributes(route)
         source = src_ip or attributes.get("RTA_PREFSRC")
         if source is None:
             raise UnavailableError(
-                "route", f"{dst_ip}, {ifname}", "the interface has no address to send from; give --src-ip"
+                "route",
+                f"{dst_ip}, {ifname}",
+                "the interface has no address to send from; give --src-ip",
             )
         source = ipaddress.ip_address(str(source))
         if not need_mac:

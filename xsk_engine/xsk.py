@@ -32,6 +32,11 @@ _bound_here: set[tuple[int, int]] = set()
 """(ifindex, queue) of this process, to say whose a taken queue is."""
 
 
+def is_bound_here(ifindex: int, queue: int) -> bool:
+    """Does this process hold the queue?"""
+    return (ifindex, queue) in _bound_here
+
+
 @dataclass(frozen=True)
 class KernelStats:
     """getsockopt(XDP_STATISTICS) of one or several xsks."""
@@ -157,7 +162,7 @@ def _bind_all(
     xsks: list[Xsk] = []
     try:
         umem.register(_choose_backend(umem), ring_size)
-        for queue in queues:  # noqa: B007 - named in the error below
+        for queue in queues:
             bound = umem.registration.open(netdev.name, netdev.ifindex, queue, flags)
             xsks.append(Xsk(bound, netdev, queue, ring_size))
             raise_send_buffer(bound.fd)

@@ -28,7 +28,7 @@ struct fake_kernel *fake_create(uint32_t tx_size, uint32_t cq_size, uint32_t fir
 	struct fake_kernel *k = calloc(1, sizeof(*k));
 
 	k->tx = (struct side){first_cursor, first_cursor, XDP_RING_NEED_WAKEUP, tx_size - 1,
-			      calloc(tx_size, sizeof(struct xske_desc))};
+	                      calloc(tx_size, sizeof(struct xske_desc))};
 	k->cq = (struct side){first_cursor, first_cursor, 0, cq_size - 1, calloc(cq_size, sizeof(uint64_t))};
 	k->held_max = 8 * (tx_size + cq_size);
 	k->held = calloc(k->held_max, sizeof(*k->held));
@@ -47,8 +47,12 @@ void fake_destroy(struct fake_kernel *k)
 
 static struct xske_ring ring_of(struct side *s)
 {
-	return (struct xske_ring){.mask = s->mask, .size = s->mask + 1, .producer = &s->producer,
-				  .consumer = &s->consumer, .ring = s->slots, .flags = &s->flags};
+	return (struct xske_ring){.mask = s->mask,
+	                          .size = s->mask + 1,
+	                          .producer = &s->producer,
+	                          .consumer = &s->consumer,
+	                          .ring = s->slots,
+	                          .flags = &s->flags};
 }
 
 void fake_rings(struct fake_kernel *k, struct xske_ring *tx, struct xske_ring *cq)

@@ -22,12 +22,12 @@ static struct spsc to_other, to_owner;
 static _Atomic uint32_t done;
 static uint64_t operations;
 
-#define CHECK(condition)                                                                     \
-	do {                                                                                 \
-		if (!(condition)) {                                                          \
-			fprintf(stderr, "stress.c:%d: %s\n", __LINE__, #condition);          \
-			abort();                                                             \
-		}                                                                            \
+#define CHECK(condition)                                                                                     \
+	do {                                                                                                 \
+		if (!(condition)) {                                                                          \
+			fprintf(stderr, "stress.c:%d: %s\n", __LINE__, #condition);                          \
+			abort();                                                                             \
+		}                                                                                            \
 	} while (0)
 
 static uint32_t next_random(uint64_t *state)

@@ -53,9 +53,7 @@ _TABLE: dict[str, Any] = {
     "libbpf_set_print": ([c_void_p], c_void_p, None),
     "libbpf_version_string": ([], c_char_p, None),
 }
-libbpf = declare(
-    open_library("libbpf.so.1", "install it: apt-get install libbpf1"), "libbpf.so.1", _TABLE
-)
+libbpf = declare(open_library("libbpf.so.1", "install it: apt-get install libbpf1"), "libbpf.so.1", _TABLE)
 libbpf.libbpf_set_print(None)  # its messages are not ours; every error comes back as an errno
 
 
@@ -84,5 +82,3 @@ def attached_program(ifindex: int) -> tuple[int, str]:
     options = BpfXdpQueryOpts(sz=ctypes.sizeof(BpfXdpQueryOpts))
     libbpf.bpf_xdp_query(ifindex, 0, ctypes.byref(options))
     return options.prog_id, ATTACH_MODES.get(options.attach_mode, "unknown")
-
-

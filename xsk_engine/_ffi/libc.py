@@ -49,9 +49,7 @@ def new_eventfd() -> int:
     return int(libc.eventfd(0, os.O_NONBLOCK | os.O_CLOEXEC))
 
 
-def set_option(
-    fd: int, option: int, value: ctypes.Structure | int, level: int = uapi.SOL_XDP
-) -> None:
+def set_option(fd: int, option: int, value: ctypes.Structure | int, level: int = uapi.SOL_XDP) -> None:
     """setsockopt; an int is passed as u32. (Python's socket objects do not take an AF_XDP fd.)"""
     data = c_uint32(value) if isinstance(value, int) else value
     libc.setsockopt(fd, level, option, ctypes.byref(data), ctypes.sizeof(data))

@@ -50,9 +50,7 @@ _TABLE: dict[str, Any] = {
     "xsk_socket__delete": ([c_void_p], None, None),
     "xsk_socket__fd": ([c_void_p], c_int, negative_errno),
 }
-libxdp = declare(
-    open_library("libxdp.so.1", "install it: apt-get install libxdp1"), "libxdp.so.1", _TABLE
-)
+libxdp = declare(open_library("libxdp.so.1", "install it: apt-get install libxdp1"), "libxdp.so.1", _TABLE)
 
 
 class BoundSocket:

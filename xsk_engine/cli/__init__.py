@@ -1,0 +1,103 @@
+"""The command line: ``xsk-engine COMMAND``. One file per command, imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_ENVIRONMENT = 0, 1, 2, 3
+
+_COMMANDS = {
+    "demo": "Frames through a private laboratory, every one checked. No root needed.",
+    "doctor": "What this machine and an interface can do, and what is missing.",
+    "lab": "Laboratories: two network namespaces and a veth pair.",
+    "send": "Send a UDP flow through an interface.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows the commands' names and one-line helps; imports a command when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"xsk_engine.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], _COMMANDS, 1)
+            ctx.fail(f"no such command {args[0]!r}." + (f" Did you mean {near[0]}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"xsk-engine {version('xsk-engine')}")
+        ctx.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
+def _group() -> None:
+    """A userspace transmit engine on Linux AF_XDP."""
+
+
+def fail(error: Exception, code: int) -> int:
+    """One line to stderr; the exit code."""
+    print(f"xsk-engine: {error}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 failed while running, 2 usage, 3 environment, 130 Ctrl-C, 143 SIGTERM."""
+    from xsk_engine.errors import UnavailableError, XskError
+
+    try:
+        result = _group.main(standalone_mode=False)
+        code = result if isinstance(result, int) else EXIT_DONE
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "xsk-engine"
+        print(f"{where}: {' '.join(error.format_message().split())}", file=sys.stderr)
+        code = EXIT_USAGE
+    except click.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except ValueError as error:
+        code = fail(error, EXIT_USAGE)
+    except UnavailableError as error:
+        code = fail(error, EXIT_ENVIRONMENT)
+    except XskError as error:
+        code = fail(error, EXIT_FAILED)
+    except OSError as error:
+        code = fail(error, EXIT_FAILED)
+    code = _flush(code)
+    sys.exit(code)
+
+
+def _flush(code: int) -> int:
+    """A reader that closed our stdout is a failure to report, not a traceback at exit."""
+    import os
+
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or fail(error, EXIT_FAILED)
+    return code

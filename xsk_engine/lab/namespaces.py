@@ -48,27 +48,33 @@ def new_network() -> int:
     return made
 
 
-def _refusal(number: int | None) -> UnavailableError:
-    for path, remedy in (
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "sysctl kernel.unprivileged_userns_clone=1"),
-        ("/proc/sys/user/max_user_namespaces", "sysctl user.max_user_namespaces=10000"),
-    ):
+_SETTINGS = (
+    # path, the value that forbids, the remedy
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        1,
+        "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    ("kernel/unprivileged_userns_clone", 0, "sysctl kernel.unprivileged_userns_clone=1"),
+    ("user/max_user_namespaces", 0, "sysctl user.max_user_namespaces=10000"),
+)
+
+
+def _forbidding_setting() -> tuple[str, str]:
+    for path, forbids, remedy in _SETTINGS:
         with contextlib.suppress(OSError, ValueError):
-            value = int(Path(path).read_text())
-            if (value == 1) if "apparmor" in path else (value == 0):
-                break
-    else:
-        path, remedy = "", "see user_namespaces(7)"
-    setting = path.removeprefix("/proc/sys/").replace("/", ".")
+            if int(Path("/proc/sys", path).read_text()) == forbids:
+                return f", because of {path.replace('/', '.')}", remedy
+    return "", "see user_namespaces(7)"
+
+
+def _refusal(number: int | None) -> UnavailableError:
+    setting, remedy = _forbidding_setting()
     return UnavailableError(
         "unshare",
         "CLONE_NEWUSER",
-        f"user namespaces do not work for ordinary users here{f', because of {setting}' if setting else ''}; "
-        f"as root: {remedy}, or run it with sudo (sudo make demo)",
+        f"user namespaces do not work for ordinary users here{setting}; as root: {remedy}, "
+        "or run it with sudo (sudo make demo)",
         errno=number,
     )
 
@@ -88,8 +94,9 @@ def become_root_of_new_user_namespace() -> None:
             ("gid_map", f"0 {gid} 1"),
         ):
             Path(f"/proc/self/{name}").write_text(text)
-        # Ubuntu's AppArmor lets the namespace be made and then takes its capabilities away.
-        os.close(new_network())
+        # Ubuntu's AppArmor lets the namespace be made and then takes its capabilities away: this tells. It
+        # also leaves the network namespace of the host, to which there is no way back.
+        libc.unshare(uapi.CLONE_NEWNET)
     except OSError as error:
         raise _refusal(error.errno) from None
 

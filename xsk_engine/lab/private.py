@@ -1,7 +1,7 @@
 """A laboratory for one command: two anonymous namespaces held by fds, gone with the process that made it.
 
-    process ── unshare ── tx namespace (vtx) ══ veth ══ rx namespace (vrx)
-                └ runs the command in tx; XSK_LAB_RX_FD is an fd of the rx namespace
+process ── unshare ── tx namespace (vtx) ══ veth ══ rx namespace (vrx)
+            └ runs the command in tx; XSK_LAB_RX_FD is an fd of the rx namespace
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xsk_engine._ffi import uapi
+from xsk_engine._ffi.libc import libc
 from xsk_engine.lab import namespaces
 from xsk_engine.lab.topology import LabOptions, build
 
@@ -40,7 +42,7 @@ def enter_new(options: LabOptions) -> PrivateLab:
     enter_tx = functools.partial(namespaces.entered, tx)
     enter_rx = functools.partial(namespaces.entered, rx)
     build(enter_tx, enter_rx, options, rx)
-    namespaces.libc.setns(tx, namespaces.uapi.CLONE_NEWNET)
+    libc.setns(tx, uapi.CLONE_NEWNET)
     return PrivateLab(tx, rx)
 
 

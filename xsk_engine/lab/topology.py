@@ -40,7 +40,10 @@ Enter = Callable[[], contextlib.AbstractContextManager[None]]
 def _quiet_ipv6(interface: str) -> None:
     """No router solicitations, no duplicate address detection. /proc/sys/net is the namespace's own."""
     for name in ("router_solicitations", "accept_ra", "accept_dad", "dad_transmits"):
-        with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{interface}/{name}", "w") as node:
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/sys/net/ipv6/conf/{interface}/{name}", "w") as node,
+        ):
             node.write("0")
 
 

@@ -1,0 +1,89 @@
+# Every target does its own set-up; a second call takes seconds.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+STAMP := $(VENV)/installed
+
+# The laboratory that tests/lab and the benchmarks run in: two queues, everything private, nothing left.
+LAB := $(BIN)/xsk-engine lab run --queues 2 --
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test build demo test test-unit test-native test-lab lint format \
+	bench-micro bench-limit dist clean distclean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+setup:
+	@PYTHON=$(PYTHON) .ci/setup build
+
+setup-test:
+	@PYTHON=$(PYTHON) .ci/setup test
+
+$(BIN)/meson: | setup
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'meson-python>=0.17' 'meson>=1.3' ninja
+
+# The development install that meson-python documents: native code is rebuilt when it is imported.
+$(STAMP): pyproject.toml meson.build meson_options.txt native/meson.build $(BIN)/meson
+	$(PIP) install --no-build-isolation --editable '.[test,lint]'
+	@touch $@
+
+build: setup $(STAMP) ## virtual environment and native library
+
+demo: build ## frames through a private laboratory, every one checked (no root needed)
+	@$(BIN)/xsk-engine demo
+
+test: test-unit test-native test-lab ## all tests
+
+test-unit: setup-test build
+	$(BIN)/python -m pytest -q tests/unit tests/ffi
+
+test-native: setup-test build build/native build/tsan build/asan ## model tests, and the stress test under sanitizers
+	$(BIN)/meson test -C build/native --print-errorlogs
+	$(BIN)/meson test -C build/asan --print-errorlogs
+	$(BIN)/meson test -C build/tsan --print-errorlogs
+	$(BIN)/python -m pytest -q tests/native
+
+test-lab: setup-test build ## real AF_XDP in network namespaces
+	$(LAB) $(BIN)/python -m pytest -q tests/lab
+
+build/native: $(STAMP)
+	$(BIN)/meson setup --reconfigure $@ -Dtests=true >/dev/null || $(BIN)/meson setup $@ -Dtests=true
+
+build/asan: $(STAMP)
+	$(BIN)/meson setup $@ -Dtests=true -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+
+build/tsan: $(STAMP)
+	$(BIN)/meson setup $@ -Dtests=true -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
+
+lint: setup-test build ## ruff, mypy, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files '*.c' '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: build ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q .
+	git ls-files '*.c' '*.h' | xargs $(BIN)/clang-format -i
+
+bench-micro: build build/native ## ns per operation of allocator and packet path, into bench/results/
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench.micro
+
+bench-limit: build build/native ## the engine against a minimal C sender, into bench/results/
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(LAB) $(BIN)/python -m bench.limit
+
+dist: build ## sdist, and a wheel built from it, into dist/
+	$(PIP) install build
+	$(BIN)/python -m build
+
+clean: ## what was built
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean ## and the virtual environment
+	rm -rf $(VENV)

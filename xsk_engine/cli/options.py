@@ -1,0 +1,56 @@
+"""Option types: each parses what a user writes and says in one line what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from xsk_engine import units
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """An option whose text goes through a parser that raises ValueError."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _ip(text: str) -> Any:
+    import ipaddress
+
+    return ipaddress.ip_address(text)
+
+
+def _mac(text: str) -> bytes:
+    from xsk_engine.packet import parse_mac
+
+    return parse_mac(text)
+
+
+class Rate(Parsed):
+    """Keeps the text beside the number, for the summary."""
+
+    def __init__(self) -> None:
+        super().__init__("rate", lambda text: (text, units.parse_rate(text)))
+
+
+COUNT = Parsed("count", units.parse_count)
+BYTES = Parsed("bytes", units.parse_bytes)
+SECONDS = Parsed("time", units.parse_seconds)
+QUEUES = Parsed("list", lambda text: units.parse_int_list(text, "queue"))
+CPUS = Parsed("list", lambda text: units.parse_int_list(text, "cpu"))
+IP = Parsed("ip", _ip)
+MAC = Parsed("mac", _mac)
+RATE = Rate()
+PORT = click.IntRange(0, 65535)

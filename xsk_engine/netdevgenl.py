@@ -1,0 +1,85 @@
+"""What the kernel's netdev family says of an interface: XDP features, and which queues have an xsk.
+
+Source: Documentation/netlink/specs/netdev.yaml. pyroute2 has the transport, not this family.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.generic import GenericNetlinkSocket
+
+_DEV_GET, _QUEUE_GET = 1, 10
+_XSK_ZEROCOPY = 1 << 3
+
+
+class _dev(genlmsg):
+    prefix = "NETDEV_A_DEV_"
+    nla_map = (
+        ("NETDEV_A_DEV_UNSPEC", "none"),
+        ("NETDEV_A_DEV_IFINDEX", "uint32"),
+        ("NETDEV_A_DEV_PAD", "none"),
+        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
+    )
+
+
+class _queue(genlmsg):
+    prefix = "NETDEV_A_QUEUE_"
+    nla_map = (
+        ("NETDEV_A_QUEUE_UNSPEC", "none"),
+        ("NETDEV_A_QUEUE_ID", "uint32"),
+        ("NETDEV_A_QUEUE_IFINDEX", "uint32"),
+        ("NETDEV_A_QUEUE_TYPE", "uint32"),
+        ("NETDEV_A_QUEUE_NAPI_ID", "uint32"),
+        ("NETDEV_A_QUEUE_DMABUF", "hex"),
+        ("NETDEV_A_QUEUE_IO_URING", "hex"),
+        ("NETDEV_A_QUEUE_XSK", "hex"),
+    )
+
+
+@dataclass(frozen=True)
+class XdpFacts:
+    """None: this kernel does not say."""
+
+    zerocopy: bool | None
+    taken_queues: frozenset[int] | None
+
+
+def _zerocopy(ifindex: int) -> bool | None:
+    with contextlib.closing(GenericNetlinkSocket()) as sock:
+        sock.bind("netdev", _dev)
+        message = _dev()
+        message["cmd"], message["version"] = _DEV_GET, 1
+        message["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
+        answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST))
+        features = answer[0].get_attr("NETDEV_A_DEV_XDP_FEATURES") if answer else None
+    return None if features is None else bool(features & _XSK_ZEROCOPY)
+
+
+def _taken(ifindex: int) -> frozenset[int] | None:
+    with contextlib.closing(GenericNetlinkSocket()) as sock:
+        sock.bind("netdev", _queue)
+        message = _queue()
+        message["cmd"], message["version"] = _QUEUE_GET, 1
+        message["attrs"] = [("NETDEV_A_QUEUE_IFINDEX", ifindex)]
+        flags = NLM_F_REQUEST | NLM_F_DUMP
+        answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=flags))
+    return frozenset(
+        queue.get_attr("NETDEV_A_QUEUE_ID")
+        for queue in answer
+        if queue.get_attr("NETDEV_A_QUEUE_XSK") is not None
+    )
+
+
+def facts(ifindex: int) -> XdpFacts:
+    """Asks the kernel; what it does not know is None."""
+    zerocopy: bool | None = None
+    taken: frozenset[int] | None = None
+    with contextlib.suppress(NetlinkError, OSError, KeyError):
+        zerocopy = _zerocopy(ifindex)
+    with contextlib.suppress(NetlinkError, OSError, KeyError):
+        taken = _taken(ifindex)
+    return XdpFacts(zerocopy, taken)

@@ -1,0 +1,103 @@
+"""The same figures as JSON and as text. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xsk_engine.errors import XskError
+from xsk_engine.stats import Snapshot
+from xsk_engine.units import format_si
+
+SCHEMA = 1
+
+
+def as_json(
+    *,
+    interface: str,
+    queues: list[int],
+    mode: str | None,
+    mode_requested: str,
+    mode_reason: str | None,
+    requested_rate: str,
+    snapshot: Snapshot,
+    kernel: dict[str, int],
+    chunks: int,
+    cpu: dict[str, float],
+    umem: dict[str, Any],
+    error: XskError | None,
+) -> dict[str, Any]:
+    """The summary object; units are in the names, the layer of every rate too."""
+    s = snapshot
+    return {
+        "schema": SCHEMA,
+        "interface": interface,
+        "queues": queues,
+        "mode": mode,
+        "mode_requested": mode_requested,
+        "mode_reason": mode_reason,
+        "requested_rate": requested_rate,
+        "submitted_packets": s.submitted_packets,
+        "completed_packets": s.completed_packets,
+        "dropped_packets": s.dropped_packets,
+        "submitted_bytes": s.submitted_bytes,
+        "submitted_descs": s.submitted_descs,
+        "duration_s": round(s.duration_s, 9),
+        "pps": round(s.pps, 3),
+        "bps_l2": round(s.bps_l2, 3),
+        "bps_l1": round(s.bps_l1, 3),
+        "kernel": kernel,
+        "kicks": {
+            "calls": s.kick_calls,
+            "eagain": s.kick_eagain,
+            "ebusy": s.kick_ebusy,
+            "enobufs": s.kick_enobufs,
+            "enetdown": s.kick_enetdown,
+            "other": s.kick_other,
+        },
+        "allocator": {
+            "chunks": chunks,
+            "allocated_frags": s.allocated_frags,
+            "recycled_chunks": s.recycled_chunks,
+            "cross_thread_returns": s.cross_thread_returns,
+            "quota_waits": s.quota_waits,
+        },
+        "drain": {"inflight_descs": s.inflight_descs},
+        "cpu": cpu,
+        "umem": umem,
+        "error": error.as_dict() if error else None,
+    }
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The summary for a person: a few aligned lines."""
+    queues = ",".join(map(str, report["queues"]))
+    kicks, allocator = report["kicks"], report["allocator"]
+    lines = [
+        (
+            "interface",
+            f"{report['interface']} queue {queues}, {report['mode']} ({report['mode_reason']})",
+        ),
+        (
+            "packets",
+            f"{report['submitted_packets']:,} submitted, {report['completed_packets']:,} completed, "
+            f"{report['dropped_packets']:,} dropped by the kernel, "
+            f"{report['drain']['inflight_descs']:,} descs inflight",
+        ),
+        (
+            "rate",
+            f"{format_si(report['pps'], 'pps')}, {format_si(report['bps_l2'], 'bit/s')} layer 2, "
+            f"{format_si(report['bps_l1'], 'bit/s')} layer 1, over {report['duration_s']:.3f} s "
+            f"(asked: {report['requested_rate']})",
+        ),
+        (
+            "kicks",
+            ", ".join(f"{value:,} {name}" for name, value in kicks.items() if value or name == "calls"),
+        ),
+        (
+            "allocator",
+            f"{allocator['chunks']:,} chunks, {allocator['allocated_frags']:,} frags allocated, "
+            f"{allocator['recycled_chunks']:,} chunks recycled",
+        ),
+        ("cpu", f"{report['cpu']['user_s']:.2f} s user, {report['cpu']['system_s']:.2f} s system"),
+    ]
+    return "\n".join(f"{name:<10} {text}" for name, text in lines)

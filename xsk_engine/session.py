@@ -1,0 +1,146 @@
+"""One run of an engine as a command sees it: open, send, drain, summary, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.errors import BrokenError, XskError
+from xsk_engine.flow import Flow
+from xsk_engine.report import as_json
+
+Watch = Callable[[Engine], Awaitable[None]]
+"""Runs beside the engine (a live line, say) and is cancelled when the flow is over."""
+
+
+@dataclass
+class Outcome:
+    """``report`` is the summary object; ``error`` what went wrong, ``signal`` what stopped it (or 0)."""
+
+    report: dict[str, Any]
+    error: XskError | None
+    signal: int
+
+
+class Interrupted(Exception):
+    """A signal came before the engine was running."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def _raise_interrupted(number: int, _frame: object) -> None:
+    raise Interrupted(number)
+
+
+def _report(engine: Engine, rate: str, cpu_before: Any, error: XskError | None) -> dict[str, Any]:
+    binding, umem, now = engine.binding, engine.umem, psutil.Process().cpu_times()
+    kernel = engine.kernel_stats()
+    assert umem is not None
+    return as_json(
+        interface=engine.config.interface,
+        queues=list(engine.config.queues),
+        mode=binding.mode if binding else None,
+        mode_requested=engine.config.mode,
+        mode_reason=binding.reason if binding else None,
+        requested_rate=rate,
+        snapshot=engine.snapshot(),
+        kernel={
+            "tx_invalid_descs": kernel.tx_invalid_descs,
+            "tx_ring_empty_descs": kernel.tx_ring_empty_descs,
+        },
+        chunks=umem.area.length // umem.chunk_size,
+        cpu={
+            "user_s": round(now.user - cpu_before.user, 3),
+            "system_s": round(now.system - cpu_before.system, 3),
+        },
+        umem={
+            "bytes": umem.area.length,
+            "page_size": umem.area.page_size,
+            "numa_node": umem.area.numa_node,
+        },
+        error=error,
+    )
+
+
+async def _send(engine: Engine, flow: Flow, watch: Watch | None, stopped_by: list[int]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        stopped_by.append(number)
+        if len(stopped_by) > 1:  # the second one: at once
+            for worker in engine.workers:
+                worker.abort()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    watcher = asyncio.ensure_future(watch(engine)) if watch else None
+    try:
+        await engine.run(flow, stop)
+    finally:
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+
+def _incomplete(engine: Engine) -> XskError | None:
+    now = engine.snapshot()
+    if now.completed_descs == now.submitted_descs:
+        return None
+    return BrokenError(
+        "drain",
+        f"{engine.config.interface}, {engine.config.drain_timeout_s:g} s",
+        f"{now.inflight_descs} descs were not completed; their packets may not have been sent",
+        errno=110,
+    )
+
+
+def run(config: EngineConfig, flow: Flow, requested_rate: str, watch: Watch | None = None) -> Outcome:
+    """Sends the flow and returns what happened. Main thread only: it handles SIGINT and SIGTERM.
+
+    UnavailableError (nothing was opened), Interrupted (a signal while opening).
+    """
+    import uvloop
+
+    stopped_by: list[int] = []
+    error: XskError | None = None
+    cpu_before = psutil.Process().cpu_times()
+    engine = Engine(config)
+    before = {n: signal.signal(n, _raise_interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        engine.open()
+        try:
+            # A flow that ends by itself leaves its errors in the workers; so does one that is stopped.
+            with contextlib.closing(uvloop.new_event_loop()) as loop:
+                loop.run_until_complete(_send(engine, flow, watch, stopped_by))
+        except XskError as failure:
+            error = failure
+        except Interrupted as interrupted:
+            stopped_by.append(interrupted.number)
+        finally:
+            error = _close(engine) or error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    error = error or _incomplete(engine)
+    return Outcome(
+        _report(engine, requested_rate, cpu_before, error), error, stopped_by[0] if stopped_by else 0
+    )
+
+
+def _close(engine: Engine) -> XskError | None:
+    try:
+        engine.close()
+    except XskError as error:
+        return error
+    return None
