@@ -215,13 +215,18 @@ void endpoint_remove(struct xske_loop *l, struct xske_endpoint *e)
 	l->signal = true;
 }
 
-/* Nobody has work: what idle endpoints own goes back to the pool. One that is just being used is left. */
-void endpoints_park(struct xske_loop *l)
+/* Nobody has work: what idle endpoints own goes back to the pool. False when one is just being used. */
+bool endpoints_park(struct xske_loop *l)
 {
+	bool all = true;
+
 	for (struct xske_endpoint *e = l->endpoints; e; e = e->next) {
-		if (xske_arena_enter(e->arena))
+		if (xske_arena_enter(e->arena)) {
+			all = false;
 			continue;
+		}
 		xske_arena_park(e->arena);
 		xske_arena_leave(e->arena);
 	}
+	return all;
 }

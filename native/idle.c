@@ -84,8 +84,7 @@ bool loop_has_work(const struct xske_loop *l)
 void loop_park(struct xske_loop *l)
 {
 	xske_arena_park(l->arena);
-	endpoints_park(l);
-	l->parked = true;
+	l->parked = endpoints_park(l);
 }
 
 /* Inflight, and asleep for the longest time again and again. */
@@ -129,7 +128,8 @@ void loop_rest(struct xske_loop *l)
 	if (!loop_has_work(l)) {
 		if (!l->idle_since_ns)
 			l->idle_since_ns = now;
-		if (!l->parked && now - l->idle_since_ns >= IDLE_PARK_NS)
+		/* Again after every sleep: an application may have allocated and not sent. */
+		if (now - l->idle_since_ns >= IDLE_PARK_NS)
 			loop_park(l);
 		doze(l, l->parked ? IDLE_SLEEP_NS : IDLE_PARK_NS);
 		return;

@@ -63,6 +63,6 @@ uint32_t endpoints_post(struct xske_loop *l); /* packets posted from pending end
 bool endpoints_have_work(const struct xske_loop *l);
 void endpoint_add(struct xske_loop *l, struct xske_endpoint *e);
 void endpoint_remove(struct xske_loop *l, struct xske_endpoint *e);
-void endpoints_park(struct xske_loop *l);
+bool endpoints_park(struct xske_loop *l);
 
 #endif

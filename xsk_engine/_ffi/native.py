@@ -276,9 +276,13 @@ _TABLE: dict[str, Any] = {
 }
 
 
-def _load() -> Any:
+def _library_path() -> str:
     with importlib.resources.as_file(importlib.resources.files("xsk_engine") / "libxske.so") as path:
-        library = open_library(str(path), "reinstall xsk-engine (pip install .)")
+        return str(path)
+
+
+def _load() -> Any:
+    library = open_library(_library_path(), "reinstall xsk-engine (pip install .)")
     functions = declare(library, "libxske.so", _TABLE, prefix="xske_")
     if functions.abi_version() != ABI_VERSION:
         raise UnavailableError(

@@ -1,4 +1,4 @@
-"""Kernel constants and structs, each with the file it mirrors. tests/ffi compares the layouts with a probe."""
+"""Kernel constants and structs, each with the file it mirrors. tests/ffi compares layouts with a probe."""
 
 from __future__ import annotations
 

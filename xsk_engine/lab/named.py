@@ -115,10 +115,14 @@ def down(name: str) -> None:
     _need_root("lab down", name)
     if not exists(name):
         raise UnavailableError("lab down", name, "no such laboratory; see xsk-engine lab list")
-    with contextlib.suppress(OSError), _namespace(name, "tx") as fd, namespaces.entered(fd):
-        with IPRoute() as ipr:
-            for index in ipr.link_lookup(ifname=TX_INTERFACE):
-                ipr.link("del", index=index)
+    with (
+        contextlib.suppress(OSError),
+        _namespace(name, "tx") as fd,
+        namespaces.entered(fd),
+        IPRoute() as ipr,
+    ):
+        for index in ipr.link_lookup(ifname=TX_INTERFACE):
+            ipr.link("del", index=index)
     for side in SIDES:
         if _path(name, side).exists():
             netns.remove(f"{name}-{side}")

@@ -1,0 +1,128 @@
+"""Our ctypes mirrors against what a compiler says: a probe is built from the headers and asked."""
+
+import ctypes
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from xsk_engine._ffi import libbpf, libxdp, native, uapi
+from xsk_engine._ffi.loader import declare, open_library
+from xsk_engine.errors import UnavailableError
+
+ROOT = Path(__file__).parents[2]
+
+# What older kernel headers lack, so that the probe compiles with them: (struct, field, Linux version).
+NEWER_FIELDS = {("xdp_umem_reg", "tx_metadata_len")}
+
+KERNEL = {
+    "xdp_ring_offset": uapi.XdpRingOffset,
+    "xdp_mmap_offsets": uapi.XdpMmapOffsets,
+    "xdp_umem_reg": uapi.XdpUmemReg,
+    "xdp_statistics": uapi.XdpStatistics,
+    "xdp_options": uapi.XdpOptions,
+    "sockaddr_xdp": uapi.SockaddrXdp,
+    "xdp_desc": uapi.XdpDesc,
+}
+LIBRARIES = {
+    "xsk_umem_config": libxdp.XskUmemConfig,
+    "xsk_socket_config": libxdp.XskSocketConfig,
+    "bpf_xdp_query_opts": libbpf.BpfXdpQueryOpts,
+    "bpf_insn": libbpf.BpfInsn,
+    "xsk_ring_prod": native.Ring,
+    "xsk_ring_cons": native.Ring,
+}
+# Names that C has otherwise.
+C_NAMES = {
+    ("xsk_socket_config", "libxdp_flags"): "libbpf_flags",
+    ("bpf_insn", "registers"): None,  # a bit-field
+    ("bpf_xdp_query_opts", "_padding"): None,
+}
+CONSTANTS = [
+    name
+    for name in dir(uapi)
+    if name.startswith(("XDP_", "CLONE_NEW", "SO_", "PR_SET", "AF_XDP", "SOL_"))
+    # newer than some headers; their values are in uapi.py with the version
+    and name not in ("XDP_USE_SG", "XDP_MAX_TX_SKB_BUDGET", "XDP_UMEM_TX_METADATA_LEN")
+]
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler, "make test installs a compiler"
+    lines = []
+    for name, struct in {**native.STRUCTS, **KERNEL, **LIBRARIES}.items():
+        lines.append(f'printf("\\"{name}\\": {{\\"sizeof\\": %zu", sizeof(struct {name}));')
+        for field, *_ in struct._fields_:
+            c_name = C_NAMES.get((name, field), field)
+            if c_name is not None and (name, field) not in NEWER_FIELDS:
+                lines.append(f'printf(", \\"{field}\\": %zu", offsetof(struct {name}, {c_name}));')
+        lines.append('printf("},\\n");')
+    for name in CONSTANTS:
+        lines.append(f'printf("\\"{name}\\": %llu,\\n", (unsigned long long){name});')
+    folder = tmp_path_factory.mktemp("probe")
+    source = folder / "probe.c"
+    source.write_text(
+        "#define _GNU_SOURCE\n#include <sched.h>\n#include <stddef.h>\n#include <stdio.h>\n"
+        "#include <sys/prctl.h>\n#include <sys/socket.h>\n"
+        "#include <linux/bpf.h>\n#include <linux/if_xdp.h>\n#include <bpf/libbpf.h>\n#include <xdp/xsk.h>\n"
+        '#include "xske.h"\nint main(void)\n{\nprintf("{");\n'
+        + "\n".join(lines)
+        + '\nprintf("\\"end\\": 0}");\nreturn 0;\n}\n'
+    )
+    subprocess.run(
+        [compiler, "-std=c11", f"-I{ROOT / 'native'}", str(source), "-o", str(folder / "probe")], check=True
+    )
+    return json.loads(subprocess.run([folder / "probe"], capture_output=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("name", [*native.STRUCTS, *KERNEL, *LIBRARIES])
+def test_layout(compiled, name):
+    struct = {**native.STRUCTS, **KERNEL, **LIBRARIES}[name]
+    said = compiled[name]
+    for field, *_ in struct._fields_:
+        if field in said:
+            assert getattr(struct, field).offset == said[field], field
+    # Where this header is older than the struct, it may end earlier; padding takes the rest.
+    if not any(n == name for n, _ in NEWER_FIELDS):
+        assert ctypes.sizeof(struct) == said["sizeof"]
+    else:
+        assert ctypes.sizeof(struct) >= said["sizeof"]
+
+
+def test_kernel_constants(compiled):
+    for name in CONSTANTS:
+        assert getattr(uapi, name) == compiled[name], name
+
+
+def test_abi_constants_are_the_headers():
+    header = (ROOT / "native/xske.h").read_text()
+    assert f"XSKE_ABI_VERSION {native.ABI_VERSION}u" in header
+    for name, value in (
+        ("XSKE_LOOP_FAILED", native.LOOP_FAILED),
+        ("XSKE_ERROR_FLOW", native.ERROR_FLOW),
+        ("XSKE_COMMAND_PARK", native.PARK),
+        ("XSKE_ENDPOINT_REMOVED", native.ENDPOINT_REMOVED),
+    ):
+        assert f"{name} = {value}," in header
+
+
+def test_every_exported_function_has_a_signature():
+    listed = subprocess.run(
+        ["nm", "-D", "--defined-only", native._library_path()], capture_output=True, text=True, check=True
+    )
+    exported = {line.split()[-1] for line in listed.stdout.splitlines() if "xske_" in line}
+    assert exported == set(native._TABLE)
+
+
+def test_a_missing_library_and_a_missing_symbol_are_named():
+    with pytest.raises(UnavailableError, match=r"libnosuch\.so\.9.*apt-get install it"):
+        open_library("libnosuch.so.9", "apt-get install it")
+    libc = open_library("libc.so.6", "")
+    with pytest.raises(UnavailableError, match="no_such_function"):
+        declare(libc, "libc", {"no_such_function": ([], ctypes.c_int, None)})
+    optional = declare(libc, "libc", {"no_such_function": ([], ctypes.c_int, None)}, optional=True)
+    assert optional.no_such_function is None

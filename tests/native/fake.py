@@ -1,0 +1,151 @@
+"""The fake kernel and the native objects as the model tests drive them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, c_int, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+
+from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi.errcheck import negative_errno  # noqa: F401 - the convention the tests rely on
+from xsk_engine._ffi.loader import declare, open_library
+from xsk_engine._ffi.native import native
+from xsk_engine.umem import Umem
+
+BUILD = Path(os.environ.get("XSK_NATIVE_BUILD", Path(__file__).parents[2] / "build/native"))
+
+_RING = POINTER(ffi.Ring)
+fake = declare(
+    open_library(str(BUILD / "tests/native/libfake_kernel.so"), "make test-native builds it"),
+    "libfake_kernel.so",
+    {
+        "fake_create": ([c_uint32, c_uint32, c_uint32], c_void_p, None),
+        "fake_destroy": ([c_void_p], None, None),
+        "fake_rings": ([c_void_p, _RING, _RING], None, None),
+        "fake_advance": ([c_void_p, c_uint64], None, None),
+        "fake_slept_ns": ([c_void_p], c_uint64, None),
+        "fake_policy": ([c_void_p, c_uint32, c_int], None, None),
+        "fake_script": ([c_void_p, c_int, c_uint32], None, None),
+        "fake_held": ([c_void_p], c_uint32, None),
+        "fake_held_desc": ([c_void_p, c_uint32], ffi.Desc, None),
+        "fake_complete": ([c_void_p, c_uint32], c_int, None),
+        "fake_complete_addr": ([c_void_p, c_uint64], c_int, None),
+        "fake_taken": ([c_void_p], c_uint64, None),
+        "fake_kicks": ([c_void_p], c_uint64, None),
+        "fake_now": ([c_void_p], c_uint64, None),
+        "fake_sleep": ([c_void_p, c_uint64], None, None),
+        "fake_kick": ([c_void_p], c_int, None),
+    },
+    prefix="fake_",
+)
+
+
+def address(function) -> int:
+    return ctypes.cast(function, c_void_p).value
+
+
+NEAR_WRAP = 2**32 - 100
+
+
+class Bench:
+    """A umem, a fake kernel and a loop that is stepped by hand."""
+
+    def __init__(
+        self,
+        *,
+        ring=64,
+        cq=None,
+        chunks=64,
+        chunk_size=2048,
+        cursor=NEAR_WRAP,
+        metadata_len=0,
+        link_timeout_ns=5 * 10**9,
+        progress_timeout_ns=10**9,
+        drain_timeout_ns=10**9,
+    ):
+        self.umem = Umem(chunks * chunk_size, chunk_size, tx_metadata_len=metadata_len)
+        self.kernel = fake.create(ring, cq or ring, cursor)
+        config = ffi.TxqConfig(kick=address(fake.kick), kick_ctx=self.kernel, fd=-1, need_wakeup=1)
+        fake.rings(self.kernel, ctypes.byref(config.tx), ctypes.byref(config.cq))
+        self.txq = ffi.create(native.txq_create, self.umem.handle, ctypes.byref(config))
+        self.arena = self.open_arena(loop_owned=True)
+        self.counters = ffi.Counters()
+        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK) if hasattr(os, "eventfd") else os.pipe()[0]
+        loop_config = ffi.LoopConfig(
+            txq=self.txq,
+            arena=self.arena,
+            counters=ctypes.pointer(self.counters),
+            clock=ffi.Clock(address(fake.now), address(fake.sleep), self.kernel),
+            link_timeout_ns=link_timeout_ns,
+            progress_timeout_ns=progress_timeout_ns,
+            drain_timeout_ns=drain_timeout_ns,
+            wake_fd=self.wake_fd,
+            event_fd=-1,
+        )
+        self.loop = ffi.create(native.loop_create, ctypes.byref(loop_config))
+        self.flows = []
+
+    def open_arena(self, quota=1 << 20, loop_owned=False, txq_id=0):
+        config = ffi.ArenaConfig(quota, txq_id, ffi.ARENA_LOOP_OWNED if loop_owned else 0)
+        return ffi.create(native.arena_open, self.umem.handle, ctypes.byref(config))
+
+    def start(self, frame=b"\x02" * 60, patches=(), **values):
+        buffer = ctypes.create_string_buffer(frame, len(frame))
+        array = (ffi.Patch * max(len(patches), 1))(*patches)
+        config = ffi.FlowConfig(
+            frame=ctypes.addressof(buffer),
+            frame_len=len(frame),
+            patch_count=len(patches),
+            patches=array,
+            **({"batch": 16} | values),
+        )
+        flow = ffi.create(native.flow_create, self.umem.handle, ctypes.byref(config))
+        self.flows.append(flow)
+        native.loop_command(self.loop, ffi.START_FLOW, flow)
+        return flow
+
+    def drain(self):
+        native.loop_command(self.loop, ffi.DRAIN, None)
+
+    def step(self, turns=1):
+        state = None
+        for _ in range(turns):
+            state = native.loop_step(self.loop)
+        return state
+
+    def run(self, most=100_000):
+        """Steps until the loop has ended."""
+        for _ in range(most):
+            if native.loop_step(self.loop) >= ffi.LOOP_STOPPED:
+                return self.counters.state
+        raise AssertionError(f"still running after {most} turns")
+
+    def packet(self, i):
+        desc = fake.held_desc(self.kernel, i)
+        return bytes(self.umem.area.view(desc.addr, desc.len))
+
+    def close(self):
+        """Ends the loop if it runs, checks conservation, frees everything."""
+        if self.counters.state < ffi.LOOP_STOPPED:
+            fake.policy(self.kernel, 1 << 30, 1)
+            fake.script(self.kernel, 0, 0)
+            while fake.held(self.kernel) and fake.complete(self.kernel, 0) == 0:
+                pass
+            native.loop_command(self.loop, ffi.DRAIN, None)
+            self.run()
+        page = self.counters
+        assert page.submitted_descs == page.completed_descs + page.inflight_descs
+        audit = self.umem.audit()
+        native.loop_destroy(self.loop)
+        for flow in self.flows:
+            native.flow_destroy(flow)
+        native.arena_close(self.arena)
+        if not page.inflight_descs:
+            after = self.umem.audit()
+            assert after.pooled + after.referenced == after.chunks
+        native.txq_destroy(self.txq)
+        fake.destroy(self.kernel)
+        os.close(self.wake_fd)
+        self.umem.close()
+        return audit

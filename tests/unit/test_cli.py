@@ -1,0 +1,94 @@
+"""What the command line says before it opens anything."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from xsk_engine.errors import UnavailableError, XskError
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "xsk_engine", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["send"], "Missing argument 'INTERFACE'"),
+        (["send", "lo"], "--dst-ip"),
+        (["send", "lo", "--dst-ip", "10.0.0.300"], "10.0.0.300"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--dst-mac", "zz"], "MAC address"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--rate", "0pps"], "rate: 0"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--rate", "fast"], "rate"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--count", "0"], "count"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--dst-port", "70000"], "70000"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--size", "41"], "headers alone have 42"),
+        (["send", "lo", "--dst-ip", "fd77::1", "--size", "61"], "headers alone have 62"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--src-ip", "fd77::1"], "versions"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--queue", "1,1"], "twice"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--queue", "0-1", "--cpu", "0"], "one per queue"),
+        (["sned"], "Did you mean send"),
+        (["lab", "up", "../x"], "laboratory name"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(arguments, said):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_an_unknown_interface_is_the_environments_fault():
+    result = run("send", "nosuchif0", "--dst-ip", "10.0.0.1")
+    assert result.returncode == 3
+    assert "ENODEV" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv = ['xsk-engine', 'send', '--help']\nfrom xsk_engine.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('numpy', 'pyroute2', 'uvloop', 'rich', 'psutil') if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.strip().endswith("[]")
+
+
+def test_version_and_closed_stdout():
+    assert run("--version").stdout.startswith("xsk-engine ")
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "xsk_engine", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_errors_say_operation_arguments_errno_and_remedy():
+    error = UnavailableError("bind", "vtx, queue 3", "no such queue; see ethtool -l vtx", errno=22)
+    assert str(error) == "bind(vtx, queue 3): EINVAL: no such queue; see ethtool -l vtx"
+    assert error.as_dict()["errno"] == "EINVAL"
+    assert "EOPNOTSUPP" in str(XskError("a", "b", "c", errno=95))
+    assert XskError("a", "b", "c").as_dict()["errno"] is None
+
+
+def test_doctor_runs_as_anybody():
+    result = run("doctor", "--json", env=os.environ | {"LC_ALL": "C"})
+    assert result.returncode in (0, 3)
+    assert '"check": "kernel"' in result.stdout

@@ -1,0 +1,81 @@
+"""The house rules that a program can check: which room may import which, and where ctypes may stand."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "xsk_engine"
+
+# A module may import from lower floors and from its own; DESIGN: cli -> engine -> worker -> xsk/umem -> _ffi.
+FLOORS = [
+    {"errors", "units", "packet", "flow", "stats"},
+    {"report", "_ffi"},
+    {"umem", "netdev", "netdevgenl", "route"},
+    {"frag", "xsk"},
+    {"worker", "lab"},
+    {"endpoints", "doctor"},
+    {"engine"},
+    {"session"},
+    {"demo"},
+    {"cli", "__main__"},
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+PURE = FLOORS[0] | {"report"}
+# Started as a process of its own: it shares the command line's exit codes.
+EXCEPTIONS = {("demo", "cli")}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    here = room(path)
+    if here == "__init__":
+        return
+    assert here in FLOOR, f"{here}: say on which floor this room is"
+    for name in imports(path):
+        if name.startswith("xsk_engine."):
+            there = name.split(".")[1]
+            if there in FLOOR and (here, there) not in EXCEPTIONS:
+                assert FLOOR[there] <= FLOOR[here], f"{path}: {here} imports {there}, which is above it"
+                assert there == here or FLOOR[there] < FLOOR[here] or here not in PURE
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_ctypes_is_for_ffi(path):
+    used = {n for n in imports(path) if n.split(".")[0] == "ctypes"}
+    if room(path) == "_ffi":
+        return
+    # byref, the pointer types and arrays that a call needs; never a library, never a layout.
+    allowed = {"ctypes", "ctypes.byref", "ctypes.c_void_p", "ctypes.c_uint64"}
+    assert used <= allowed
+    text = path.read_text()
+    for word in ("CDLL", "ctypes.Structure", "_fields_ ="):
+        assert word not in text
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) in PURE], ids=lambda p: p.name)
+def test_pure_rooms_touch_nothing(path):
+    outside = {n.split(".")[0] for n in imports(path)} & {"ctypes", "socket", "os", "numpy", "pyroute2"}
+    assert not outside
+
+
+def test_no_file_is_too_long():
+    native = sorted((PACKAGE.parent / "native").glob("*.[ch]"))
+    long = {p.name: n for p in FILES + native if (n := len(p.read_text().splitlines())) > 410}
+    assert not long
