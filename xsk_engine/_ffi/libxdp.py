@@ -112,7 +112,11 @@ class Registration:
             ctypes.byref(cq),
             ctypes.byref(config),
         )
-        socket = BoundSocket(handle, tx, cq, fill)
+        try:
+            socket = BoundSocket(handle, tx, cq, fill)
+        except BaseException:
+            libxdp.xsk_socket__delete(handle)
+            raise
         self._sockets.append(socket)
         return socket
 

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The machine's limit: one frame posted for ever from one chunk, no allocator, no pacing, no statistics.
+ * Same system calls, same batch and same tx budget as the engine, so what is left is what the engine costs.
+ * Usage: minimal INTERFACE QUEUE CPU SECONDS FRAME_IN_HEX; prints completed packets and seconds.
+ */
+#include <errno.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <xdp/xsk.h>
+
+#define RING 2048u
+#define BATCH 64u
+#define CHUNK 4096u
+#define XDP_MAX_TX_SKB_BUDGET 9 /* include/uapi/linux/if_xdp.h, Linux 6.17 */
+
+static void check(int failed, const char *what)
+{
+	if (failed) {
+		perror(what);
+		exit(1);
+	}
+}
+
+static double now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static unsigned read_hex(unsigned char *to, const char *hex)
+{
+	unsigned n = 0;
+
+	for (; n < CHUNK && sscanf(hex + 2 * n, "%2hhx", to + n) == 1; n++)
+		;
+	return n;
+}
+
+int main(int argc, char **argv)
+{
+	struct xsk_umem_config umem_config = {.fill_size = RING, .comp_size = RING, .frame_size = CHUNK};
+	struct xsk_socket_config config = {.tx_size = RING,
+	                                   .libxdp_flags = XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD,
+	                                   .bind_flags = XDP_COPY | XDP_USE_NEED_WAKEUP};
+	struct xsk_ring_prod fill = {0}, tx = {0};
+	struct xsk_ring_cons cq = {0};
+	struct xsk_umem *umem;
+	struct xsk_socket *xsk;
+	unsigned long long sent = 0, done = 0;
+	unsigned budget = RING, idx;
+	double start, end, deadline;
+	unsigned size;
+	cpu_set_t cpus;
+	void *area;
+
+	check(argc != 6, "arguments");
+	CPU_ZERO(&cpus);
+	CPU_SET(atoi(argv[3]), &cpus);
+	check(sched_setaffinity(0, sizeof(cpus), &cpus), "sched_setaffinity");
+	area = mmap(NULL, 64 * CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(area == MAP_FAILED, "mmap");
+	size = read_hex(area, argv[5]);
+	/* The queue of a process that has just ended stays taken for a moment. */
+	for (int tries = 0;; tries++) {
+		check(xsk_umem__create(&umem, area, 64 * CHUNK, &fill, &cq, &umem_config),
+		      "xsk_umem__create");
+		if (!xsk_socket__create(&xsk, argv[1], (unsigned)atoi(argv[2]), umem, NULL, &tx, &config))
+			break;
+		check(tries == 200, "xsk_socket__create");
+		xsk_umem__delete(umem);
+		usleep(10000);
+	}
+	setsockopt(xsk_socket__fd(xsk), SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget, sizeof(budget));
+
+	start = now_s();
+	end = start;
+	deadline = start + atof(argv[4]);
+	while (end < deadline || done < sent) {
+		unsigned n = xsk_ring_cons__peek(&cq, RING, &idx);
+
+		if (n) {
+			xsk_ring_cons__release(&cq, n);
+			done += n;
+		}
+		if (end < deadline && sent - done + BATCH <= RING &&
+		    xsk_ring_prod__reserve(&tx, BATCH, &idx)) {
+			for (unsigned i = 0; i < BATCH; i++)
+				*xsk_ring_prod__tx_desc(&tx, idx + i) = (struct xdp_desc){.len = size};
+			xsk_ring_prod__submit(&tx, BATCH);
+			sent += BATCH;
+		}
+		if (sendto(xsk_socket__fd(xsk), NULL, 0, MSG_DONTWAIT, NULL, 0) < 0)
+			check(errno != EAGAIN && errno != EBUSY && errno != ENOBUFS, "sendto");
+		end = now_s();
+		if (end > deadline + 2)
+			break;
+	}
+	printf("%llu %.6f\n", done, end - start);
+	xsk_socket__delete(xsk);
+	xsk_umem__delete(umem);
+	return done != sent;
+}

@@ -1,0 +1,37 @@
+import asyncio
+import os
+
+import pytest
+from wire import Wire, is_real_root
+
+from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.lab.private import PrivateLab
+
+REASON = "not inside a laboratory; run make test-lab"
+
+
+@pytest.fixture(scope="session")
+def wire():
+    if "XSK_LAB_RX_FD" not in os.environ:
+        if os.environ.get("XSK_REQUIRE_LAB") == "1":
+            pytest.fail(f"XSK_REQUIRE_LAB=1 forbids to skip: {REASON}")
+        pytest.skip(REASON)
+    return Wire(PrivateLab.from_environment())
+
+
+@pytest.fixture
+def send(wire):
+    """Runs one flow through an engine of its own; returns the closed engine. Closing audits it."""
+
+    def run(flow, interface="vtx", **config):
+        with Engine(EngineConfig(interface, **config)) as engine:
+            asyncio.run(engine.run(flow))
+        return engine
+
+    return run
+
+
+@pytest.fixture
+def real_root(wire):
+    if not is_real_root():
+        pytest.skip("needs root outside a user namespace")

@@ -1,0 +1,257 @@
+"""The commands as processes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from wire import cli, frame, start, wait_until
+
+from xsk_engine._ffi import libbpf
+from xsk_engine.lab import namespaces
+
+SEND = ("send", "vtx", "--dst-ip", "10.77.0.2", "--dst-port", "9000")
+FIELDS = {
+    "schema", "interface", "queues", "mode", "mode_requested", "mode_reason", "requested_rate",
+    "submitted_packets", "completed_packets", "dropped_packets", "submitted_bytes", "submitted_descs",
+    "duration_s", "pps", "bps_l2", "bps_l1", "kernel", "kicks", "allocator", "drain", "cpu", "umem", "error",
+}  # fmt: skip
+
+
+def test_send_says_what_it_did(wire):
+    with wire.counted() as arrived, wire.listening():
+        result = cli(*SEND, "--size", "100", "--count", "1k", "--rate", "20kpps", "--queue", "0-1", "--json")
+        assert result.returncode == 0, result.stderr
+        assert arrived() == 1000
+    report = json.loads(result.stdout)
+    assert set(report) == FIELDS
+    assert len(result.stdout.splitlines()) == 1
+    assert report["queues"] == [0, 1]
+    assert (report["mode"], report["mode_requested"]) == ("copy", "auto")
+    assert "veth" in report["mode_reason"]
+    assert report["submitted_packets"] == report["completed_packets"] == 1000
+    assert report["submitted_bytes"] == 100_000
+    assert report["kernel"]["tx_invalid_descs"] == 0
+    assert report["drain"] == {"inflight_descs": 0}
+    assert report["umem"]["bytes"] == 4 << 20
+    assert report["error"] is None
+    seconds = report["duration_s"]
+    assert report["bps_l2"] == pytest.approx(800_000 / seconds, rel=1e-3)
+    assert report["bps_l1"] == pytest.approx(992_000 / seconds, rel=1e-3)
+
+
+def test_send_over_ipv6_with_the_kernels_addresses(wire):
+    with wire.capture() as frames:
+        result = cli("send", "vtx", "--dst-ip", "fd77::2", "--dst-port", "9000", "--src-port", "1234",
+                     "--size", "100", "--count", "3", "--rate", "1kpps")  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    assert [f[:54] for f in frames] == [frame(100, version=6)[:54]] * 3
+
+
+def test_twenty_in_a_row(wire):
+    for _ in range(20):
+        result = cli(*SEND, "--count", "1", "--json")
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_it_with_a_summary(wire, number, code):
+    with wire.counted() as arrived, wire.listening():
+        process = start(*SEND, "--json", "--rate", "10kpps")
+        wait_until(lambda: arrived() > 100)
+        process.send_signal(number)
+        asked = time.monotonic()
+        out, err = process.communicate(timeout=10)
+        assert time.monotonic() - asked < 3
+        assert process.returncode == code
+        report = json.loads(out)
+        assert report["submitted_packets"] == report["completed_packets"] == arrived()
+        assert "Traceback" not in err
+
+
+def test_a_failure_while_running_exits_1_with_json(wire):
+    process = start(*SEND, "--json", "--rate", "1kpps", "--link-timeout", "200ms")
+    try:
+        with wire.counted() as arrived:
+            wait_until(lambda: arrived() > 10)
+        wire.ip("link", "set", "vtx", "down")
+        out, err = process.communicate(timeout=10)
+    finally:
+        wire.ip("link", "set", "vtx", "up")
+        wire.ip("-6", "addr", "replace", "fd77::1/64", "dev", "vtx", "nodad")
+        wire.ip(
+            "neigh", "replace", "10.77.0.2", "lladdr", "02:77:00:00:00:02", "dev", "vtx", "nud", "permanent"
+        )
+        wire.ip("-6", "neigh", "replace", "fd77::2", "lladdr", "02:77:00:00:00:02", "dev", "vtx",
+                "nud", "permanent")  # fmt: skip
+    assert process.returncode == 1
+    report = json.loads(out)
+    assert report["error"]["errno"] == "ENETDOWN"
+    assert report["error"]["operation"] == "sendto"
+    assert len(err.splitlines()) == 1
+
+
+def test_a_closed_stdout_exits_1(wire):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "xsk_engine", *SEND, "--count", "1", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--size", "1515"), 2, "1514"),
+        (("--dst-ip", "10.99.0.1"), 3, "ENETUNREACH"),
+        (("--dst-ip", "127.0.0.1"), 3, "another interface"),
+        (("--queue", "5"), 3, "ethtool"),
+        (("--mode", "zerocopy"), 3, "--mode copy"),
+        (("--cpu", "4000"), 2, "cpus"),
+    ],
+)
+def test_refusals(wire, arguments, code, said):
+    result = cli(*SEND, "--count", "1", *arguments)
+    assert result.returncode == code
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_unresolved_neighbour_is_waited_for_and_named(wire):
+    result = cli("send", "vtx", "--dst-ip", "10.77.0.9", "--count", "1")
+    assert result.returncode == 3
+    assert "10.77.0.9" in result.stderr
+    assert "--dst-mac" in result.stderr
+
+
+def test_the_default_route_is_refused(wire):
+    wire.ip("route", "add", "default", "via", "10.77.0.2")
+    try:
+        refused = cli(*SEND, "--count", "1")
+        allowed = cli(*SEND, "--count", "1", "--allow-default-route")
+        beyond = cli("send", "vtx", "--dst-ip", "192.0.2.1", "--count", "1", "--allow-default-route")
+    finally:
+        wire.ip("route", "del", "default")
+    assert refused.returncode == 3
+    assert "--allow-default-route" in refused.stderr
+    assert (allowed.returncode, beyond.returncode) == (0, 0)
+
+
+def test_doctor_knows_the_interface_and_a_taken_queue(wire):
+    process = start(*SEND, "--rate", "100pps")
+    try:
+        with wire.counted() as arrived:
+            wait_until(lambda: arrived() > 2)
+        result = cli("doctor", "vtx", "--json")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+    found = {f["check"]: f for f in json.loads(result.stdout)["findings"]}
+    assert found["driver"]["detail"] == "veth"
+    assert found["link"]["status"] == "ok"
+    assert found["queue 0"]["detail"] == "taken by another process"
+    assert found["queue 1"]["detail"] == "free"
+    assert "copy mode only" in found["zero-copy"]["detail"]
+    assert found["libxdp"]["status"] == "ok"
+    missing = cli("doctor", "nosuchif")
+    assert missing.returncode == 3
+
+
+def test_a_pass_program_lives_as_long_as_its_link(wire, real_root):
+    index = socket.if_nametoindex("vtx")
+    program = libbpf.load_pass_program()
+    link = libbpf.attach(program, index)
+    try:
+        assert libbpf.attached_program(index)[1] == "driver"
+        findings = {f["check"]: f for f in json.loads(cli("doctor", "vtx", "--json").stdout)["findings"]}
+        assert findings["XDP program"]["status"] == "warn"
+    finally:
+        os.close(link)
+        os.close(program)
+    assert libbpf.attached_program(index)[0] == 0
+
+
+# ---- demo ------------------------------------------------------------------------------------------------
+
+
+def test_demo(wire):
+    result = cli("demo", "--seconds", "0.5", "--json", timeout=60)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert set(report) > FIELDS
+    assert report["delivered_packets"] == report["submitted_packets"] == 50_000
+    assert report["corrupt_packets"] == 0
+    assert report["maximum"]["completed_packets"] > 0
+
+
+def processes_of_the_demo():
+    found = subprocess.run(["pgrep", "-f", "xsk_engine.demo"], capture_output=True, text=True, check=False)
+    return found.stdout.split()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
+    before = processes_of_the_demo()
+    process = start("demo", "--seconds", "30")
+    wait_until(lambda: len(processes_of_the_demo()) > len(before))
+    time.sleep(1)
+    process.send_signal(number)
+    out, _err = process.communicate(timeout=15)
+    # Its namespaces were anonymous: with its processes they are gone.
+    wait_until(lambda: processes_of_the_demo() == before)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "submitted" in out
+
+
+# ---- lab -------------------------------------------------------------------------------------------------
+
+
+def test_lab_run_is_private_and_has_the_options_asked_for(wire):
+    result = cli("lab", "run", "--mtu", "9000", "--queues", "3", "--", "ip", "-d", "addr")
+    assert result.returncode == 0, result.stderr
+    for part in ("mtu 9000", "numtxqueues 3", "10.77.0.1/24", "fd77::1/64", "02:77:00:00:00:01"):
+        assert part in result.stdout
+    assert "fe80" not in result.stdout
+    assert cli("lab", "run", "--", "sh", "-c", "exit 7").returncode == 7
+    assert cli("lab", "run", "--", "no-such-program").returncode == 127
+    assert cli("lab", "run", "--mtu", "5", "--", "true").returncode == 2
+
+
+def test_named_laboratories(wire, real_root):
+    name = f"t{os.getpid()}"
+    try:
+        assert cli("lab", "up", name, "--queues", "2").returncode == 0
+        assert cli("lab", "up", name, "--queues", "2").returncode == 0
+        assert cli("lab", "up", name, "--queues", "3").returncode == 2
+        assert re.search(rf"^{name} +mtu 1500 +queues 2$", cli("lab", "list").stdout, re.M)
+        inside = cli("lab", "exec", name, "rx", "--", "ls", "/sys/class/net")
+        assert inside.stdout.split() == ["lo", "vrx"]
+        sent = cli("lab", "exec", name, "tx", "--", sys.executable, "-m", "xsk_engine", *SEND, "--count", "5")
+        assert sent.returncode == 0, sent.stderr
+        # Half of one is repaired.
+        subprocess.run(["ip", "-n", f"{name}-tx", "link", "del", "vtx"], check=True)
+        assert cli("lab", "up", name, "--queues", "2").returncode == 0
+    finally:
+        cli("lab", "down", name)
+    assert name not in cli("lab", "list").stdout
+    assert not os.path.exists(f"/run/netns/{name}-tx")
+    assert cli("lab", "down", name).returncode == 3
+
+
+def test_the_laboratory_is_quiet(wire):
+    """Two seconds without anything but what tests send: no discovery, no solicitation."""
+    os.close(namespaces.current_network())
+    with wire.in_rx():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        sock.bind(("vrx", 0))
+    sock.settimeout(2)
+    with sock, pytest.raises(TimeoutError):
+        raise AssertionError(sock.recv(2000).hex())

@@ -1,0 +1,192 @@
+"""The receiver's side of a laboratory: oracles that are the kernel's."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import ipaddress
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from xsk_engine import packet
+from xsk_engine.lab import namespaces, topology
+from xsk_engine.lab.private import PrivateLab
+
+ETH_P_ALL = 3
+PORT = 9000
+
+
+class Wire:
+    """vtx here, vrx in the namespace of rx_fd."""
+
+    def __init__(self, lab: PrivateLab):
+        self.lab = lab
+
+    def in_rx(self):
+        return namespaces.entered(self.lab.rx_fd)
+
+    def ip(self, *arguments, rx=False):
+        """iproute2 on one side."""
+        with self.in_rx() if rx else contextlib.nullcontext():
+            subprocess.run(["ip", *arguments], check=True, timeout=10, pass_fds=())
+
+    @contextlib.contextmanager
+    def capture(self):
+        """All frames that arrive at vrx and are not ours to expect to be IPv6 housekeeping."""
+        with self.in_rx():
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+            sock.bind((topology.RX_INTERFACE, 0))
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE
+        sock.settimeout(0.05)
+        frames, stop = [], threading.Event()
+
+        def read():
+            while True:
+                try:
+                    frame, address = sock.recvfrom(1 << 17)
+                except TimeoutError:
+                    if stop.is_set():
+                        return
+                    continue
+                # 4 = PACKET_OUTGOING; port 9000 in either IP version
+                if address[2] != 4 and is_ours(frame):
+                    frames.append(frame)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        try:
+            yield frames
+        finally:
+            stop.set()
+            thread.join()
+            sock.close()
+
+    @contextlib.contextmanager
+    def counted(self, port=PORT):
+        """Yields a function: UDP/IPv4 frames to the port that have arrived, counted by the kernel (also
+        those it had no room to keep)."""
+        program = [  # tcpdump -dd 'udp dst port P' for IPv4 without options
+            (0x28, 0, 0, 12),
+            (0x15, 0, 5, 0x0800),
+            (0x30, 0, 0, 23),
+            (0x15, 0, 3, 17),
+            (0x28, 0, 0, 36),
+            (0x15, 0, 1, port),
+            (0x06, 0, 0, 1),
+            (0x06, 0, 0, 0),
+        ]
+        code = b"".join(struct.pack("HBBI", *line) for line in program)
+        buffer = ctypes.create_string_buffer(code, len(code))
+        with self.in_rx():
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            sock.setsockopt(
+                socket.SOL_SOCKET, 26, struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
+            )
+            sock.bind((topology.RX_INTERFACE, ETH_P_ALL))
+        total = 0
+
+        def arrived():
+            nonlocal total
+            seen, _dropped = struct.unpack("II", sock.getsockopt(263, 6, 8))  # SOL_PACKET, PACKET_STATISTICS
+            total += seen
+            return total
+
+        try:
+            arrived()
+            yield arrived
+        finally:
+            sock.close()
+
+    @contextlib.contextmanager
+    def listening(self, port=PORT):
+        """A bound UDP socket, so that the receiver does not answer with ICMP."""
+        with self.in_rx():
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.bind((topology.RX_IPV4, port))
+        with sock:
+            yield sock
+
+
+def is_ours(frame):
+    if frame[12:14] == b"\x08\x00":
+        return frame[23] == 17 and frame[36:38] == struct.pack("!H", PORT)
+    return frame[12:14] == b"\x86\xdd" and frame[20] == 17 and frame[56:58] == struct.pack("!H", PORT)
+
+
+def frame(size=60, *, version=4, fill=None):
+    """A UDP frame from vtx to vrx with a payload that differs from byte to byte."""
+    src, dst = (topology.TX_IPV4, topology.RX_IPV4) if version == 4 else (topology.TX_IPV6, topology.RX_IPV6)
+    payload = bytes((i * 7 + 1) & 0xFF for i in range(size - packet.udp_header_bytes(version)))
+    return packet.udp_frame(
+        packet.parse_mac(topology.RX_MAC),
+        packet.parse_mac(topology.TX_MAC),
+        ipaddress.ip_address(src),
+        ipaddress.ip_address(dst),
+        1234,
+        PORT,
+        payload if fill is None else bytes([fill]) * len(payload),
+    )
+
+
+@contextlib.contextmanager
+def another_lab(options):
+    """This thread stands in the tx side of one more laboratory; everything is gone afterwards."""
+    before = namespaces.current_network()
+    tx, rx = namespaces.new_network(), namespaces.new_network()
+    try:
+        topology.build(
+            functools.partial(namespaces.entered, tx), functools.partial(namespaces.entered, rx), options, rx
+        )
+        with namespaces.entered(tx):
+            yield Wire(PrivateLab(tx, rx))
+    finally:
+        for fd in (before, tx, rx):
+            os.close(fd)
+
+
+def cli(*arguments, timeout=60, **options):
+    """xsk-engine as a process, in this process's network namespace."""
+    return subprocess.run(
+        [sys.executable, "-m", "xsk_engine", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "xsk_engine", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def holdings():
+    """What a leak would be seen in: open fds, mappings of AF_XDP sockets, threads."""
+    fds = sorted(os.listdir("/proc/self/fd"))
+    maps = Path("/proc/self/maps").read_text().count("socket:")
+    return len(fds), maps, threading.active_count()
+
+
+def is_real_root():
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
