@@ -83,7 +83,7 @@ dist: build ## sdist, and a wheel built from it, into dist/
 	$(BIN)/python -m build
 
 clean: ## what was built
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist $(STAMP) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean ## and the virtual environment
 	rm -rf $(VENV)
