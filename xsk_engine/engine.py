@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
@@ -22,6 +23,9 @@ from xsk_engine.stats import Snapshot, merge
 from xsk_engine.umem import Umem
 from xsk_engine.worker import Worker
 from xsk_engine.xsk import Binding, KernelStats, bind_queues
+
+if TYPE_CHECKING:
+    import numpy
 
 MIB = 1 << 20
 
@@ -219,7 +223,7 @@ class Engine:
     def _finished(self, programs: Sequence[object]) -> bool:
         """All flows have posted what they will, or some worker has failed."""
         pairs = list(zip(self.workers, programs, strict=True))
-        return any(w.failure() for w, _ in pairs) or all(
+        return any(w.failure() or not w.alive for w, _ in pairs) or all(
             program is None or w.counters.finished_flows for w, program in pairs
         )
 
@@ -244,6 +248,11 @@ class Engine:
         if self._final is not None:
             return self._final[0]
         return merge(w.counters for w in self.workers)
+
+    def counter_pages(self) -> list[numpy.ndarray]:
+        """The live counter page of each queue: a read-only record whose uint64 fields are native struct
+        xske_counters. No copy, no system call; it outlives the engine."""
+        return [w.page() for w in self._open_workers()]
 
     def kernel_stats(self) -> KernelStats:
         """The kernel's own counters of all queues."""

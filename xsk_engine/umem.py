@@ -6,12 +6,15 @@ import errno
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.memory import Area
 from xsk_engine._ffi.native import native
 from xsk_engine.errors import BrokenError
+
+if TYPE_CHECKING:
+    import numpy
 
 CHUNK_SIZES = (2048, 4096)
 
@@ -77,6 +80,14 @@ class Umem:
     def usable_bytes(self) -> int:
         """The longest frag."""
         return self.chunk_size - self.tx_metadata_len
+
+    def array(self) -> numpy.ndarray:
+        """A writable uint8 view of all chunks, shape (chunks, chunk_size). Write only where you hold a frag
+        that is not inflight. The mapping lives until the last view dies."""
+        import numpy
+
+        whole = numpy.frombuffer(self.area.view(0, self.area.length), dtype=numpy.uint8)
+        return whole.reshape(-1, self.chunk_size)
 
     def register(self, backend: ModuleType, ring_size: int) -> None:
         """Registers the region with the kernel, which pins it; OSError (ENOBUFS: locked-memory limit)."""

@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import errno
 import os
+import sys
 import threading
 from ctypes import byref, c_void_p
+from typing import TYPE_CHECKING
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.libc import new_eventfd
@@ -16,6 +18,9 @@ from xsk_engine.errors import BrokenError, XskError, errno_name
 from xsk_engine.flow import FlowProgram
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import Xsk
+
+if TYPE_CHECKING:
+    import numpy
 
 _PROBE_TIMEOUT_NS = 20_000_000
 
@@ -45,6 +50,7 @@ class Worker:
         self._name = f"queue {xsk.queue}"
         self._umem = umem
         self._cpu = cpu
+        self._event_fd = event_fd
         self._failure: XskError | None = None
         self._flows: list[c_void_p] = []
         self._thread: threading.Thread | None = None
@@ -88,10 +94,12 @@ class Worker:
             if self._cpu is not None:
                 os.sched_setaffinity(0, {self._cpu})
             native.loop_run(self.loop)
-        except OSError as error:
+        except OSError as error:  # the loop itself signals its end
             self._failure = BrokenError(
                 "worker", f"{self._name}, cpu {self._cpu}", "the loop did not start", errno=error.errno
             )
+            with contextlib.suppress(OSError):
+                os.write(self._event_fd, (1).to_bytes(8, sys.byteorder))
 
     def start_flow(self, program: FlowProgram) -> None:
         """Hands a flow program to the loop, which copies its template into the umem."""
@@ -129,6 +137,15 @@ class Worker:
     def abort(self) -> None:
         """Ends the loop now. Any thread."""
         native.loop_abort(self.loop)
+
+    def page(self) -> numpy.ndarray:
+        """The counter page as a read-only numpy record array of length 1; any thread."""
+        import numpy
+
+        fields = numpy.dtype([(field[0], numpy.uint64) for field in ffi.Counters._fields_])
+        page: numpy.ndarray = numpy.frombuffer(memoryview(self.counters).cast("B"), dtype=fields)
+        page.flags.writeable = False
+        return page
 
     @property
     def alive(self) -> bool:

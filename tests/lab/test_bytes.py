@@ -110,3 +110,20 @@ def test_raw_endpoints_beside_a_flow(wire):
     assert stats.allocated_frags == 200
     assert stats.owned_chunks <= 2
     assert PORT == 9000
+
+
+def test_numpy_sees_counters_and_umem_without_copies(wire):
+    sent = frame(100)
+    with wire.capture() as frames, Engine(EngineConfig("vtx")) as engine:
+        (page,) = engine.counter_pages()
+        assert page["completed_packets"][0] == 0
+        asyncio.run(engine.run(Flow(sent, count=10)))
+        assert page["completed_packets"][0] == 10
+        with pytest.raises(ValueError, match="read-only"):
+            page["turns"] = 1
+        chunks = engine.umem.array()
+        assert chunks.shape == (1024, 4096)
+        (where,) = [i for i, chunk in enumerate(chunks) if bytes(chunk[:100]) == sent]  # the template
+    assert page["completed_packets"][0] == 10
+    assert bytes(chunks[where, :100]) == sent, "a view keeps the mapping alive"
+    assert frames == [sent] * 10

@@ -224,6 +224,8 @@ def counted_calls(monkeypatch):
     control = SimpleNamespace(armed=False, calls=0, fail_at=None, failed=None)
     # What undoes or only reads must work even then; so does what has no way to fail.
     exempt = ("delete", "destroy", "close", "munmap", "leave", "park", "abort", "audit", "state", "read")
+    # It runs in the worker's thread: see test_a_loop_that_does_not_start.
+    exempt += ("loop_run",)
 
     def wrap(space, name, function):
         def call(*arguments):
@@ -268,11 +270,24 @@ def test_every_step_of_opening_fails_once(wire, counted_calls, backend):
             control.armed = False
         gc.collect()
         wait_until(lambda: holdings() == before, 5)
-    # A wish that may fail: the tx budget, the send buffer, and the thread's own start.
-    assert set(survived) <= {"setsockopt", "loop_run"}
+    # Wishes that may fail: the tx budget and the send buffer.
+    assert set(survived) <= {"setsockopt"}
     assert sockopt.Registration.name == "sockopt"
     with Engine(config):
         pass
+
+
+@pytest.mark.parametrize("delay_s", [0, 0.1])
+def test_a_loop_that_does_not_start(wire, monkeypatch, delay_s):
+    def refuse(_loop):
+        time.sleep(delay_s)
+        raise OSError(12, "injected")
+
+    before = holdings()
+    monkeypatch.setattr(native.native, "loop_run", refuse)
+    with Engine(EngineConfig("vtx")) as engine, pytest.raises(BrokenError, match="did not start"):
+        asyncio.run(engine.run(PACED))
+    wait_until(lambda: holdings() == before)
 
 
 # ---- processes ----------------------------------------------------------------------------------------
