@@ -11,7 +11,7 @@ LAB := $(BIN)/xsk-engine lab run --queues 2 --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab lint format \
-	bench-micro bench-limit dist clean distclean
+	bench-micro bench-limit bench-start dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ bench-micro: build build/native ## ns per operation of allocator and packet path
 bench-limit: build build/native ## the engine against a minimal C sender, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(LAB) $(BIN)/python -m bench.limit
+
+bench-start: build ## from starting send to its first frame, into bench/results/
+	$(LAB) $(BIN)/python -m bench.start
 
 dist: build ## sdist, and a wheel built from it, into dist/
 	$(PIP) install build

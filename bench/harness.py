@@ -13,6 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from xsk_engine.lab import namespaces, topology
+from xsk_engine.lab.private import PrivateLab
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench/results"
 BUILD = ROOT / "build/native/bench"
@@ -42,6 +45,14 @@ def interleave(arms: dict[str, Arm], rounds: int) -> dict[str, list[float]]:
             figures[name].append(arms[name]())
         print(f"round {index + 1} of {rounds}", end="\r", file=sys.stderr, flush=True)
     return figures
+
+
+def received(lab: PrivateLab) -> int:
+    """Packets that the peer's interface has received."""
+    with namespaces.entered(lab.rx_fd):
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+    line = next(text for text in lines if text.lstrip().startswith(topology.RX_INTERFACE))
+    return int(line.split(":")[1].split()[1])
 
 
 def spread(values: list[float]) -> dict[str, float]:

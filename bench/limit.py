@@ -17,10 +17,9 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 from socket import AF_INET, SOCK_DGRAM, socket
 
-from bench.harness import BUILD, interleave, save, spread
+from bench.harness import BUILD, interleave, received, save, spread
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
 from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
@@ -31,13 +30,6 @@ LIMIT_S = 120  # of one sender's life
 SENDER_CPU, OWN_CPU = 0, 1
 SIZES = (60, 1514)
 TARGET = 0.98
-
-
-def received(lab: PrivateLab) -> int:
-    with namespaces.entered(lab.rx_fd):
-        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
-    line = next(text for text in lines if text.lstrip().startswith(topology.RX_INTERFACE))
-    return int(line.split(":")[1].split()[1])
 
 
 def engine(size: int, queue: int) -> list[str]:

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -248,20 +249,41 @@ int xske_arena_open(struct xske_umem *umem, const struct xske_arena_config *conf
 	return 0;
 }
 
+static bool enter_as(struct xske_arena *a, uint32_t who, uint32_t *found)
+{
+	*found = ARENA_FREE;
+	/* Acquire pairs with leave: the last user's plain words. */
+	return atomic_compare_exchange_strong_explicit(&a->entered, found, who, memory_order_acquire,
+	                                               memory_order_relaxed);
+}
+
 int xske_arena_enter(struct xske_arena *a)
 {
-	uint32_t nobody = 0;
+	uint32_t found;
 
-	/* Acquire pairs with leave: the last user's plain words. */
-	if (!atomic_compare_exchange_strong_explicit(&a->entered, &nobody, 1, memory_order_acquire,
-	                                             memory_order_relaxed))
-		return -EBUSY;
+	/* Bounded: about a second, should the parking thread have been preempted again and again. */
+	for (uint32_t tries = 0; !enter_as(a, ARENA_USED, &found); tries++) {
+		if (found != ARENA_BEING_PARKED || tries == 1000000)
+			return -EBUSY;
+		sched_yield();
+	}
 	return 0;
+}
+
+bool arena_park_if_idle(struct xske_arena *a)
+{
+	uint32_t found;
+
+	if (!enter_as(a, ARENA_BEING_PARKED, &found))
+		return false;
+	xske_arena_park(a);
+	xske_arena_leave(a);
+	return true;
 }
 
 void xske_arena_leave(struct xske_arena *a)
 {
-	atomic_store_explicit(&a->entered, 0, memory_order_release);
+	atomic_store_explicit(&a->entered, ARENA_FREE, memory_order_release);
 }
 
 void xske_arena_park(struct xske_arena *a)
@@ -362,41 +384,4 @@ int xske_arena_await(struct xske_arena *a)
 		return 0;
 	atomic_store_explicit(&a->waiting, 0, memory_order_relaxed);
 	return 1;
-}
-
-int xske_frag_alloc(struct xske_arena *a, uint32_t len, uint64_t *addr)
-{
-	if (!len)
-		return -EINVAL;
-	if (len > a->umem->chunk_size - a->headroom)
-		return -EMSGSIZE;
-	return arena_alloc(a, len, addr);
-}
-
-static struct chunk *referenced_chunk(struct xske_umem *umem, uint64_t addr)
-{
-	struct chunk *c = chunk_of(umem, addr);
-
-	if (!c || !atomic_load_explicit(&c->refs, memory_order_relaxed))
-		return NULL;
-	return c;
-}
-
-int xske_frag_ref(struct xske_umem *umem, uint64_t addr)
-{
-	struct chunk *c = referenced_chunk(umem, addr);
-
-	if (!c)
-		return -EINVAL;
-	frag_ref(c);
-	return 0;
-}
-
-int xske_frag_unref(struct xske_umem *umem, struct xske_arena *self, uint64_t addr)
-{
-	struct chunk *c = referenced_chunk(umem, addr);
-
-	if (!c)
-		return -EINVAL;
-	return frag_unref(self, c);
 }

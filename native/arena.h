@@ -24,7 +24,8 @@
  * 6. Growing takes a slab of chunks from the pool under its mutex, only when stack and return list are
  *    empty, never beyond the quota. `owned` counts against the quota and changes under that mutex only.
  * 7. Who uses an arena has entered it: one compare-and-swap per batch of calls. A second thread gets -EBUSY
- *    instead of corruption, and the loop can enter an idle endpoint's arena to park it.
+ *    instead of corruption. The loop parks an idle endpoint's arena the same way; a user who comes at that
+ *    moment waits for it, which takes a microsecond.
  * 8. A closed arena's memory is reused but never freed before the umem: a pusher may still look at its
  *    `waiting` word. A stale look wakes somebody once too often, no more.
  */
@@ -69,7 +70,11 @@ struct xske_arena {
 	struct xske_arena *prev;
 };
 
+/* What `entered` holds. */
+enum { ARENA_FREE, ARENA_USED, ARENA_BEING_PARKED };
+
 int arena_open_chunk(struct xske_arena *a);
+bool arena_park_if_idle(struct xske_arena *a); /* false: somebody is using it */
 int arena_recycle(struct xske_arena *self, struct chunk *c);
 int arena_unhold(struct xske_arena *self, struct chunk *c);
 void arena_free_all(struct xske_umem *umem);

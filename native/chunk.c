@@ -110,6 +110,7 @@ static int audit_lists(struct xske_umem *umem, struct xske_audit *audit)
 		if (atomic_load_explicit(&umem->chunks[i].refs, memory_order_relaxed)) {
 			audit->referenced++;
 			audit->inflight += umem->chunks[i].inflight > 0;
+			audit->inflight_descs += umem->chunks[i].inflight;
 		} else {
 			audit->lost++;
 		}

@@ -98,7 +98,8 @@ int xske_endpoint_submit(struct xske_endpoint *e, const struct xske_desc *descs,
 {
 	if (!descs_are_valid(e, descs, n))
 		return -EINVAL;
-	if (xske_endpoint_state(e) == XSKE_ENDPOINT_REMOVED)
+	if (xske_endpoint_state(e) == XSKE_ENDPOINT_REMOVED ||
+	    atomic_load_explicit(&e->loop->ended, memory_order_acquire))
 		return -EPIPE;
 	if (!spsc_push(&e->submits, descs, n))
 		return -EAGAIN;
@@ -221,12 +222,7 @@ bool endpoints_park(struct xske_loop *l)
 	bool all = true;
 
 	for (struct xske_endpoint *e = l->endpoints; e; e = e->next) {
-		if (xske_arena_enter(e->arena)) {
-			all = false;
-			continue;
-		}
-		xske_arena_park(e->arena);
-		xske_arena_leave(e->arena);
+		all &= arena_park_if_idle(e->arena);
 	}
 	return all;
 }

@@ -24,7 +24,6 @@ void kick_init(struct kick *k, const struct xske_txq_config *config)
 void kick_reset_counters(struct kick *k)
 {
 	k->calls = k->eagain = k->ebusy = k->enobufs = k->enetdown = k->other = 0;
-	k->ebusy_run = 0;
 }
 
 enum kick_result COLD kick_classify(struct kick *k, int err)
@@ -37,8 +36,6 @@ enum kick_result COLD kick_classify(struct kick *k, int err)
 		return KICK_AGAIN;
 	case EBUSY:
 		k->ebusy++;
-		if (++k->ebusy_run >= KICK_EBUSY_RUN_IS_LINK_DOWN)
-			return KICK_LINK_DOWN;
 		return KICK_DROPPED;
 	case ENOBUFS:
 	case ENOMEM:

@@ -11,16 +11,12 @@
 #include "util.h"
 #include "xske.h"
 
-/* Packets completed as dropped without one that passed: the peer is down or has no carrier. Lower: a burst
- * that overruns the receiver's backlog looks like a lost link; higher: more packets lost before we wait. */
-#define KICK_EBUSY_RUN_IS_LINK_DOWN 1000u
-
 enum kick_result {
 	KICK_OK,
 	KICK_AGAIN,     /* nothing lost: budget used up, send buffer or completion ring full */
 	KICK_DROPPED,   /* EBUSY: one packet was completed without being sent */
 	KICK_NOBUFS,    /* no memory: back off */
-	KICK_LINK_DOWN, /* ENETDOWN, or a run of EBUSY */
+	KICK_LINK_DOWN, /* ENETDOWN */
 	KICK_FATAL,     /* errno in last_errno; ENXIO: the device is gone */
 };
 
@@ -29,7 +25,6 @@ struct kick {
 	void *ctx;
 	int fd;
 	int last_errno;
-	uint32_t ebusy_run; /* EBUSY in a row */
 	uint64_t calls, eagain, ebusy, enobufs, enetdown, other;
 };
 
@@ -42,10 +37,8 @@ static inline enum kick_result kick(struct kick *k)
 	int err = k->fn(k->ctx);
 
 	k->calls++;
-	if (likely(!err)) {
-		k->ebusy_run = 0;
+	if (likely(!err))
 		return KICK_OK;
-	}
 	return kick_classify(k, err);
 }
 

@@ -15,6 +15,10 @@
 /* How often a link that is down is tried; each try may lose one packet when only the peer is down. */
 #define LINK_PROBE_NS (10 * NSEC_PER_MSEC)
 
+/* Packets dropped by the kernel without one that passed: the peer is down or has no carrier. Lower: a burst that
+ * overruns the receiver's backlog looks like a lost link; higher: more packets lost before we wait. */
+#define DROPS_ARE_LINK_DOWN 1000u
+
 /* Deadlines count a turn as at most this long, so that a machine that stopped (a debugger, a suspended VM)
  * is not taken for a kernel that did. */
 #define MAX_TURN_NS (50 * NSEC_PER_MSEC)
@@ -159,7 +163,31 @@ static void COLD link_up(struct xske_loop *l)
 		flow_shift(f, ns);
 	l->down_total_ns += ns;
 	l->down_since_ns = 0;
+	l->down_by_drops = false;
 	l->stalled_ns = 0;
+}
+
+static void start_drop_run(struct xske_loop *l)
+{
+	l->run_completed = l->txq->completed_packets;
+	l->run_dropped = l->txq->kick.ebusy;
+}
+
+/* The kernel dropped a packet. With the peer down it drops every one, and says EBUSY for each; a receiver that
+ * is merely too slow lets others pass between them, also within one kick. */
+static void COLD packet_dropped(struct xske_loop *l)
+{
+	uint64_t completed = l->txq->completed_packets - l->run_completed;
+	uint64_t dropped = l->txq->kick.ebusy - l->run_dropped;
+
+	if (completed > dropped) {
+		start_drop_run(l);
+		if (l->down_since_ns)
+			link_up(l);
+	} else if (dropped >= DROPS_ARE_LINK_DOWN && !l->down_since_ns) {
+		l->down_by_drops = true;
+		link_down(l);
+	}
 }
 
 /* True when the kernel took something. */
@@ -170,12 +198,17 @@ static bool drive(struct xske_loop *l)
 
 	switch (kick(&q->kick)) {
 	case KICK_OK:
-		if (unlikely(l->down_since_ns))
+		/* With nothing to send it only tells that our own end is up. */
+		if (unlikely(l->down_since_ns) && (unseen || !l->down_by_drops))
 			link_up(l);
+		if (unseen)
+			start_drop_run(l);
 		break;
 	case KICK_AGAIN:
-	case KICK_DROPPED:
 	case KICK_NOBUFS:
+		break;
+	case KICK_DROPPED:
+		packet_dropped(l);
 		break;
 	case KICK_LINK_DOWN:
 		link_down(l);
@@ -195,6 +228,8 @@ static bool probe_link(struct xske_loop *l)
 	if (!txq_unseen(l->txq))
 		post(l, 1);
 	drive(l);
+	if (l->down_since_ns && l->state < XSKE_LOOP_STOPPED)
+		link_down(l); /* whatever it said: not yet, until the deadline */
 	return !l->down_since_ns;
 }
 
@@ -300,6 +335,7 @@ static void finish(struct xske_loop *l)
 {
 	take_commands(l); /* what came too late is refused in the same way as what was running */
 	start_draining(l);
+	atomic_store_explicit(&l->ended, 1, memory_order_release);
 	while (l->endpoints)
 		endpoint_remove(l, l->endpoints);
 	xske_arena_park(l->arena);
@@ -346,6 +382,8 @@ int xske_loop_command(struct xske_loop *l, uint32_t op, void *object)
 
 	if (op < XSKE_COMMAND_START_FLOW || op > XSKE_COMMAND_PARK)
 		return -EINVAL;
+	if (atomic_load_explicit(&l->ended, memory_order_acquire))
+		return -EPIPE;
 	if (!spsc_push(&l->commands, &command, 1))
 		return -EAGAIN;
 	loop_wake(l);

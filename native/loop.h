@@ -18,19 +18,22 @@ struct xske_loop {
 	uint64_t turns, backpressure, finished_flows;
 	uint64_t now_ns;
 	uint64_t first_post_ns, last_completion_ns;
-	uint64_t down_since_ns; /* 0 = the link is up, as far as we know */
-	uint64_t probe_ns;      /* when to kick again while it is down */
+	uint64_t down_since_ns;              /* 0 = the link is up, as far as we know */
+	uint64_t run_completed, run_dropped; /* packets, when the last one passed (loop.c, packet_dropped) */
+	uint64_t probe_ns;                   /* when to kick again while it is down */
 	uint64_t down_total_ns;
 	uint64_t stalled_ns; /* inflight and nothing completed for so long */
 	uint64_t draining_ns;
 	uint64_t idle_since_ns;
-	uint64_t sleep_ns; /* the next back-off */
-	bool starved;      /* a flow is due and found no room or no chunk */
+	uint64_t sleep_ns;  /* the next back-off */
+	bool starved;       /* a flow is due and found no room or no chunk */
+	bool down_by_drops; /* the peer's end, not ours */
 	bool parked;
 	bool signal; /* somebody must look: write event_fd at the end of the turn */
 	/* Shared. */
 	alignas(XSKE_CACHE_LINE) _Atomic uint32_t sleeping;
 	_Atomic uint32_t aborted;
+	_Atomic uint32_t ended;                  /* nobody reads commands or submit rings any more */
 	_Atomic(struct xske_endpoint *) pending; /* endpoints with fresh work, pushed by their threads */
 	struct spsc commands;
 };

@@ -107,6 +107,12 @@ static inline uint32_t complete(struct xske_txq *q, struct chunk *c, uint64_t ad
 	return good;
 }
 
+/* Of the invalid desc: no frag starts at an odd byte. */
+static uint64_t probe_addr(const struct xske_txq *q)
+{
+	return q->umem->len - 1;
+}
+
 uint32_t txq_reap(struct xske_txq *q)
 {
 	uint32_t idx, good = 0, run, n = xsk_ring_cons__peek(&q->cq, q->cq.size, &idx);
@@ -118,7 +124,12 @@ uint32_t txq_reap(struct xske_txq *q)
 	for (uint32_t i = 0; i < n; i += run) {
 		uint64_t addr = *xsk_ring_cons__comp_addr(&q->cq, idx + i);
 
-		for (run = 1; i + run < n; run++)
+		run = 1;
+		if (unlikely(q->probe_is_out) && addr == probe_addr(q)) {
+			q->probe_is_out = false;
+			continue;
+		}
+		for (; i + run < n; run++)
 			if (*xsk_ring_cons__comp_addr(&q->cq, idx + i + run) >> shift != addr >> shift)
 				break;
 		good += complete(q, chunk_of(q->umem, addr), addr, run);
@@ -138,7 +149,7 @@ int xske_txq_probe_invalid(struct xske_txq *q, uint64_t timeout_ns)
 
 	if (xsk_ring_prod__reserve(&q->tx, 1, &idx) != 1)
 		return -EBUSY;
-	*xsk_ring_prod__tx_desc(&q->tx, idx) = (struct xdp_desc){0};
+	*xsk_ring_prod__tx_desc(&q->tx, idx) = (struct xdp_desc){.addr = probe_addr(q)};
 	xsk_ring_prod__submit(&q->tx, 1);
 	for (;;) {
 		if (kick(&q->kick) == KICK_FATAL)
@@ -151,6 +162,9 @@ int xske_txq_probe_invalid(struct xske_txq *q, uint64_t timeout_ns)
 	}
 	if (completed)
 		xsk_ring_cons__release(&q->cq, 1);
+	else if (__atomic_load_n(q->tx.consumer, __ATOMIC_ACQUIRE) != q->tx.cached_prod)
+		return q->kick.last_errno ? -q->kick.last_errno : -ETIMEDOUT; /* not even looked at */
+	q->probe_is_out = !completed;
 	kick_reset_counters(&q->kick); /* they count packets' kicks */
 	return completed;
 }

@@ -44,6 +44,7 @@ struct xske_txq {
 	uint64_t submitted_packets, completed_packets;
 	uint64_t submitted_bytes, completed_bytes, completed_wire_bytes;
 	uint64_t bad_completions, bad_addr;
+	bool probe_is_out;   /* the invalid desc was taken and has not come back */
 	uint32_t run_credit; /* descs completed that fill no whole packet yet */
 	uint32_t run_head, run_tail, run_mask;
 	struct packet_run *runs;
@@ -132,10 +133,12 @@ static inline void txq_submit(struct xske_txq *q)
 	q->filled = 0;
 }
 
-/* Descs that the kernel has not looked at yet. */
+/* Descs that the kernel has not looked at yet. Never more than inflight: after an EBUSY the kernel publishes
+ * its consumer index only with its next look. */
 static inline uint32_t txq_unseen(const struct xske_txq *q)
 {
-	return q->tx.cached_prod - __atomic_load_n(q->tx.consumer, __ATOMIC_RELAXED);
+	return min_u32(q->tx.cached_prod - __atomic_load_n(q->tx.consumer, __ATOMIC_RELAXED),
+	               txq_inflight(q));
 }
 
 static inline bool txq_wants_kick(const struct xske_txq *q)

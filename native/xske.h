@@ -54,6 +54,7 @@ struct xske_audit {
 	uint32_t doubled;    /* on two lists, or on a list with a reference: a bug */
 	uint32_t arenas;     /* open ones, and closed ones that wait for chunks */
 	uint32_t reserved;
+	uint64_t inflight_descs; /* the chunks' own counts, added up */
 };
 
 XSKE_API int xske_umem_create(const struct xske_umem_config *config, struct xske_umem **out);

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from ctypes import byref, c_void_p
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
-from xsk_engine.errors import ClosedError, WouldBlockError
+from xsk_engine.errors import BrokenError, ClosedError, WouldBlockError
 from xsk_engine.frag import Arena
 from xsk_engine.stats import ArenaStats
 from xsk_engine.umem import Umem
@@ -26,28 +27,32 @@ class RawEndpoint:
     """
 
     def __init__(self, umem: Umem, worker: Worker, quota_chunks: int) -> None:
-        self._umem = umem
         self._worker = worker
-        self._arena: Arena | None = Arena(umem, quota_chunks, worker.index)
+        self._arena = Arena(umem, quota_chunks, worker.index)
+        self._handle: c_void_p | None = None
         try:
-            self._handle: c_void_p | None = ffi.create(
-                native.endpoint_create, worker.loop, self._arena.handle, SUBMIT_ENTRIES
-            )
+            handle = ffi.create(native.endpoint_create, worker.loop, self._arena.handle, SUBMIT_ENTRIES)
+            try:
+                worker.command(ffi.ADD_ENDPOINT, handle)
+            except BaseException:
+                native.endpoint_destroy(handle)
+                raise
         except BaseException:
             self._arena.close()
             raise
-        worker.command(ffi.ADD_ENDPOINT, self._handle)
+        self._handle = handle
 
     def send(self, frame: bytes | bytearray | memoryview) -> None:
         """Copies the frame into the umem and hands it to the loop.
 
         ValueError: empty, or longer than one chunk. WouldBlockError: quota or submit ring exhausted,
-        nothing was sent. ClosedError after close().
+        nothing was sent. ClosedError after close(). BusyError: another thread is sending.
         """
-        if self._arena is None or self._handle is None:
-            raise ClosedError("send", "raw", "the endpoint is closed")
         data = memoryview(frame).cast("B")
         with self._arena as arena:
+            # Looked at inside: close() enters as well.
+            if self._handle is None:
+                raise ClosedError("send", "raw", "the endpoint is closed")
             frag = arena.alloc(data.nbytes)
             frag.view[:] = data
             desc = ffi.Desc(frag.addr, frag.length, 0)
@@ -61,31 +66,28 @@ class RawEndpoint:
             frag.spend()
 
     def stats(self) -> ArenaStats:
-        """Its arena's figures; any thread."""
-        if self._arena is None:
-            raise ClosedError("stats", "raw", "the endpoint is closed")
+        """Its arena's figures; any thread. ClosedError after close()."""
         return self._arena.stats()
 
     def close(self) -> None:
-        """What was submitted and not posted is dropped; what is inflight completes. Idempotent."""
+        """What was submitted and not posted is dropped; what is inflight completes. Idempotent. BusyError
+        while another thread is sending."""
         if self._handle is None:
             return
-        if self._worker.alive:
-            self._worker.command(ffi.REMOVE_ENDPOINT, self._handle)
-            deadline = time.monotonic() + _REMOVE_DEADLINE_S
-            while (
-                native.endpoint_state(self._handle) != ffi.ENDPOINT_REMOVED
-                and self._worker.alive
-                and time.monotonic() < deadline
-            ):
-                time.sleep(_POLL_S)
-        self.detach()
+        with self._arena:
+            handle, self._handle = self._handle, None
+            if handle is None:
+                return
+            self._remove(handle)
+        self._arena.close()
 
-    def detach(self) -> None:
-        """Frees it when its loop does not know it any more."""
-        handle, self._handle = self._handle, None
-        arena, self._arena = self._arena, None
-        if handle is not None:
-            native.endpoint_destroy(handle)
-        if arena is not None:
-            arena.close()
+    def _remove(self, handle: c_void_p) -> None:
+        with contextlib.suppress(ClosedError):
+            self._worker.command(ffi.REMOVE_ENDPOINT, handle)
+        deadline = time.monotonic() + _REMOVE_DEADLINE_S
+        while native.endpoint_state(handle) != ffi.ENDPOINT_REMOVED and self._worker.alive:
+            if time.monotonic() > deadline:
+                # The loop still knows it: freeing it would crash.
+                raise BrokenError("close", "raw", "its loop does not answer; the endpoint leaks")
+            time.sleep(_POLL_S)
+        native.endpoint_destroy(handle)

@@ -82,7 +82,7 @@ class Engine:
         self.event_fd = -1
         self._final: tuple[Snapshot, KernelStats] | None = None
         self._stack = contextlib.ExitStack()
-        self._endpoints: weakref.WeakSet[RawEndpoint] = weakref.WeakSet()
+        self._endpoints: set[RawEndpoint] = set()
         self._forked = False
         _engines.add(self)
 
@@ -130,7 +130,7 @@ class Engine:
                 stack.callback(worker.close)
             for worker in self.workers:
                 worker.probe_invalid()
-            stack.callback(self._stop_workers)
+            stack.callback(self.stop)
             for worker in self.workers:
                 worker.start()
             self._stack = stack.pop_all()
@@ -142,13 +142,14 @@ class Engine:
             return
         self.stop()
         try:
+            for endpoint in list(self._endpoints):
+                endpoint.close()
+            self._endpoints.clear()
             if self._final is None and self.workers:
                 self._final = (self.snapshot(), self.kernel_stats())
             if self.workers:
                 self.audit()
         finally:
-            for endpoint in list(self._endpoints):
-                endpoint.detach()
             self._stack.close()
 
     def __enter__(self) -> Engine:
@@ -184,7 +185,8 @@ class Engine:
     async def run(self, flow: Flow, stop: asyncio.Event | None = None) -> None:
         """Sends the flow until it is done, `stop` is set or a worker fails; then drains all queues.
 
-        Count and rate are totals over the queues. Raises the worker's BrokenError after the drain.
+        Count and rate are totals over the queues. Once per engine: ClosedError for a second run. Raises the
+        worker's BrokenError after the drain.
         """
         programs = compile_flow(flow, len(self._open_workers()))
         loop = asyncio.get_running_loop()
@@ -209,6 +211,10 @@ class Engine:
                     break
                 await changed.wait()
             await self._drain()
+        except BaseException:  # cancelled, or a flow could not start: nothing goes on sending
+            for worker in self.workers:
+                worker.drain()
+            raise
         finally:
             loop.remove_reader(self.event_fd)
             if waiter is not None:
@@ -264,10 +270,9 @@ class Engine:
         """Conservation of chunks and descs, while the workers rest. BrokenError names what is missing."""
         if self.umem is None or any(w.alive for w in self.workers):
             raise ClosedError("audit", self.config.interface, "only while the workers are stopped")
-        self.umem.audit()
-        now = self.snapshot()
-        if now.submitted_descs != now.completed_descs + now.inflight_descs:
-            raise BrokenError("audit", self.config.interface, f"descs are missing: {now}")
+        audit, now = self.umem.audit(), self.snapshot()
+        if audit.inflight_descs != now.inflight_descs:
+            raise BrokenError("audit", self.config.interface, f"descs are missing: {audit}, {now}")
         if invalid := self.kernel_stats().tx_invalid_descs:
             raise BrokenError("audit", self.config.interface, f"the kernel refused {invalid} descs")
 

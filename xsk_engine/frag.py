@@ -105,9 +105,9 @@ class Frag:
 
     def release(self, arena: Arena | None = None) -> None:
         """Drops the reference. `arena`: the one this thread has entered, if any."""
-        umem = self._held()
+        umem, handle = self._held(), arena.handle if arena else None
         self._umem = None
-        native.frag_unref(umem.handle, arena.handle if arena else None, self.addr)
+        native.frag_unref(umem.handle, handle, self.addr)
 
     def spend(self) -> ffi.Desc:
         """The reference moves to whoever posts the desc; the frag is used up."""

@@ -128,6 +128,9 @@ def run(config: EngineConfig, flow: Flow, requested_rate: str, watch: Watch | No
         except Interrupted as interrupted:
             stopped_by.append(interrupted.number)
         finally:
+            # The event loop took its handlers with it; what comes now is noted, and the summary still made.
+            for number in before:
+                signal.signal(number, lambda n, _frame: stopped_by.append(n))
             error = _close(engine) or error
     finally:
         for number, handler in before.items():

@@ -41,6 +41,8 @@ class Audit:
     """in two places: a bug"""
     arenas: int
     """open arenas, and closed ones whose frags are still held"""
+    inflight_descs: int
+    """posts not completed, as the chunks count them"""
 
 
 class Umem:

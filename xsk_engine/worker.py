@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine._ffi.native import native
-from xsk_engine.errors import BrokenError, XskError, errno_name
+from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError, XskError, errno_name
 from xsk_engine.flow import FlowProgram
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import Xsk
@@ -28,7 +28,7 @@ _PROBE_TIMEOUT_NS = 20_000_000
 class Worker:
     """The txq of one xsk, its arena and its loop, and the thread that runs them.
 
-    Commands (start_flow, drain, abort) come from one thread at a time; ``counters`` may be read by any.
+    start() and close() in one thread; commands and ``counters`` from any.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Worker:
         self._name = f"queue {xsk.queue}"
         self._umem = umem
         self._cpu = cpu
+        self._command_lock = threading.Lock()
         self._event_fd = event_fd
         self._failure: XskError | None = None
         self._flows: list[c_void_p] = []
@@ -81,7 +82,15 @@ class Worker:
 
     def probe_invalid(self) -> None:
         """How does this kernel treat an invalid desc? Before start()."""
-        self.invalid_completes = bool(native.txq_probe_invalid(self.txq, _PROBE_TIMEOUT_NS))
+        try:
+            self.invalid_completes = bool(native.txq_probe_invalid(self.txq, _PROBE_TIMEOUT_NS))
+        except OSError as error:
+            raise UnavailableError(
+                "sendto",
+                self._name,
+                "the kernel takes no descs; see xsk-engine doctor",
+                errno=error.errno,
+            ) from None
         self.xsk.reset_statistics()
 
     def start(self) -> None:
@@ -123,16 +132,22 @@ class Worker:
         )
         flow = ffi.create(native.flow_create, self._umem.handle, byref(config))
         self._flows.append(flow)
-        native.loop_command(self.loop, ffi.START_FLOW, flow)
+        self.command(ffi.START_FLOW, flow)
 
     def command(self, op: int, target: c_void_p | None = None) -> None:
-        """OSError EAGAIN when the command ring is full."""
-        native.loop_command(self.loop, op, target)
+        """Any thread. ClosedError when the loop has ended, BusyError when a thousand commands wait."""
+        try:
+            with self._command_lock:  # the ring has one producer
+                native.loop_command(self.loop, op, target)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise ClosedError("command", self._name, "its loop has ended; open a new engine") from None
+            raise BusyError("command", self._name, "its command ring is full", errno=error.errno) from None
 
     def drain(self) -> None:
         """Stops the flows, waits for completions at most the drain timeout, ends the loop."""
-        if self.alive:
-            native.loop_command(self.loop, ffi.DRAIN, None)
+        with contextlib.suppress(ClosedError):
+            self.command(ffi.DRAIN)
 
     def abort(self) -> None:
         """Ends the loop now. Any thread."""

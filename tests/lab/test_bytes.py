@@ -66,7 +66,7 @@ def test_two_queues_share_a_umem_and_divide_the_count(wire, send):
     sent = frame(60)
     sequence = Patch(42, 8, csum_offset=40, csum_udp=True)
     with wire.capture() as frames:
-        engine = send(Flow(sent, patches=[sequence], count=501, rate=RATE), queues=(0, 1))
+        engine = send(Flow(sent, patches=[sequence], count=501, rate=RATE), queues=(0, 1), cpus=(1, 0))
     assert sorted(int.from_bytes(f[42:50], "big") for f in frames) == list(range(501))
     assert list(engine.workers) == [], "closed"
     assert engine.snapshot().completed_packets == 501

@@ -16,7 +16,15 @@ from wire import another_lab, frame, holdings, wait_until
 
 from xsk_engine._ffi import libc, libxdp, native, sockopt
 from xsk_engine.engine import Engine, EngineConfig
-from xsk_engine.errors import BrokenError, ClosedError, QueueTakenError, UnavailableError
+from xsk_engine.errors import (
+    BrokenError,
+    BusyError,
+    ClosedError,
+    QueueTakenError,
+    UnavailableError,
+    WouldBlockError,
+    XskError,
+)
 from xsk_engine.flow import Flow
 from xsk_engine.lab.topology import LabOptions
 
@@ -128,19 +136,20 @@ def test_refusals_of_the_environment(wire):
 
 def test_a_taken_queue(wire, monkeypatch):
     monkeypatch.setattr("xsk_engine.xsk.REBIND_DEADLINE_S", 0.2)
-    with Engine(EngineConfig("vtx")) as engine:
+    small = EngineConfig("vtx", umem_bytes=1 << 20)  # two at a time within an ordinary user's locked memory
+    with Engine(small) as engine:
         with pytest.raises(QueueTakenError, match=r"queue 0.*of this process"):
-            Engine(EngineConfig("vtx")).open()
+            Engine(small).open()
         assert engine.binding.mode == "copy"
     script = (
         "from xsk_engine.engine import *; import sys\n"
-        "with Engine(EngineConfig('vtx')):\n    print('up', flush=True); sys.stdin.read()"
+        "with Engine(EngineConfig('vtx', umem_bytes=1 << 20)):\n    print('up', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True)
     try:
         assert other.stdout.readline() == "up\n"
         with pytest.raises(QueueTakenError, match=r"queue 0.*of another process"):
-            Engine(EngineConfig("vtx")).open()
+            Engine(small).open()
     finally:
         other.communicate(timeout=10)
 
@@ -290,6 +299,55 @@ def test_a_loop_that_does_not_start(wire, monkeypatch, delay_s):
     wait_until(lambda: holdings() == before)
 
 
+def test_an_engine_runs_once_and_says_so(wire):
+    with Engine(EngineConfig("vtx")) as engine:
+        asyncio.run(engine.run(Flow(frame(60), count=1)))
+        with pytest.raises(ClosedError, match="open a new engine"):
+            asyncio.run(engine.run(Flow(frame(60), count=1)))
+        with pytest.raises(ClosedError):
+            engine.raw()
+
+
+def test_a_cancelled_run_stops_sending(wire):
+    with Engine(EngineConfig("vtx")) as engine:
+
+        async def cancelled():
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(engine.run(Flow(frame(60), rate=Fraction(1000))), 0.2)
+
+        asyncio.run(cancelled())
+        wait_until(lambda: not any(w.alive for w in engine.workers))
+        assert engine.snapshot().completed_packets < 1000
+
+
+def test_endpoints_closed_under_a_sender(wire):
+    """Another thread sends all the time; it gets an answer, never a crash."""
+    for _ in range(20):
+        with Engine(EngineConfig("vtx")) as engine:
+            endpoint, answers = engine.raw(), []
+
+            def sender(endpoint=endpoint, answers=answers):
+                while not answers:
+                    try:
+                        endpoint.send(frame(60))
+                    except WouldBlockError:
+                        time.sleep(0)
+                    except XskError as error:
+                        answers.append(type(error))
+
+            thread = threading.Thread(target=sender)
+            thread.start()
+            time.sleep(0.01)
+            while True:
+                try:
+                    endpoint.close()
+                    break
+                except BusyError:
+                    time.sleep(0)
+            thread.join(5)
+            assert answers in ([ClosedError], [BusyError])
+
+
 # ---- processes ----------------------------------------------------------------------------------------
 
 ONE_SHOT = """
@@ -333,6 +391,7 @@ def test_fork_in_the_middle(wire):
                     code = 0
                 finally:
                     os._exit(code)
+            # Its copies of the ring mappings would keep the queue taken after we close.
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             await task
 

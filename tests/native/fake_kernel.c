@@ -23,6 +23,8 @@ struct fake_kernel {
 	int auto_complete;
 	int script_errno;
 	uint32_t script_times;
+	uint32_t pass_before_drop;
+	uint32_t tx_taken;
 	uint64_t now_ns, slept_ns, taken, kicks;
 };
 
@@ -33,6 +35,7 @@ struct fake_kernel *fake_create(uint32_t tx_size, uint32_t cq_size, uint32_t fir
 	k->tx = (struct side){first_cursor, first_cursor, XDP_RING_NEED_WAKEUP, tx_size - 1,
 	                      calloc(tx_size, sizeof(struct xske_desc))};
 	k->cq = (struct side){first_cursor, first_cursor, 0, cq_size - 1, calloc(cq_size, sizeof(uint64_t))};
+	k->tx_taken = first_cursor;
 	k->held_max = 8 * (tx_size + cq_size);
 	k->held = calloc(k->held_max, sizeof(*k->held));
 	k->budget = tx_size;
@@ -110,9 +113,15 @@ static int hold(struct fake_kernel *k, struct xske_desc desc)
 	return 0;
 }
 
+/* What was taken is published with the next look, as in the kernel after an EBUSY. */
+static void publish(struct fake_kernel *k)
+{
+	__atomic_store_n(&k->tx.consumer, k->tx_taken, __ATOMIC_RELEASE);
+}
+
 static uint32_t take(struct fake_kernel *k, uint32_t most)
 {
-	uint32_t tail = k->tx.consumer, n = __atomic_load_n(&k->tx.producer, __ATOMIC_ACQUIRE) - tail;
+	uint32_t tail = k->tx_taken, n = __atomic_load_n(&k->tx.producer, __ATOMIC_ACQUIRE) - tail;
 
 	n = n < most ? n : most;
 	for (uint32_t i = 0; i < n; i++) {
@@ -126,7 +135,7 @@ static uint32_t take(struct fake_kernel *k, uint32_t most)
 			break;
 		}
 	}
-	__atomic_store_n(&k->tx.consumer, tail + n, __ATOMIC_RELEASE);
+	k->tx_taken = tail + n;
 	k->taken += n;
 	return n;
 }
@@ -136,13 +145,19 @@ int fake_kick(void *ctx)
 	struct fake_kernel *k = ctx;
 
 	k->kicks++;
-	if (k->script_times) {
+	publish(k);
+	if (k->script_times && (k->script_errno != EBUSY || k->tx_taken != k->tx.producer)) {
 		k->script_times--;
-		if (k->script_errno == EBUSY && take(k, 1) && k->held_count)
-			fake_complete(k, k->held_count - 1);
+		if (k->script_errno == EBUSY) {
+			/* Some pass, one is dropped; both complete. */
+			take(k, k->pass_before_drop + 1);
+			while (k->held_count && !fake_complete(k, 0))
+				;
+		}
 		return k->script_errno;
 	}
 	take(k, k->budget);
+	publish(k);
 	while (k->auto_complete && k->held_count)
 		if (fake_complete(k, 0))
 			break;
@@ -184,6 +199,11 @@ void fake_script(struct fake_kernel *k, int err, uint32_t times)
 {
 	k->script_errno = err;
 	k->script_times = times;
+}
+
+void fake_lossy(struct fake_kernel *k, uint32_t pass_before_drop)
+{
+	k->pass_before_drop = pass_before_drop;
 }
 
 uint32_t fake_held(const struct fake_kernel *k)

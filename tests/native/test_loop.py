@@ -241,6 +241,51 @@ def test_a_run_of_ebusy_is_a_link_that_is_down(bench):
     assert one.counters.completed_packets > before + 100
 
 
+def test_a_slow_flow_notices_a_peer_that_is_down(bench):
+    """One packet per kick, and an empty ring in between."""
+    one = bench(ring=64)
+    fake.policy(one.kernel, 1 << 30, 1)
+    fake.script(one.kernel, errno.EBUSY, 1 << 30)
+    one.start(rate_packets=1, rate_period_ns=MS)
+    assert one.run(1_000_000) == ffi.LOOP_FAILED
+    assert one.counters.error == ffi.ERROR_LINK_DOWN
+    assert 1000 <= one.counters.kick_ebusy < 1600
+
+
+def test_a_lossy_receiver_is_no_lost_link(bench):
+    """Every kick ends in EBUSY, but 49 of 50 packets pass."""
+    one = bench(ring=64)
+    fake.policy(one.kernel, 1 << 30, 1)
+    fake.lossy(one.kernel, 49)
+    fake.script(one.kernel, errno.EBUSY, 1 << 30)
+    one.start(batch=64)
+    one.step(20_000)
+    assert one.counters.state == ffi.LOOP_RUNNING
+    assert one.counters.kick_ebusy > 10_000
+    assert one.counters.link_down_ns == 0
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOBUFS])
+def test_a_link_that_is_down_and_then_stuck_has_a_deadline(bench, number):
+    one = bench(ring=64, link_timeout_ns=2 * SECOND)
+    fake.script(one.kernel, errno.ENETDOWN, 5)
+    one.start(count=10)
+    one.step(4)
+    fake.script(one.kernel, number, 1 << 30)
+    assert one.run(5000) == ffi.LOOP_FAILED
+    assert one.counters.error == ffi.ERROR_LINK_DOWN
+    assert fake.kicks(one.kernel) < 300
+
+
+def test_an_ended_loop_takes_nothing(bench):
+    one = bench(ring=64)
+    one.step()
+    one.drain()
+    assert one.run() == ffi.LOOP_STOPPED
+    with pytest.raises(OSError, match="loop_command"):
+        one.start(count=1)
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize(("packets", "period"), [(1, SECOND), (3, 10 * MS), (1, 1000), (9973, SECOND)])
 def test_a_rate_holds_at_every_batch_size(bench, batch, packets, period):

@@ -8,7 +8,7 @@ from typing import Any
 
 from xsk_engine._ffi.errcheck import negative_errno
 from xsk_engine._ffi.loader import declare, open_library
-from xsk_engine._ffi.native import Ring
+from xsk_engine._ffi.native import Ring, dont_fork
 
 INHIBIT_PROG_LOAD = 1 << 0
 
@@ -61,6 +61,8 @@ class BoundSocket:
         self.fd = int(libxdp.xsk_socket__fd(handle))
         self.tx = tx
         self.cq = cq
+        for ring, entry_bytes in ((tx, 16), (cq, 8), (fill, 8)):
+            dont_fork(ring, entry_bytes)
         self._fill = fill  # libxdp keeps a pointer to it
 
     def close(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib.resources
+import mmap
 from ctypes import POINTER, c_int, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 from xsk_engine._ffi.errcheck import negative_errno
+from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
@@ -53,7 +55,7 @@ class Audit(ctypes.Structure):
             "arenas",
             "reserved",
         )
-    ]
+    ] + [("inflight_descs", c_uint64)]
 
 
 class ArenaConfig(ctypes.Structure):
@@ -87,6 +89,12 @@ class Ring(ctypes.Structure):
         ("ring", c_void_p),
         ("flags", c_void_p),
     ]
+
+
+def dont_fork(ring: Ring, entry_bytes: int) -> None:
+    """MADV_DONTFORK on a mapped kernel ring: a child's copy would keep the socket, and its queue, alive."""
+    start = min(ring.producer, ring.consumer, ring.ring, ring.flags) & ~(mmap.PAGESIZE - 1)
+    libc.madvise(start, ring.ring + ring.size * entry_bytes - start, mmap.MADV_DONTFORK)
 
 
 class Desc(ctypes.Structure):

@@ -14,7 +14,7 @@ from typing import Any
 
 from xsk_engine._ffi import uapi
 from xsk_engine._ffi.libc import get_option, libc, set_option
-from xsk_engine._ffi.native import Ring
+from xsk_engine._ffi.native import Ring, dont_fork
 
 _DESC_BYTES = ctypes.sizeof(uapi.XdpDesc)
 _ADDR_BYTES = 8
@@ -50,7 +50,7 @@ class BoundSocket:
             where,
         )
         self._maps.append((base, length))
-        return Ring(
+        ring = Ring(
             mask=self._ring_size - 1,
             size=self._ring_size,
             producer=base + offsets.producer,
@@ -58,6 +58,8 @@ class BoundSocket:
             ring=base + offsets.desc,
             flags=base + offsets.flags,
         )
+        dont_fork(ring, entry_bytes)
+        return ring
 
     def bind(self, ifindex: int, queue: int, flags: int, shared_fd: int = 0) -> None:
         address = uapi.SockaddrXdp(uapi.AF_XDP, flags, ifindex, queue, shared_fd)
