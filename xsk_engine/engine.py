@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import time
 import weakref
@@ -316,6 +317,6 @@ def _wait_for_link(name: str, timeout_s: float) -> NetDev:
         if time.monotonic() >= deadline:
             remedy = "no carrier: check the cable or the peer" if netdev.up else f"ip link set {name} up"
             raise UnavailableError(
-                "open", name, f"the link is down after {timeout_s:g} s; {remedy}", errno=100
+                "open", name, f"the link is down after {timeout_s:g} s; {remedy}", errno=errno.ENETDOWN
             )
         time.sleep(_LINK_POLL_S)

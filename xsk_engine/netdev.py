@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import ipaddress
 import socket
@@ -94,7 +95,7 @@ def get(name: str) -> NetDev:
     if name not in stats:
         near = get_close_matches(name, stats, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(stats))}"
-        raise UnavailableError("open", name, f"no such interface; {hint}", errno=19)
+        raise UnavailableError("open", name, f"no such interface; {hint}", errno=errno.ENODEV)
     link = next((a for a in psutil.net_if_addrs().get(name, ()) if a.family == psutil.AF_LINK), None)
     flags = stats[name].flags.split(",")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def _incomplete(engine: Engine) -> XskError | None:
         "drain",
         f"{engine.config.interface}, {engine.config.drain_timeout_s:g} s",
         f"{now.inflight_descs} descs were not completed; their packets may not have been sent",
-        errno=110,
+        errno=errno.ETIMEDOUT,
     )
 
 

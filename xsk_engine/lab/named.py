@@ -4,6 +4,7 @@ What a laboratory is like is asked from the kernel; nothing is kept in files."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import re
@@ -36,7 +37,7 @@ def _need_root(operation: str, name: str) -> None:
             operation,
             name,
             "named laboratories need root; without it: xsk-engine lab run -- CMD",
-            errno=1,
+            errno=errno.EPERM,
         )
 
 

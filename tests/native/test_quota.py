@@ -1,0 +1,59 @@
+"""Waiting at the quota: the owner announces it, whoever returns a chunk is told to wake it."""
+
+import ctypes
+import errno
+
+import pytest
+
+from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi.native import native
+from xsk_engine.umem import Umem
+
+
+@pytest.fixture
+def umem():
+    one = Umem(64 * 2048, 2048)
+    yield one
+    assert one.audit().pooled == 64
+    one.close()
+
+
+@pytest.fixture
+def arena(umem):
+    handle = ffi.create(native.arena_open, umem.handle, ctypes.byref(ffi.ArenaConfig(2, 0, 0)))
+    native.arena_enter(handle)
+    yield handle
+    native.arena_leave(handle)
+    native.arena_close(handle)
+
+
+def alloc(arena):
+    addr = ctypes.c_uint64()
+    native.frag_alloc(arena, 2048, ctypes.byref(addr))
+    return addr.value
+
+
+def test_the_waiter_is_named_once(umem, arena):
+    first, second = alloc(arena), alloc(arena)
+    with pytest.raises(OSError, match="frag_alloc") as refused:
+        alloc(arena)
+    assert refused.value.errno == errno.EAGAIN
+    assert native.arena_await(arena) == 0, "nothing is back yet"
+    assert native.frag_unref(umem.handle, None, first) == 1, "wake the owner"
+    third = alloc(arena)
+    assert native.frag_unref(umem.handle, None, second) == 0, "nobody waits any more"
+    native.frag_unref(umem.handle, None, third)
+
+
+def test_what_is_back_already_needs_no_wait(umem, arena):
+    first, second = alloc(arena), alloc(arena)
+    # Its chunk is exhausted, so that the release is seen; then it stands on the return list.
+    native.frag_unref(umem.handle, None, first)
+    assert native.arena_await(arena) == 1
+    assert native.frag_unref(umem.handle, None, second) == 0
+
+
+def test_a_second_user_is_refused(arena):
+    with pytest.raises(OSError, match="arena_enter") as refused:
+        native.arena_enter(arena)
+    assert refused.value.errno == errno.EBUSY
