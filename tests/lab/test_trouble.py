@@ -260,25 +260,22 @@ def test_every_step_of_opening_fails_once(wire, counted_calls, backend):
         pass  # imports and caches
     gc.collect()
     before = holdings()
-    control.armed = True
-    engine = Engine(config).open()
-    steps = control.calls
-    control.armed = False
-    engine.close()
-    assert steps > 15
     survived = []
-    for step in range(1, steps + 1):
+    for step in range(1, 500):
         control.armed, control.calls, control.fail_at, control.failed = True, 0, step, None
         try:
             with Engine(config):
                 control.armed = False
+                if control.failed is None:
+                    break  # opening takes fewer calls than this
                 survived.append(control.failed)
         except (OSError, UnavailableError, BrokenError):
-            pass
+            assert control.failed is not None
         finally:
             control.armed = False
         gc.collect()
         wait_until(lambda: holdings() == before, 5)
+    assert 15 < step < 499
     # Wishes that may fail: the tx budget and the send buffer.
     assert set(survived) <= {"setsockopt"}
     assert sockopt.Registration.name == "sockopt"
