@@ -118,9 +118,7 @@ static uint64_t owner(uint64_t target)
 			xske_arena_park(a);
 			ops++;
 		} else if (r % 262144 == 5) {
-			/* Closing with frags out, everywhere. */
-			while (kept_count[kind])
-				frag_unref(a, chunk_of(umem, kept[kind][--kept_count[kind]]));
+			/* Closing with frags out, here and with the other thread. */
 			close_arena(a);
 			arenas[kind] = open_arena(kind ? XSKE_ARENA_LOOP_OWNED : 0);
 			continue;
