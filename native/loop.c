@@ -12,18 +12,11 @@
 /* Commands of one engine: a start per flow and a few more. Full = -EAGAIN to the caller. */
 #define COMMAND_ENTRIES 1024u
 
-/* How often a link that is down is tried; each try may lose one packet when only the peer is down. */
-#define LINK_PROBE_NS (10 * NSEC_PER_MSEC)
-
-/* Packets dropped by the kernel without one that passed: the peer is down or has no carrier. Lower: a burst that
- * overruns the receiver's backlog looks like a lost link; higher: more packets lost before we wait. */
-#define DROPS_ARE_LINK_DOWN 1000u
-
 /* Deadlines count a turn as at most this long, so that a machine that stopped (a debugger, a suspended VM)
  * is not taken for a kernel that did. */
 #define MAX_TURN_NS (50 * NSEC_PER_MSEC)
 
-static void COLD fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg)
+void COLD loop_fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg)
 {
 	l->state = XSKE_LOOP_FAILED;
 	l->error = error;
@@ -40,7 +33,7 @@ static bool reap(struct xske_loop *l)
 	if (!n)
 		return false;
 	if (unlikely(q->bad_completions))
-		fail(l, XSKE_ERROR_COMPLETION, EPROTO, q->bad_addr);
+		loop_fail(l, XSKE_ERROR_COMPLETION, EPROTO, q->bad_addr);
 	l->last_completion_ns = l->now_ns;
 	l->stalled_ns = 0;
 	l->signal |= q->owner_waits;
@@ -68,7 +61,7 @@ static void start_flow(struct xske_loop *l, struct xske_flow *f)
 	}
 	err = flow_load(f, l->arena, l->now_ns);
 	if (err) {
-		fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, f->frame_len);
+		loop_fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, f->frame_len);
 		return;
 	}
 	f->next = l->flows;
@@ -146,50 +139,6 @@ static bool post(struct xske_loop *l, uint32_t limit)
 	return true;
 }
 
-static void COLD link_down(struct xske_loop *l)
-{
-	if (!l->down_since_ns)
-		l->down_since_ns = l->now_ns;
-	l->probe_ns = l->now_ns + LINK_PROBE_NS;
-	if (l->now_ns - l->down_since_ns > l->config.link_timeout_ns)
-		fail(l, XSKE_ERROR_LINK_DOWN, l->txq->kick.last_errno, l->now_ns - l->down_since_ns);
-}
-
-static void COLD link_up(struct xske_loop *l)
-{
-	uint64_t ns = l->now_ns - l->down_since_ns;
-
-	for (struct xske_flow *f = l->flows; f; f = f->next)
-		flow_shift(f, ns);
-	l->down_total_ns += ns;
-	l->down_since_ns = 0;
-	l->down_by_drops = false;
-	l->stalled_ns = 0;
-}
-
-static void start_drop_run(struct xske_loop *l)
-{
-	l->run_completed = l->txq->completed_packets;
-	l->run_dropped = l->txq->kick.ebusy;
-}
-
-/* The kernel dropped a packet. With the peer down it drops every one, and says EBUSY for each; a receiver that
- * is merely too slow lets others pass between them, also within one kick. */
-static void COLD packet_dropped(struct xske_loop *l)
-{
-	uint64_t completed = l->txq->completed_packets - l->run_completed;
-	uint64_t dropped = l->txq->kick.ebusy - l->run_dropped;
-
-	if (completed > dropped) {
-		start_drop_run(l);
-		if (l->down_since_ns)
-			link_up(l);
-	} else if (dropped >= DROPS_ARE_LINK_DOWN && !l->down_since_ns) {
-		l->down_by_drops = true;
-		link_down(l);
-	}
-}
-
 /* True when the kernel took something. */
 static bool drive(struct xske_loop *l)
 {
@@ -202,19 +151,19 @@ static bool drive(struct xske_loop *l)
 		if (unlikely(l->down_since_ns) && (unseen || !l->down_by_drops))
 			link_up(l);
 		if (unseen)
-			start_drop_run(l);
+			link_passed(l);
 		break;
 	case KICK_AGAIN:
 	case KICK_NOBUFS:
 		break;
 	case KICK_DROPPED:
-		packet_dropped(l);
+		link_dropped(l);
 		break;
 	case KICK_LINK_DOWN:
 		link_down(l);
 		break;
 	case KICK_FATAL:
-		fail(l, XSKE_ERROR_KICK, q->kick.last_errno, txq_inflight(q));
+		loop_fail(l, XSKE_ERROR_KICK, q->kick.last_errno, txq_inflight(q));
 		break;
 	}
 	return txq_unseen(q) != unseen;
@@ -247,7 +196,7 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 	}
 	l->stalled_ns += turn_ns;
 	if (unlikely(l->stalled_ns > l->config.progress_timeout_ns))
-		fail(l, XSKE_ERROR_NO_PROGRESS, l->txq->kick.last_errno, txq_inflight(l->txq));
+		loop_fail(l, XSKE_ERROR_NO_PROGRESS, l->txq->kick.last_errno, txq_inflight(l->txq));
 }
 
 static void COLD signal_event(struct xske_loop *l)

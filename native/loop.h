@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* loop.h - what loop.c, idle.c, counters.c and endpoint.c share. */
+/* loop.h - what loop.c, link.c, idle.c, counters.c and endpoint.c share. */
 #ifndef XSKE_LOOP_H
 #define XSKE_LOOP_H
 
@@ -19,7 +19,7 @@ struct xske_loop {
 	uint64_t now_ns;
 	uint64_t first_post_ns, last_completion_ns;
 	uint64_t down_since_ns;              /* 0 = the link is up, as far as we know */
-	uint64_t run_completed, run_dropped; /* packets, when the last one passed (loop.c, packet_dropped) */
+	uint64_t run_completed, run_dropped; /* packets, when the last one passed (link.c) */
 	uint64_t probe_ns;                   /* when to kick again while it is down */
 	uint64_t down_total_ns;
 	uint64_t stalled_ns; /* inflight and nothing completed for so long */
@@ -58,6 +58,14 @@ void loop_rest(struct xske_loop *l);
 void loop_park(struct xske_loop *l);
 bool loop_has_work(const struct xske_loop *l);
 bool loop_backed_off(const struct xske_loop *l);
+
+/* link.c */
+void link_down(struct xske_loop *l);
+void link_up(struct xske_loop *l);
+void link_passed(struct xske_loop *l);  /* a packet was sent */
+void link_dropped(struct xske_loop *l); /* the kernel dropped one */
+
+void loop_fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg); /* loop.c */
 
 void counters_publish(struct xske_loop *l); /* counters.c */
 
