@@ -38,7 +38,7 @@ demo: build ## frames through a private laboratory, every one checked (no root n
 
 test: test-unit test-native test-lab ## all tests
 
-test-unit: setup-test build
+test-unit: setup-test build ## parsing, packets, layouts: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/ffi
 
 test-native: setup-test build build/native build/tsan build/asan ## model tests, and the stress test under sanitizers

@@ -18,6 +18,7 @@ from xsk_engine.packet import IPAddress
 
 # include/uapi/linux/neighbour.h: states with an address that can be used
 _NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
+_RTN_LOCAL = 2  # include/uapi/linux/rtnetlink.h
 _DISCARD_PORT = 9
 _POLL_S = 0.02
 
@@ -86,6 +87,10 @@ def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress) -> Any:
     except (NetlinkError, OSError) as error:
         number = getattr(error, "code", None) or errno.ENETUNREACH
         raise UnavailableError("route", arguments, f"no route to it; {remedy}", errno=number) from None
+    if route["type"] == _RTN_LOCAL:
+        raise UnavailableError(
+            "route", arguments, "this is an address of this machine itself; send to another"
+        )
     # Not by asking with oif: then the kernel takes anything for on-link.
     if route.get_attr("RTA_OIF") != ifindex:
         raise UnavailableError("route", arguments, f"its route leaves through another interface; {remedy}")

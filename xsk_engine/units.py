@@ -22,7 +22,7 @@ _MAX_LIST = 4096
 def _split(text: str, what: str) -> tuple[Fraction, str]:
     match = _NUMBER.fullmatch(text.strip())
     if not match:
-        raise ValueError(f"{what}: {text!r} is not a number with a unit")
+        raise ValueError(f"{what}: {text!r} is not a positive number, with its unit if it has one")
     return Fraction(match[1]), match[2]
 
 
@@ -46,7 +46,10 @@ def parse_bytes(text: str) -> int:
     number, unit = _split(text, "size")
     if unit not in _BYTES:
         raise ValueError(f"size: unknown unit {unit!r}; use one of {', '.join(filter(None, _BYTES))}")
-    return int(number * _BYTES[unit])
+    size = number * _BYTES[unit]
+    if size.denominator != 1:
+        raise ValueError(f"size: {text!r} is not a whole number of bytes")
+    return int(size)
 
 
 def parse_count(text: str) -> int:

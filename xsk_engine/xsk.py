@@ -222,7 +222,8 @@ def bind_queues(
                     reason = f"driver {netdev.driver} refused zero-copy ({errno_name(error.errno)})"
                     continue
                 name = "copy"
-            raise _describe(error, netdev, queue, name, umem) from None
+            named = mode if error.errno in _PASSING else name  # those have nothing to do with the mode
+            raise _describe(error, netdev, queue, named, umem) from None
         if mode == "auto" and name == "zerocopy":
             reason = f"driver {netdev.driver} has zero-copy"
         return Binding(xsks, xsks[0].mode, reason)

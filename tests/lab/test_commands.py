@@ -111,7 +111,9 @@ def test_a_closed_stdout_exits_1(wire):
     [
         (("--size", "1515"), 2, "1514"),
         (("--dst-ip", "10.99.0.1"), 3, "ENETUNREACH"),
-        (("--dst-ip", "127.0.0.1"), 3, "another interface"),
+        (("--dst-ip", "127.0.0.1"), 3, "this machine itself"),
+        (("--size", "60.5"), 2, "whole number"),
+        (("--umem-mb", "65536"), 3, "smaller --umem-mb"),
         (("--queue", "5"), 3, "ethtool"),
         (("--mode", "zerocopy"), 3, "--mode copy"),
         (("--cpu", "4000"), 2, "cpus"),
@@ -192,11 +194,11 @@ def test_demo(wire):
 
 
 def processes_of_the_demo():
-    found = subprocess.run(["pgrep", "-f", "xsk_engine.demo"], capture_output=True, text=True, check=False)
+    found = subprocess.run(["pgrep", "-f", "xsk_engine[.]demo"], capture_output=True, text=True, check=False)
     return found.stdout.split()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
     before = processes_of_the_demo()
     process = start("demo", "--seconds", "30")
@@ -206,9 +208,17 @@ def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
     out, _err = process.communicate(timeout=15)
     # Its namespaces were anonymous: with its processes they are gone.
     wait_until(lambda: processes_of_the_demo() == before)
-    if number == signal.SIGTERM:
-        assert process.returncode == 143
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number
         assert "submitted" in out
+
+
+def test_a_demo_that_is_stopped_at_once(wire):
+    process = start("demo", "--seconds", "30")
+    wait_until(lambda: processes_of_the_demo())
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=15)
+    assert process.returncode == 143
 
 
 # ---- lab -------------------------------------------------------------------------------------------------

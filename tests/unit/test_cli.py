@@ -80,6 +80,19 @@ def test_version_and_closed_stdout():
     assert "Traceback" not in result.stderr
 
 
+def test_without_any_stdout():
+    shell = 'exec "$@" >&-'
+    result = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-m", "xsk_engine", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode in (1, 3)
+    assert "Traceback" not in result.stderr
+
+
 def test_errors_say_operation_arguments_errno_and_remedy():
     error = UnavailableError("bind", "vtx, queue 3", "no such queue; see ethtool -l vtx", errno=22)
     assert str(error) == "bind(vtx, queue 3): EINVAL: no such queue; see ethtool -l vtx"

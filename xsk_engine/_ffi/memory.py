@@ -8,6 +8,7 @@ import mmap
 from pathlib import Path
 
 from xsk_engine._ffi import libc
+from xsk_engine.errors import UnavailableError
 
 _MAP_HUGETLB = 0x40000  # include/uapi/asm-generic/mman-common.h
 _HUGE_PAGE_BYTES = 2 << 20
@@ -48,7 +49,15 @@ class Area:
                 area = mmap.mmap(-1, length, flags=flags | _MAP_HUGETLB)
                 self.page_size = _HUGE_PAGE_BYTES
                 return area
-        area = mmap.mmap(-1, length, flags=flags)
+        try:
+            area = mmap.mmap(-1, length, flags=flags)
+        except OSError as error:
+            raise UnavailableError(
+                "mmap",
+                f"umem of {length} bytes",
+                "no memory for it; use a smaller --umem-mb",
+                errno=error.errno,
+            ) from None
         with contextlib.suppress(OSError):  # a kernel without THP
             area.madvise(mmap.MADV_HUGEPAGE)
         return area

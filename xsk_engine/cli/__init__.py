@@ -71,6 +71,9 @@ def main() -> None:
     try:
         result = _group.main(standalone_mode=False)
         code = result if isinstance(result, int) else EXIT_DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        code = EXIT_USAGE
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "xsk-engine"
         print(f"{where}: {' '.join(error.format_message().split())}", file=sys.stderr)
@@ -95,6 +98,8 @@ def _flush(code: int) -> int:
     """A reader that closed our stdout is a failure to report, not a traceback at exit."""
     import os
 
+    if sys.stdout is None:  # closed before we were started
+        return code or fail(OSError("stdout is closed"), EXIT_FAILED)
     try:
         sys.stdout.flush()
     except OSError as error:

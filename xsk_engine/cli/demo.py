@@ -21,9 +21,19 @@ def command(seconds: float, as_json: bool) -> int:
     code 1), then as fast as it goes. Exit code 3 where user namespaces do not work.
     """
     helper = [sys.executable, "-m", "xsk_engine.demo", str(seconds), *(["json"] if as_json else [])]
-    # Ctrl-C reaches the helper as well; this process only waits for its summary and hands SIGTERM on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    process = subprocess.Popen(helper)
-    signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
-    signal.signal(signal.SIGINT, lambda number, _frame: None)
-    return process.wait()
+    # A session of its own, so that a signal reaches it through this process and only once.
+    signals: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def hand_on(number: int, _frame: object) -> None:
+        signals.append(number)
+        if process is not None:
+            process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, hand_on)
+    process = subprocess.Popen(helper, start_new_session=True)
+    for early in signals:  # before it was there
+        process.send_signal(early)
+    code = process.wait()
+    return 128 - code if code < 0 else code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import click
@@ -62,7 +63,7 @@ def _exec(replace: Callable[[list[str]], None], program: tuple[str, ...]) -> int
     try:
         replace(words)
     except (FileNotFoundError, PermissionError) as error:
-        if error.filename is None and not isinstance(error, FileNotFoundError):
+        if error.errno == errno.EPERM:  # of a namespace, not of the program
             raise
         click.echo(f"xsk-engine: exec({words[0]}): {error.strerror}", err=True)
         return 127 if isinstance(error, FileNotFoundError) else 126

@@ -29,7 +29,8 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def _ip(text: str) -> Any:
     import ipaddress
 
-    return ipaddress.ip_address(text)
+    # The scope of a link-local address is the interface it is sent through.
+    return ipaddress.ip_address(text.split("%")[0])
 
 
 def _mac(text: str) -> bytes:
