@@ -26,6 +26,7 @@ from typing import Any
 from xsk_engine.errors import XskError
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab, enter_new
+from xsk_engine.packet import parse_mac, udp_checksum_offset, udp_frame, udp_header_bytes
 
 FRAME_BYTES = 512
 PACED_PPS = 100_000
@@ -37,9 +38,9 @@ FIRST_SRC_PORT = 40_000
 SOCKETS = 32
 SRC_PORTS = 256
 
-_HEADERS_BYTES = 42
+_HEADERS_BYTES = udp_header_bytes(4)
 _SRC_PORT_OFFSET = 34
-_CHECKSUM_OFFSET = 40
+_CHECKSUM_OFFSET = udp_checksum_offset(4)
 _MAX_PPS = 20_000_000
 _SETTLE_S = 1.0
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
@@ -144,7 +145,6 @@ def _run_phase(lab: PrivateLab, phase: Phase) -> tuple[dict[str, Any], int]:
     from xsk_engine import session
     from xsk_engine.engine import EngineConfig
     from xsk_engine.flow import Flow, Patch
-    from xsk_engine.packet import parse_mac, udp_frame
 
     frame = udp_frame(
         parse_mac(topology.RX_MAC),

@@ -13,7 +13,6 @@ import pytest
 from wire import cli, frame, start, wait_until
 
 from xsk_engine._ffi import libbpf
-from xsk_engine.lab import namespaces
 
 SEND = ("send", "vtx", "--dst-ip", "10.77.0.2", "--dst-port", "9000")
 FIELDS = {
@@ -258,7 +257,6 @@ def test_named_laboratories(wire, real_root):
 
 def test_the_laboratory_is_quiet(wire):
     """Two seconds without anything but what tests send: no discovery, no solicitation."""
-    os.close(namespaces.current_network())
     with wire.in_rx():
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         sock.bind(("vrx", 0))

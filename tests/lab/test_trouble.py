@@ -31,12 +31,6 @@ from xsk_engine.lab.topology import LabOptions
 PACED = Flow(frame(60), duration_s=1.0, rate=Fraction(1000))
 
 
-def later(seconds, action, *arguments, **keywords):
-    timer = threading.Timer(seconds, action, arguments, keywords)
-    timer.start()
-    return timer
-
-
 def during(lab, flow, *actions, **config):
     """Runs the flow while (seconds, ip arguments, rx) happen to the interfaces; the engine, its error."""
     error = None

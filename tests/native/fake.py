@@ -8,7 +8,6 @@ from ctypes import POINTER, c_int, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 from xsk_engine._ffi import native as ffi
-from xsk_engine._ffi.errcheck import negative_errno  # noqa: F401 - the convention the tests rely on
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine._ffi.native import native
 from xsk_engine.umem import Umem

@@ -277,6 +277,18 @@ def test_a_link_that_is_down_and_then_stuck_has_a_deadline(bench, number):
     assert fake.kicks(one.kernel) < 300
 
 
+def test_parking_on_command(bench):
+    one = bench(ring=64)
+    fake.policy(one.kernel, 1 << 30, 1)
+    one.start(count=10, patches=[ffi.Patch(offset=0, width=8, step=1)])
+    one.step(2)
+    assert one.counters.owned_chunks == 16, "a slab"
+    native.loop_command(one.loop, ffi.PARK, None)
+    one.step()
+    assert one.counters.owned_chunks == 0
+    assert one.umem.audit().pooled == 64
+
+
 def test_an_ended_loop_takes_nothing(bench):
     one = bench(ring=64)
     one.step()

@@ -7,6 +7,8 @@ import pytest
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
+from xsk_engine.errors import BusyError, ClosedError, WouldBlockError
+from xsk_engine.frag import Arena
 from xsk_engine.umem import Umem
 
 
@@ -57,3 +59,25 @@ def test_a_second_user_is_refused(arena):
     with pytest.raises(OSError, match="arena_enter") as refused:
         native.arena_enter(arena)
     assert refused.value.errno == errno.EBUSY
+
+
+def test_frags_as_python_holds_them(umem):
+    arena = Arena(umem, quota_chunks=1, txq_id=0)
+    with arena:
+        frag = arena.alloc(2000)
+        frag.view[:] = b"x" * 2000
+        clone = frag.clone()
+        frag.release(arena)
+        with pytest.raises(ClosedError, match="posted or released"):
+            frag.clone()
+        assert bytes(clone.view[:3]) == b"xxx", "a clone has its own reference"
+        with pytest.raises(WouldBlockError):
+            arena.alloc(2000)
+        with pytest.raises(BusyError), arena:
+            pass
+        clone.release()
+        arena.park()
+    assert arena.stats().owned_chunks == 0
+    arena.close()
+    with pytest.raises(ClosedError):
+        arena.stats()

@@ -101,9 +101,6 @@ class Desc(ctypes.Structure):
     _fields_ = [("addr", c_uint64), ("len", c_uint32), ("options", c_uint32)]
 
 
-KICK_FN = ctypes.CFUNCTYPE(c_int, c_void_p)
-
-
 class TxqConfig(ctypes.Structure):
     _fields_ = [
         ("tx", Ring),
