@@ -47,10 +47,10 @@ def _quiet_ipv6(interface: str) -> None:
             node.write("0")
 
 
-def _link_end(
+def set_up_end(
     ipr: IPRoute, interface: str, ipv4: str, ipv6: str, peer: tuple[str, str, str], mtu: int
 ) -> None:
-    """Addresses, permanent neighbour, up. `peer`: its MAC, IPv4 and IPv6."""
+    """Addresses, permanent neighbour, up. `peer`: its MAC, IPv4 and IPv6. In the interface's namespace."""
     index = ipr.link_lookup(ifname=interface)[0]
     # Through IFLA_AF_SPEC, so that no link-local address ever exists.
     ipr.link(
@@ -94,6 +94,6 @@ def build(enter_tx: Enter, enter_rx: Enter, options: LabOptions, rx_namespace_fd
             },
         )
         peer = (RX_MAC, RX_IPV4, RX_IPV6)
-        _link_end(ipr, TX_INTERFACE, TX_IPV4, TX_IPV6, peer, options.mtu)
+        set_up_end(ipr, TX_INTERFACE, TX_IPV4, TX_IPV6, peer, options.mtu)
     with enter_rx(), IPRoute() as ipr:
-        _link_end(ipr, RX_INTERFACE, RX_IPV4, RX_IPV6, (TX_MAC, TX_IPV4, TX_IPV6), options.mtu)
+        set_up_end(ipr, RX_INTERFACE, RX_IPV4, RX_IPV6, (TX_MAC, TX_IPV4, TX_IPV6), options.mtu)

@@ -1,0 +1,226 @@
+"""The emulated machine: QEMU without root and without KVM, two NICs back to back behind an IOMMU.
+
+    host ─ QEMU ─ guest (Linux, the host's root read-only through 9p, this checkout and its virtual environment)
+                    ├ vtx: igb or virtio-net ┐ one emulated hub
+                    └ vrx: the same          ┘
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.machine import initramfs, packages
+from tests.machine.guest.agent import PORT_NAME
+from tests.machine.packages import CHECKOUT
+from xsk_engine.lab.topology import RX_MAC, TX_MAC
+
+BOOT_TIMEOUT_S = 120
+# A command that the guest's agent could not end in time means that the guest itself hangs.
+_ANSWER_GRACE_S = 20
+_STOP_TIMEOUT_S = 10
+_CONSOLE_TAIL_LINES = 25
+
+
+class MachineFailed(Exception):
+    """The guest crashed or hangs; the message ends with its console's last lines."""
+
+
+IOMMU = {
+    "strict": "intel_iommu=on iommu.strict=1 iommu.passthrough=0",
+    "lazy": "intel_iommu=on iommu.strict=0 iommu.passthrough=0",
+    "passthrough": "intel_iommu=on iommu.passthrough=1",
+}
+
+
+def _nic(kind: str, index: int, mac: str) -> list[str]:
+    devices = {
+        # Each igb behind a port of its own: on one bus their virtual functions collide.
+        "igb": [f"pcie-root-port,id=port{index},chassis={index + 1}", f"igb,bus=port{index}"],
+        "virtio": ["virtio-net-pci,iommu_platform=on,disable-legacy=on,indirect_desc=off"],
+        "virtio-no-iommu": ["virtio-net-pci"],
+    }[kind]
+    devices[-1] += f",netdev=wire{index},mac={mac}"
+    backend = ["-netdev", f"hubport,id=wire{index},hubid=0"]
+    return backend + [argument for device in devices for argument in ("-device", device)]
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """``nics``: igb, virtio or virtio-no-iommu; ``iommu``: strict, lazy or passthrough; ``plugin``: a TCG
+    plugin and its arguments."""
+
+    nics: str = "igb"
+    iommu: str = "strict"
+    cpus: int = 2
+    memory: str = "2G"
+    plugin: str | None = None
+
+    def arguments(self, kernel: Path, initrd: Path, shared: Path, kernel_options: str) -> list[str]:
+        """For QEMU."""
+        # More than one thread breaks virtio devices behind the IOMMU (QEMU 10).
+        threads = "multi" if self.nics == "igb" else "single"
+        options = f"console=ttyS0 quiet panic=-1 {IOMMU[self.iommu]} {kernel_options}"
+        return [
+            *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
+            *("-M", "q35,kernel-irqchip=split", "-accel", f"tcg,thread={threads}", "-cpu", "max"),
+            *("-smp", str(self.cpus), "-m", self.memory, "-device", "intel-iommu,intremap=on"),
+            *("-kernel", str(kernel), "-initrd", str(initrd), "-append", options),
+            *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
+            *("-virtfs", f"local,path={shared},mount_tag=shared,security_model=none"),
+            *_nic(self.nics, 0, TX_MAC),
+            *_nic(self.nics, 1, RX_MAC),
+            *(("-plugin", self.plugin) if self.plugin else ()),
+        ]
+
+
+@dataclass
+class Completed:
+    """What a command in the guest did."""
+
+    exit: int
+    output: str
+
+
+@dataclass
+class Machine:
+    """A booted guest; a context manager. One command at a time, from one thread."""
+
+    config: MachineConfig = field(default_factory=MachineConfig)
+    release: str = ""
+    shared: Path = Path()
+    """a folder of the host's, /run/shared in the guest"""
+
+    def __enter__(self) -> Machine:
+        parts = packages.get()
+        initrd = initramfs.build(parts)
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self.shared = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xske-machine-")))
+            self._write_start()
+            self._listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            self._listener.bind(str(self.shared / "agent"))
+            self._listener.listen(1)
+            self._listener.settimeout(BOOT_TIMEOUT_S)
+            command = [
+                *parts.qemu,
+                *self.config.arguments(parts.kernel, initrd, self.shared, ""),
+                *("-serial", f"file:{self.shared / 'console'}", "-device", "virtio-serial-pci"),
+                *("-chardev", f"socket,id=agent,path={self.shared / 'agent'}"),
+                *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
+            ]
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for us; we end it
+                cwd=CHECKOUT,
+            )
+            stack.callback(self._end)
+            self._port, _ = self._listener.accept()
+            stack.enter_context(self._port)
+            self._pending = b""
+            self.release = str(self._receive(time.monotonic() + BOOT_TIMEOUT_S)["ready"])
+            self._stack = stack.pop_all()
+        return self
+
+    def _write_start(self) -> None:
+        agent = [sys.executable, str(CHECKOUT / "tests/machine/guest/agent.py")]
+        settings = guest_environment()
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+        lines += [f"cd {shlex.quote(str(CHECKOUT))}", "exec " + shlex.join(agent)]
+        (self.shared / "start").write_text("\n".join(lines) + "\n")
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._send(stop=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_TIMEOUT_S)
+        self._stack.close()
+
+    def _end(self) -> None:
+        assert self._process.stderr is not None
+        self._process.kill()
+        self._process.wait()
+        self._process.stderr.close()
+
+    def _send(self, **message: object) -> None:
+        self._port.sendall(json.dumps(message).encode() + b"\n")
+
+    def console(self) -> str:
+        """What the kernel has said so far."""
+        try:
+            return (self.shared / "console").read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def _failed(self, what: str) -> MachineFailed:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        said = self.console().splitlines()[-_CONSOLE_TAIL_LINES:]
+        if self._process.poll() is not None and self._process.stderr is not None:
+            said += self._process.stderr.read().decode(errors="replace").splitlines()[-3:]
+        return MachineFailed("\n".join([f"{what}; its console's last lines:", *said]))
+
+    def _receive(self, deadline: float) -> dict[str, object]:
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([self._port], [], [], max(deadline - time.monotonic(), 0))
+            if not ready:
+                raise self._failed("the guest hangs: no answer within its deadline")
+            received = self._port.recv(1 << 16)
+            if not received:
+                raise self._failed("the guest is gone: it crashed or powered off")
+            self._pending += received
+        line, _, self._pending = self._pending.partition(b"\n")
+        message: dict[str, object] = json.loads(line)
+        return message
+
+    def run(
+        self,
+        *argv: str,
+        timeout_s: float = 60,
+        environment: Mapping[str, str] | None = None,
+        watch: Callable[[str], object] | None = None,
+    ) -> Completed:
+        """Runs a command in the guest, in this checkout; `watch` sees its output as it comes. Exit code 124:
+        killed at its timeout. MachineFailed when the guest itself crashes or does not answer."""
+        self._send(argv=argv, timeout_s=timeout_s, environment=dict(environment or {}))
+        deadline = time.monotonic() + timeout_s + _ANSWER_GRACE_S
+        output: list[str] = []
+        while True:
+            message = self._receive(deadline)
+            if text := str(message.get("output", "")):
+                output.append(text)
+                if watch:
+                    watch(text)
+            if "exit" in message:
+                return Completed(int(str(message["exit"])), "".join(output))
+
+    def python(self, *argv: str, **options: object) -> Completed:
+        """`run` with the virtual environment's Python."""
+        return self.run(sys.executable, *argv, **options)  # type: ignore[arg-type]
+
+
+def guest_environment() -> dict[str, str]:
+    """Of every process in the guest."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/run",
+        "LANG": "C.UTF-8",
+        "XSK_MACHINE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
