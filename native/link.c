@@ -18,16 +18,19 @@ void COLD link_down(struct xske_loop *l)
 		loop_fail(l, XSKE_ERROR_LINK_DOWN, l->txq->kick.last_errno, l->now_ns - l->down_since_ns);
 }
 
-void COLD link_up(struct xske_loop *l)
+void COLD link_shift(struct xske_loop *l, uint64_t ns)
 {
-	uint64_t ns = l->now_ns - l->down_since_ns;
-
 	for (struct xske_flow *f = l->flows; f; f = f->next)
 		flow_shift(f, ns);
 	l->down_total_ns += ns;
+	l->stalled_ns = 0;
+}
+
+void COLD link_up(struct xske_loop *l)
+{
+	link_shift(l, l->now_ns - l->down_since_ns);
 	l->down_since_ns = 0;
 	l->down_by_drops = false;
-	l->stalled_ns = 0;
 }
 
 void link_passed(struct xske_loop *l)

@@ -97,6 +97,9 @@ static bool take_commands(struct xske_loop *l)
 		case XSKE_COMMAND_PARK:
 			loop_park(l);
 			break;
+		case XSKE_COMMAND_PAUSE:
+			loop_leave(l, XSKE_LOOP_PAUSED);
+			break;
 		default:
 			start_draining(l);
 		}
@@ -187,7 +190,13 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 	turn_ns = min_u64(turn_ns, MAX_TURN_NS);
 	if (l->state == XSKE_LOOP_DRAINING) {
 		l->draining_ns += turn_ns;
-		if (!loop_has_work(l) || l->draining_ns > l->config.drain_timeout_ns)
+		if (!loop_has_work(l))
+			l->state = XSKE_LOOP_STOPPED;
+		else if (l->draining_ns > l->config.drain_timeout_ns && !l->txq->completed_descs)
+			loop_leave(
+			        l,
+			        XSKE_LOOP_STALLED); /* a short flow must not hide a driver that does nothing */
+		else if (l->draining_ns > l->config.drain_timeout_ns)
 			l->state = XSKE_LOOP_STOPPED;
 	}
 	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns || (!txq_inflight(l->txq) && !l->starved)) {
@@ -196,7 +205,7 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 	}
 	l->stalled_ns += turn_ns;
 	if (unlikely(l->stalled_ns > l->config.progress_timeout_ns))
-		loop_fail(l, XSKE_ERROR_NO_PROGRESS, l->txq->kick.last_errno, txq_inflight(l->txq));
+		loop_leave(l, XSKE_LOOP_STALLED);
 }
 
 static void COLD signal_event(struct xske_loop *l)
@@ -280,7 +289,7 @@ static int begin(struct xske_loop *l)
 
 /* Whatever ended it: references that the loop holds for others go back. Inflight chunks stay pinned, a
  * driver may still read them. */
-static void finish(struct xske_loop *l)
+void loop_finish(struct xske_loop *l)
 {
 	take_commands(l); /* what came too late is refused in the same way as what was running */
 	start_draining(l);
@@ -304,12 +313,16 @@ int xske_loop_step(struct xske_loop *l)
 	}
 	if (l->state >= XSKE_LOOP_STOPPED)
 		return (int)l->state;
-	if (!turn(l) && l->state < XSKE_LOOP_STOPPED)
+	if (unlikely(l->away))
+		loop_come_back(l);
+	if (!turn(l) && l->state < XSKE_LOOP_STOPPED && !l->away)
 		loop_rest(l);
 	else
 		loop_moved(l);
 	if (l->state >= XSKE_LOOP_STOPPED)
-		finish(l);
+		loop_finish(l);
+	else if (unlikely(l->away))
+		return l->away;
 	return (int)l->state;
 }
 
@@ -321,7 +334,7 @@ int xske_loop_run(struct xske_loop *l)
 	prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul);
 	do {
 		state = xske_loop_step(l);
-	} while (state >= 0 && state < XSKE_LOOP_STOPPED);
+	} while (state == XSKE_LOOP_RUNNING || state == XSKE_LOOP_DRAINING);
 	return state;
 }
 
@@ -329,7 +342,7 @@ int xske_loop_command(struct xske_loop *l, uint32_t op, void *object)
 {
 	const struct xske_desc command = {.addr = (uintptr_t)object, .len = op};
 
-	if (op < XSKE_COMMAND_START_FLOW || op > XSKE_COMMAND_PARK)
+	if (op < XSKE_COMMAND_START_FLOW || op > XSKE_COMMAND_PAUSE)
 		return -EINVAL;
 	if (atomic_load_explicit(&l->ended, memory_order_acquire))
 		return -EPIPE;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* loop.h - what loop.c, link.c, idle.c, counters.c and endpoint.c share. */
+/* loop.h - what loop.c, link.c, idle.c, away.c, counters.c and endpoint.c share. */
 #ifndef XSKE_LOOP_H
 #define XSKE_LOOP_H
 
@@ -25,7 +25,9 @@ struct xske_loop {
 	uint64_t stalled_ns; /* inflight and nothing completed for so long */
 	uint64_t draining_ns;
 	uint64_t idle_since_ns;
-	uint64_t sleep_ns;  /* the next back-off */
+	uint64_t sleep_ns; /* the next back-off */
+	uint64_t away_since_ns;
+	int away;           /* 0, XSKE_LOOP_PAUSED or XSKE_LOOP_STALLED: the caller has the thread */
 	bool starved;       /* a flow is due and found no room or no chunk */
 	bool down_by_drops; /* the peer's end, not ours */
 	bool parked;
@@ -62,10 +64,17 @@ bool loop_backed_off(const struct xske_loop *l);
 /* link.c */
 void link_down(struct xske_loop *l);
 void link_up(struct xske_loop *l);
-void link_passed(struct xske_loop *l);  /* a packet was sent */
-void link_dropped(struct xske_loop *l); /* the kernel dropped one */
+void link_shift(struct xske_loop *l, uint64_t ns); /* this time does not count */
+void link_passed(struct xske_loop *l);             /* a packet was sent */
+void link_dropped(struct xske_loop *l);            /* the kernel dropped one */
 
-void loop_fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg); /* loop.c */
+/* loop.c */
+void loop_fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg);
+void loop_finish(struct xske_loop *l);
+
+/* away.c */
+void loop_leave(struct xske_loop *l, enum xske_loop_state why);
+void loop_come_back(struct xske_loop *l);
 
 void counters_publish(struct xske_loop *l); /* counters.c */
 

@@ -15,16 +15,13 @@ _Static_assert(sizeof(struct xske_desc) == sizeof(struct xdp_desc), "struct xdp_
 #define WIRE_OVERHEAD_BYTES 24u
 #define WIRE_MIN_FRAME_BYTES 60u
 
-int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config, struct xske_txq **out)
+static bool is_power_of_two(uint32_t n)
 {
-	struct xske_txq *q;
+	return n && !(n & (n - 1));
+}
 
-	if (!config->tx.size || (config->tx.size & config->tx.mask) || !config->cq.size ||
-	    (config->cq.size & config->cq.mask))
-		return -EINVAL;
-	q = calloc(1, sizeof(*q));
-	if (!q)
-		return -ENOMEM;
+static void take_over(struct xske_txq *q, const struct xske_txq_config *config)
+{
 	memcpy(&q->tx, &config->tx, sizeof(q->tx));
 	memcpy(&q->cq, &config->cq, sizeof(q->cq));
 	/* libxdp 1.3.1 leaves the cached indices of a caller's struct as they were. */
@@ -32,9 +29,23 @@ int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config
 	q->tx.cached_cons = __atomic_load_n(q->tx.consumer, __ATOMIC_ACQUIRE) + q->tx.size;
 	q->cq.cached_prod = __atomic_load_n(q->cq.producer, __ATOMIC_ACQUIRE);
 	q->cq.cached_cons = __atomic_load_n(q->cq.consumer, __ATOMIC_RELAXED);
+	q->need_wakeup = config->need_wakeup;
+	q->probe_is_out = false;
+	kick_init(&q->kick, config);
+}
+
+int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config, struct xske_txq **out)
+{
+	struct xske_txq *q;
+
+	if (!is_power_of_two(config->tx.size) || !is_power_of_two(config->cq.size))
+		return -EINVAL;
+	q = calloc(1, sizeof(*q));
+	if (!q)
+		return -ENOMEM;
+	take_over(q, config);
 	q->umem = umem;
 	q->id = config->txq_id;
-	q->need_wakeup = config->need_wakeup;
 	/* A packet has at least one desc and inflight <= cq.size: the runs cannot overflow. */
 	q->run_mask = q->cq.size * 2 - 1;
 	q->runs = calloc((size_t)q->run_mask + 1, sizeof(*q->runs));
@@ -42,7 +53,6 @@ int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config
 		free(q);
 		return -ENOMEM;
 	}
-	kick_init(&q->kick, config);
 	*out = q;
 	return 0;
 }
@@ -51,8 +61,42 @@ void xske_txq_destroy(struct xske_txq *q)
 {
 	if (!q)
 		return;
+	free(q->kept);
 	free(q->runs);
 	free(q);
+}
+
+int xske_txq_detach(struct xske_txq *q)
+{
+	uint32_t n = txq_inflight(q);
+
+	/* Nothing has completed, so what is inflight is what was posted last, and still lies in the ring. */
+	if (q->completed_descs || q->kept || n > q->tx.size)
+		return -EBUSY;
+	q->kept = malloc((n ? n : 1) * sizeof(*q->kept));
+	if (!q->kept)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		q->kept[i] = *xsk_ring_prod__tx_desc(&q->tx, q->tx.cached_prod - n + i);
+	return 0;
+}
+
+int xske_txq_attach(struct xske_txq *q, const struct xske_txq_config *config)
+{
+	uint32_t idx, n = txq_inflight(q);
+
+	if (!q->kept || config->tx.size != q->tx.size || config->cq.size != q->cq.size)
+		return -EINVAL;
+	take_over(q, config);
+	if (n && xsk_ring_prod__reserve(&q->tx, n, &idx) != n)
+		return -EBUSY;
+	for (uint32_t i = 0; i < n; i++)
+		*xsk_ring_prod__tx_desc(&q->tx, idx + i) = q->kept[i];
+	if (n)
+		xsk_ring_prod__submit(&q->tx, n);
+	free(q->kept);
+	q->kept = NULL;
+	return 0;
 }
 
 void txq_log_new_run(struct xske_txq *q, uint32_t bytes, uint32_t descs, uint32_t packets)
@@ -162,8 +206,6 @@ int xske_txq_probe_invalid(struct xske_txq *q, uint64_t timeout_ns)
 	}
 	if (completed)
 		xsk_ring_cons__release(&q->cq, 1);
-	else if (__atomic_load_n(q->tx.consumer, __ATOMIC_ACQUIRE) != q->tx.cached_prod)
-		return q->kick.last_errno ? -q->kick.last_errno : -ETIMEDOUT; /* not even looked at */
 	q->probe_is_out = !completed;
 	kick_reset_counters(&q->kick); /* they count packets' kicks */
 	return completed;

@@ -48,6 +48,7 @@ struct xske_txq {
 	uint32_t run_credit; /* descs completed that fill no whole packet yet */
 	uint32_t run_head, run_tail, run_mask;
 	struct packet_run *runs;
+	struct xdp_desc *kept; /* what is inflight while detached */
 	struct kick kick;
 };
 

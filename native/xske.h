@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 1u
+#define XSKE_ABI_VERSION 2u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -150,6 +150,15 @@ XSKE_API void xske_txq_destroy(struct xske_txq *txq);
 /* Posts one desc of length 0 and looks whether it comes back. 1 = completed, 0 = not completed within
  * timeout_ns, else a negative errno of the kick. Before the loop runs. */
 XSKE_API int xske_txq_probe_invalid(struct xske_txq *txq, uint64_t timeout_ns);
+/* To another socket, where the first one has completed nothing: detach while the old rings are still mapped,
+ * attach when there are new ones of the same sizes; everything inflight is submitted again. While the loop
+ * does not run. -EBUSY: something has completed. */
+XSKE_API int xske_txq_detach(struct xske_txq *txq);
+XSKE_API int xske_txq_attach(struct xske_txq *txq, const struct xske_txq_config *config);
+
+/* Puts n chunks on an empty fill ring, for a driver in zero-copy to receive into: it takes the whole queue,
+ * and without them what others receive there is lost. -ENOSPC: the ring is smaller. */
+XSKE_API int xske_rx_fill(const struct xske_ring *fill, const uint64_t *addrs, uint32_t n);
 
 /* ---- flows ------------------------------------------------------------------------------------- */
 
@@ -195,6 +204,9 @@ enum xske_loop_state {
 	XSKE_LOOP_DRAINING = 2,
 	XSKE_LOOP_STOPPED = 3, /* drained, or the drain deadline passed */
 	XSKE_LOOP_FAILED = 4,  /* error_* say why */
+	/* Only returned by xske_loop_run, whose next call goes on; the time between does not count. */
+	XSKE_LOOP_PAUSED = 5,  /* XSKE_COMMAND_PAUSE */
+	XSKE_LOOP_STALLED = 6, /* no progress within a deadline: the caller goes on or gives up */
 };
 
 enum xske_loop_error {
@@ -228,7 +240,7 @@ struct xske_counters {
 	uint64_t kick_enetdown;
 	uint64_t kick_other;
 	uint64_t backpressure;  /* turns in which a flow was due and had no room */
-	uint64_t link_down_ns;  /* time spent waiting for the link */
+	uint64_t link_down_ns;  /* time that does not count: waiting for the link, or away from the loop */
 	uint64_t first_post_ns; /* 0 = nothing posted yet */
 	uint64_t last_completion_ns;
 	uint64_t active_flows;
@@ -254,7 +266,7 @@ struct xske_loop_config {
 	struct xske_counters *counters; /* outlives the loop */
 	struct xske_clock clock;
 	uint64_t link_timeout_ns;
-	uint64_t progress_timeout_ns; /* inflight without a completion for so long = an error */
+	uint64_t progress_timeout_ns; /* inflight without a completion for so long = stalled */
 	uint64_t drain_timeout_ns;
 	int32_t wake_fd;  /* eventfd: wakes the loop */
 	int32_t event_fd; /* eventfd: the loop wakes whoever watches it; -1 = nobody */
@@ -266,14 +278,18 @@ enum xske_command_op {
 	XSKE_COMMAND_REMOVE_ENDPOINT = 3, /* what it submitted and was not posted goes back */
 	XSKE_COMMAND_DRAIN = 4,           /* stop the flows, wait for completions, leave */
 	XSKE_COMMAND_PARK = 5,            /* give idle memory back now; turns says when it has */
+	XSKE_COMMAND_PAUSE = 6,           /* xske_loop_run returns XSKE_LOOP_PAUSED */
 };
 
 struct xske_loop;
 
 XSKE_API int xske_loop_create(const struct xske_loop_config *config, struct xske_loop **out);
 XSKE_API void xske_loop_destroy(struct xske_loop *loop);
-/* Runs until drained or failed; returns the final enum xske_loop_state. */
+/* Runs until drained, failed, paused or stalled; returns which enum xske_loop_state. */
 XSKE_API int xske_loop_run(struct xske_loop *loop);
+/* Instead of running on after XSKE_LOOP_STALLED: ends the loop, with this enum xske_loop_error unless it was
+ * draining. */
+XSKE_API void xske_loop_give_up(struct xske_loop *loop, uint32_t error);
 /* One turn without sleeping; for tests. Returns the state. */
 XSKE_API int xske_loop_step(struct xske_loop *loop);
 XSKE_API int xske_loop_command(struct xske_loop *loop, uint32_t op, void *object);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import time
 import weakref
@@ -16,14 +15,16 @@ from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
+from xsk_engine.binding import Binding
 from xsk_engine.endpoints import RawEndpoint
-from xsk_engine.errors import BrokenError, ClosedError, UnavailableError
+from xsk_engine.errors import BrokenError, ClosedError
 from xsk_engine.flow import Flow, compile_flow
 from xsk_engine.netdev import NetDev
+from xsk_engine.stall import StallJudge
 from xsk_engine.stats import Snapshot, merge
 from xsk_engine.umem import Umem
 from xsk_engine.worker import Worker
-from xsk_engine.xsk import Binding, KernelStats, bind_queues
+from xsk_engine.xsk import REBIND_DEADLINE_S, KernelStats
 
 if TYPE_CHECKING:
     import numpy
@@ -33,7 +34,6 @@ MIB = 1 << 20
 # A worker that was told to stop answers within its drain timeout; so much more for a busy machine.
 _JOIN_GRACE_S = 2.0
 _JOIN_POLL_S = 0.001
-_LINK_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class EngineConfig:
     tx_metadata_len: int = 0
     ring_size: int = 2048
     """entries of the tx and completion ring; power of two"""
+    max_frame_bytes: int | None = None
+    """the longest frame that will be sent, None for what the MTU allows; longer than a chunk needs packets of
+    several descs, which most drivers have in copy mode only"""
     link_timeout_s: float = 5.0
     progress_timeout_s: float = 1.0
     drain_timeout_s: float = 0.5
@@ -79,6 +82,7 @@ class Engine:
         self.netdev: NetDev | None = None
         self.umem: Umem | None = None
         self.binding: Binding | None = None
+        self._stalls: StallJudge | None = None
         self.workers: list[Worker] = []
         self.event_fd = -1
         self._final: tuple[Snapshot, KernelStats] | None = None
@@ -93,9 +97,10 @@ class Engine:
         """Opens everything or nothing."""
         config = self.config
         with contextlib.ExitStack() as stack:
-            self.netdev = _wait_for_link(config.interface, config.link_timeout_s)
+            self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
+            rx_chunks = 0 if config.mode == "copy" else min(self.netdev.rx_ring, config.ring_size)
             self.umem = Umem(
-                config.umem_bytes,
+                config.umem_bytes + rx_chunks * len(config.queues) * config.chunk_size,
                 config.chunk_size,
                 tx_metadata_len=config.tx_metadata_len,
                 numa_node=self.netdev.numa_node,
@@ -104,17 +109,18 @@ class Engine:
             self.umem.audit()
             self.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
-            self.binding = bind_queues(
+            self.binding = Binding(
                 self.umem,
                 self.netdev,
                 config.queues,
-                mode=config.mode,
+                config.mode,
                 ring_size=config.ring_size,
-                multi_buffer=self.netdev.max_frame_bytes > self.umem.usable_bytes,
+                max_frame_bytes=config.max_frame_bytes or self.netdev.max_frame_bytes,
+                link_timeout_s=config.link_timeout_s,
+                rx_chunks=rx_chunks,
             )
-            stack.callback(self.umem.unregister)
-            for xsk in self.binding.xsks:
-                stack.callback(xsk.close)
+            stack.callback(self.binding.close)
+            self._stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
             stack.callback(self.workers.clear)
             for index, xsk in enumerate(self.binding.xsks):
                 worker = Worker(
@@ -126,6 +132,7 @@ class Engine:
                     link_timeout_s=config.link_timeout_s,
                     progress_timeout_s=config.progress_timeout_s,
                     drain_timeout_s=config.drain_timeout_s,
+                    on_stall=self._judge_stall,
                 )
                 self.workers.append(worker)
                 stack.callback(worker.close)
@@ -169,8 +176,18 @@ class Engine:
             worker.drain()
         self._stop_workers()
 
+    def _judge_stall(self, worker: Worker) -> int:
+        assert self._stalls is not None
+        return self._stalls.judge(worker, self.workers)
+
+    def _stop_deadline(self) -> float:
+        seconds = self.config.drain_timeout_s + _JOIN_GRACE_S
+        if self.binding is not None and self.binding.may_fall_back:  # and then drain once more
+            seconds += self.config.link_timeout_s + REBIND_DEADLINE_S + self.config.drain_timeout_s
+        return time.monotonic() + seconds
+
     def _stop_workers(self) -> None:
-        deadline = time.monotonic() + self.config.drain_timeout_s + _JOIN_GRACE_S
+        deadline = self._stop_deadline()
         for worker in self.workers:
             if not worker.join(max(deadline - time.monotonic(), 0)):
                 worker.abort()
@@ -237,7 +254,7 @@ class Engine:
     async def _drain(self) -> None:
         for worker in self.workers:
             worker.drain()
-        deadline = time.monotonic() + self.config.drain_timeout_s + _JOIN_GRACE_S
+        deadline = self._stop_deadline()
         while any(w.alive for w in self.workers) and time.monotonic() < deadline:
             await asyncio.sleep(_JOIN_POLL_S)
         self._stop_workers()
@@ -305,18 +322,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _wait_for_link(name: str, timeout_s: float) -> NetDev:
-    """The interface, once it is up and has a carrier."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        netdev = netdevs.get(name)
-        if netdev.up and netdev.carrier:
-            return netdev
-        if time.monotonic() >= deadline:
-            remedy = "no carrier: check the cable or the peer" if netdev.up else f"ip link set {name} up"
-            raise UnavailableError(
-                "open", name, f"the link is down after {timeout_s:g} s; {remedy}", errno=errno.ENETDOWN
-            )
-        time.sleep(_LINK_POLL_S)

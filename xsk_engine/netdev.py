@@ -8,6 +8,7 @@ import fcntl
 import ipaddress
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,10 +20,13 @@ from xsk_engine.errors import UnavailableError
 # include/uapi/linux/sockios.h, ethtool.h
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GDRVINFO = 0x03
+_ETHTOOL_GRINGPARAM = 0x10
 _ETHTOOL_GCHANNELS = 0x3C
 _DRVINFO_BYTES = 196
 
 ETHERNET_HEADER_BYTES = 14
+
+_LINK_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class NetDev:
     """channels in use now: valid queue ids are 0 to queues - 1"""
     numa_node: int | None
     """of the device, None when it has none"""
+    rx_ring: int
+    """entries of each receive ring; 0 for a driver without (veth)"""
 
     @property
     def max_frame_bytes(self) -> int:
@@ -80,6 +86,28 @@ def _queues(name: str) -> int:
     return max(rx, tx) + combined or 1
 
 
+def _rx_ring(name: str) -> int:
+    # cmd, max rx/rx mini/rx jumbo/tx, current rx/rx mini/rx jumbo/tx
+    request = array.array("I", [_ETHTOOL_GRINGPARAM] + [0] * 8)
+    return int(request[5]) if _ethtool(name, request) else 0
+
+
+# include/uapi/linux/virtio_config.h
+_VIRTIO_F_ACCESS_PLATFORM = 33
+
+
+def lacks_iommu_platform(name: str) -> bool:
+    """Is it a virtio NIC that the hypervisor does not let use DMA addresses? Then zero-copy is EINVAL
+    (drivers/net/virtio_net.c, virtnet_xsk_pool_enable)."""
+    device = Path(f"/sys/class/net/{name}/device")
+    try:
+        if device.joinpath("driver").readlink().name != "virtio_net":
+            return False
+        return device.joinpath("features").read_text()[_VIRTIO_F_ACCESS_PLATFORM] == "0"
+    except (OSError, IndexError):
+        return False
+
+
 def _numa_node(name: str) -> int | None:
     try:
         node = int(Path(f"/sys/class/net/{name}/device/numa_node").read_text())
@@ -111,7 +139,23 @@ def get(name: str) -> NetDev:
         driver=_driver(name),
         queues=_queues(name),
         numa_node=_numa_node(name),
+        rx_ring=_rx_ring(name),
     )
+
+
+def wait_for_link(name: str, timeout_s: float) -> NetDev:
+    """The interface, once it is up and has a carrier; UnavailableError ENETDOWN when that takes longer."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        netdev = get(name)
+        if netdev.up and netdev.carrier:
+            return netdev
+        if time.monotonic() >= deadline:
+            remedy = "no carrier: check the cable or the peer" if netdev.up else f"ip link set {name} up"
+            raise UnavailableError(
+                "open", name, f"the link is down after {timeout_s:g} s; {remedy}", errno=errno.ENETDOWN
+            )
+        time.sleep(_LINK_POLL_S)
 
 
 def addresses(name: str, family: int) -> list[str]:

@@ -23,6 +23,7 @@ class _dev(genlmsg):
         ("NETDEV_A_DEV_IFINDEX", "uint32"),
         ("NETDEV_A_DEV_PAD", "none"),
         ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
+        ("NETDEV_A_DEV_XDP_ZC_MAX_SEGS", "uint32"),
     )
 
 
@@ -45,18 +46,22 @@ class XdpFacts:
     """None: this kernel does not say."""
 
     zerocopy: bool | None
+    zerocopy_descs: int | None
+    """most descs per packet in zero-copy"""
     taken_queues: frozenset[int] | None
 
 
-def _zerocopy(ifindex: int) -> bool | None:
+def _zerocopy(ifindex: int) -> tuple[bool | None, int | None]:
     with contextlib.closing(GenericNetlinkSocket()) as sock:
         sock.bind("netdev", _dev)
         message = _dev()
         message["cmd"], message["version"] = _DEV_GET, 1
         message["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
         answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST))
-        features = answer[0].get_attr("NETDEV_A_DEV_XDP_FEATURES") if answer else None
-    return None if features is None else bool(features & _XSK_ZEROCOPY)
+    features = answer[0].get_attr("NETDEV_A_DEV_XDP_FEATURES") if answer else None
+    if features is None:
+        return None, None
+    return bool(features & _XSK_ZEROCOPY), answer[0].get_attr("NETDEV_A_DEV_XDP_ZC_MAX_SEGS")
 
 
 def _taken(ifindex: int) -> frozenset[int] | None:
@@ -77,9 +82,10 @@ def _taken(ifindex: int) -> frozenset[int] | None:
 def facts(ifindex: int) -> XdpFacts:
     """Asks the kernel; what it does not know is None."""
     zerocopy: bool | None = None
+    descs: int | None = None
     taken: frozenset[int] | None = None
     with contextlib.suppress(NetlinkError, OSError, KeyError):
-        zerocopy = _zerocopy(ifindex)
+        zerocopy, descs = _zerocopy(ifindex)
     with contextlib.suppress(NetlinkError, OSError, KeyError):
         taken = _taken(ifindex)
-    return XdpFacts(zerocopy, taken)
+    return XdpFacts(zerocopy, descs, taken)

@@ -8,6 +8,7 @@ import errno
 import os
 import sys
 import threading
+from collections.abc import Callable
 from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ class Worker:
         link_timeout_s: float,
         progress_timeout_s: float,
         drain_timeout_s: float,
+        on_stall: Callable[[Worker], int],
     ) -> None:
         self.xsk = xsk
         self.index = index
@@ -50,6 +52,13 @@ class Worker:
         self._name = f"queue {xsk.queue}"
         self._umem = umem
         self._cpu = cpu
+        self._on_stall = on_stall
+        self.hurried = threading.Event()
+        """asked to end: whoever waits in its thread stops waiting"""
+        # Who holds it up may change sockets under the loop once its thread stands outside.
+        self._turnstile = threading.Condition()
+        self._held_up = False
+        self._outside = True
         self._command_lock = threading.Lock()
         self._event_fd = event_fd
         self._failure: XskError | None = None
@@ -57,8 +66,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            config = ffi.TxqConfig(xsk.tx, xsk.cq, None, None, xsk.fd, index, 1, 0)
-            self.txq = ffi.create(native.txq_create, umem.handle, byref(config))
+            self.txq = ffi.create(native.txq_create, umem.handle, byref(self._txq_config(xsk)))
             stack.callback(native.txq_destroy, self.txq)
             arena_config = ffi.ArenaConfig(umem.area.length // umem.chunk_size, index, ffi.ARENA_LOOP_OWNED)
             self.arena = ffi.create(native.arena_open, umem.handle, byref(arena_config))
@@ -79,6 +87,9 @@ class Worker:
             stack.callback(native.loop_destroy, self.loop)
             stack.callback(self._destroy_flows)
             self._stack = stack.pop_all()
+
+    def _txq_config(self, xsk: Xsk) -> ffi.TxqConfig:
+        return ffi.TxqConfig(xsk.tx, xsk.cq, None, None, xsk.fd, self.index, 1, 0)
 
     def probe_invalid(self) -> None:
         """How does this kernel treat an invalid desc? Before start()."""
@@ -102,13 +113,75 @@ class Worker:
         try:
             if self._cpu is not None:
                 os.sched_setaffinity(0, {self._cpu})
-            native.loop_run(self.loop)
+            self._run_loop()
         except OSError as error:  # the loop itself signals its end
             self._failure = BrokenError(
                 "worker", f"{self._name}, cpu {self._cpu}", "the loop did not start", errno=error.errno
             )
             with contextlib.suppress(OSError):
                 os.write(self._event_fd, (1).to_bytes(8, sys.byteorder))
+
+    def _run_loop(self) -> None:
+        while True:
+            with self._turnstile:
+                self._turnstile.wait_for(lambda: not self._held_up)  # who holds it up lets go in a finally
+                self._outside = False
+            try:
+                if self._failure:
+                    native.loop_give_up(self.loop, ffi.ERROR_NO_PROGRESS)
+                    return
+                state = native.loop_run(self.loop)
+            finally:
+                with self._turnstile:
+                    self._outside = True
+                    self._turnstile.notify_all()
+            if state == ffi.LOOP_STALLED:
+                self._settle_stall()
+            elif state != ffi.LOOP_PAUSED:
+                return
+
+    def _settle_stall(self) -> None:
+        try:
+            verdict = self._on_stall(self)
+        except XskError as error:
+            self._failure = error
+            return
+        if verdict != ffi.ERROR_NONE:
+            native.loop_give_up(self.loop, verdict)
+
+    # -- moving to another socket, called by the thread of a stalled worker --------------------------------
+
+    def pause(self, timeout_s: float) -> bool:
+        """Its thread leaves the loop and waits for resume(); False when it does not within the timeout."""
+        with self._turnstile:
+            self._held_up = True
+            if self._outside:
+                return True
+        with contextlib.suppress(ClosedError):
+            self.command(ffi.PAUSE)
+        with self._turnstile:
+            return self._turnstile.wait_for(lambda: self._outside, timeout_s)
+
+    def resume(self) -> None:
+        """Lets go; idempotent."""
+        with self._turnstile:
+            self._held_up = False
+            self._turnstile.notify_all()
+
+    def detach(self) -> None:
+        """Keeps what is inflight, before the socket is closed. Nothing may have completed on it."""
+        native.txq_detach(self.txq)
+
+    def attach(self, xsk: Xsk) -> None:
+        """Submits it again on another socket."""
+        native.txq_attach(self.txq, byref(self._txq_config(xsk)))
+        self.xsk = xsk
+
+    def fail(self, error: XskError) -> None:
+        """It ends with this error when it is resumed."""
+        self._failure = error
+
+    # -- commands ------------------------------------------------------------------------------------------
 
     def start_flow(self, program: FlowProgram) -> None:
         """Hands a flow program to the loop, which copies its template into the umem."""
@@ -146,11 +219,13 @@ class Worker:
 
     def drain(self) -> None:
         """Stops the flows, waits for completions at most the drain timeout, ends the loop."""
+        self.hurried.set()
         with contextlib.suppress(ClosedError):
             self.command(ffi.DRAIN)
 
     def abort(self) -> None:
         """Ends the loop now. Any thread."""
+        self.hurried.set()
         native.loop_abort(self.loop)
 
     def page(self) -> numpy.ndarray:

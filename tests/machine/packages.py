@@ -1,5 +1,5 @@
-"""What the emulated machine is made of: Debian packages, fetched through apt with directories of their own and
-unpacked into the cache. Nothing is installed; the host's package state is not changed."""
+"""What the emulated machine is made of: Debian packages, fetched through apt with directories of their own
+and unpacked into the cache. Nothing is installed; the host's package state is not changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".machine"
 MIRROR_VARIABLE = "XSK_DEBIAN_MIRROR"
 
-# QEMU has igb since 8.0, the kernel zero-copy on igb since 6.14. Debian's cloud kernels have neither igb nor 9p.
+# QEMU has igb since 8.0, Linux zero-copy on igb since 6.14. Debian's cloud kernels have neither igb nor 9p.
 SUITE, KERNEL_SUITE = "trixie", "trixie-backports"
 QEMU = "qemu-system-x86"
 _KERNEL = re.compile(r"^linux-binary-(\d\S*deb\d+-amd64) ", re.M)
@@ -104,7 +104,7 @@ class Apt:
         for name in ("lists/partial", "cache/archives/partial", "downloads"):
             (home / name).mkdir(parents=True, exist_ok=True)
         if not _KEYRING.exists():
-            raise MachineUnavailable(f"{_KEYRING} is missing; as root: apt-get install debian-archive-keyring")
+            raise MachineUnavailable(f"no {_KEYRING}; as root: apt-get install debian-archive-keyring")
         source = f"[signed-by={_KEYRING}] {_mirror(home)}"
         (home / "sources.list").write_text(
             f"deb {source} {SUITE} main\ndeb {source} {KERNEL_SUITE} main\ndeb-src {source} {SUITE} main\n"

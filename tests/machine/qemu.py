@@ -1,25 +1,22 @@
 """The emulated machine: QEMU without root and without KVM, two NICs back to back behind an IOMMU.
 
-    host ─ QEMU ─ guest (Linux, the host's root read-only through 9p, this checkout and its virtual environment)
-                    ├ vtx: igb or virtio-net ┐ one emulated hub
-                    └ vrx: the same          ┘
+host ─ QEMU ─ guest (Linux, the host's root read-only through 9p, this checkout and its virtual environment)
+                ├ vtx: igb or virtio-net ┐ one emulated hub
+                └ vrx: the same          ┘
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import shlex
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -115,9 +115,12 @@ class Bench:
         return state
 
     def run(self, most=100_000):
-        """Steps until the loop has ended."""
+        """Steps until the loop has ended; a stall is given up."""
         for _ in range(most):
-            if native.loop_step(self.loop) >= ffi.LOOP_STOPPED:
+            state = native.loop_step(self.loop)
+            if state == ffi.LOOP_STALLED:
+                native.loop_give_up(self.loop, ffi.ERROR_NO_PROGRESS)
+            if self.counters.state >= ffi.LOOP_STOPPED:
                 return self.counters.state
         raise AssertionError(f"still running after {most} turns")
 

@@ -15,7 +15,9 @@ BPF_PROG_TYPE_XDP = 6
 BPF_XDP = 37
 XDP_PASS = 2
 
-# include/uapi/linux/if_link.h: XDP_ATTACHED_*
+# include/uapi/linux/if_link.h
+XDP_FLAGS_DRV_MODE = 1 << 2
+# XDP_ATTACHED_*
 ATTACH_MODES = {0: "none", 1: "driver", 2: "generic", 3: "hardware", 4: "several"}
 
 
@@ -31,6 +33,12 @@ class BpfXdpQueryOpts(ctypes.Structure):
         ("attach_mode", ctypes.c_uint8),
         ("_padding", ctypes.c_uint8 * 7),
     ]
+
+
+class BpfLinkCreateOpts(ctypes.Structure):
+    """Its start, which is all we set; ``sz`` says so."""
+
+    _fields_ = [("sz", c_size_t), ("flags", c_uint32), ("_padding", c_uint32)]
 
 
 class BpfInsn(ctypes.Structure):
@@ -71,8 +79,10 @@ def load_pass_program() -> int:
 
 
 def attach(program_fd: int, ifindex: int) -> int:
-    """A link fd: the program is attached while it is open, and not a moment longer, also after kill -9."""
-    fd = int(libbpf.bpf_link_create(program_fd, ifindex, BPF_XDP, None))
+    """A link fd: the program is attached, in driver mode, while it is open, and not a moment longer, also
+    after kill -9."""
+    options = BpfLinkCreateOpts(ctypes.sizeof(BpfLinkCreateOpts), XDP_FLAGS_DRV_MODE)
+    fd = int(libbpf.bpf_link_create(program_fd, ifindex, BPF_XDP, ctypes.byref(options)))
     os.set_inheritable(fd, False)
     return fd
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint32, c_ulong, c_void_p
+from ctypes import c_char_p, c_int, c_long, c_size_t, c_ssize_t, c_uint32, c_ulong, c_void_p
 from typing import Any
 
 from xsk_engine._ffi import uapi
@@ -28,6 +28,7 @@ _TABLE: dict[str, Any] = {
     "bind": ([c_int, c_void_p, c_uint32], c_int, errno_minus_one),
     "setsockopt": ([c_int, c_int, c_int, c_void_p, c_uint32], c_int, errno_minus_one),
     "getsockopt": ([c_int, c_int, c_int, c_void_p, _SOCKLEN_P], c_int, errno_minus_one),
+    "sendto": ([c_int, c_void_p, c_size_t, c_int, c_void_p, c_uint32], c_ssize_t, errno_minus_one),
     "mmap": ([c_void_p, c_size_t, c_int, c_int, c_int, c_long], c_void_p, _mmap_failed),
     "munmap": ([c_void_p, c_size_t], c_int, errno_minus_one),
     "madvise": ([c_void_p, c_size_t, c_int], c_int, errno_minus_one),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_int, c_uint16, c_uint32, c_uint64, c_void_p
 from typing import Any
 
@@ -97,10 +98,23 @@ class Registration:
         )
         self._handle = handle
 
-    def open(self, ifname: str, ifindex: int, queue: int, bind_flags: int) -> BoundSocket:
-        """Binds (ifname, queue); OSError with bind's errno. After a failure close the registration."""
+    def open(
+        self,
+        ifname: str,
+        ifindex: int,
+        queue: int,
+        bind_flags: int,
+        stock: Callable[[Ring], None] | None = None,
+    ) -> BoundSocket:
+        """Binds (ifname, queue); OSError with bind's errno. After a failure close the registration.
+
+        `stock` puts chunks on the queue's fill ring; before bind for the first queue, right after it for
+        the others, whose rings libxdp makes in the same call.
+        """
         first = not self._sockets
         fill, cq = (self._fill, self._cq) if first else (Ring(), Ring())
+        if stock and first:
+            stock(fill)
         tx, handle = Ring(), c_void_p()
         config = XskSocketConfig(0, self._ring_size, INHIBIT_PROG_LOAD, 0, bind_flags)
         libxdp.xsk_socket__create_shared(
@@ -115,6 +129,8 @@ class Registration:
             ctypes.byref(config),
         )
         try:
+            if stock and not first:
+                stock(fill)
             socket = BoundSocket(handle, tx, cq, fill)
         except BaseException:
             libxdp.xsk_socket__delete(handle)

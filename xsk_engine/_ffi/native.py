@@ -13,12 +13,12 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ARENA_LOOP_OWNED = 1
 DESC_CONTD = 1
 MAX_DESCS_PER_PACKET = 18
 
-LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED = range(5)
+LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED, LOOP_PAUSED, LOOP_STALLED = range(7)
 (
     ERROR_NONE,
     ERROR_KICK,
@@ -27,7 +27,7 @@ LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED = range(5)
     ERROR_COMPLETION,
     ERROR_FLOW,
 ) = range(6)
-START_FLOW, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK = range(1, 6)
+START_FLOW, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE = range(1, 7)
 ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
 
 
@@ -243,6 +243,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
 
 _OUT = POINTER(c_void_p)
 _ADDR = POINTER(c_uint64)
+_RING = POINTER(Ring)
 _TABLE: dict[str, Any] = {
     "xske_abi_version": ([], c_uint32, None),
     "xske_umem_create": ([POINTER(UmemConfig), _OUT], c_int, negative_errno),
@@ -261,11 +262,15 @@ _TABLE: dict[str, Any] = {
     "xske_txq_create": ([c_void_p, POINTER(TxqConfig), _OUT], c_int, negative_errno),
     "xske_txq_destroy": ([c_void_p], None, None),
     "xske_txq_probe_invalid": ([c_void_p, c_uint64], c_int, negative_errno),
+    "xske_txq_detach": ([c_void_p], c_int, negative_errno),
+    "xske_txq_attach": ([c_void_p, POINTER(TxqConfig)], c_int, negative_errno),
+    "xske_rx_fill": ([_RING, _ADDR, c_uint32], c_int, negative_errno),
     "xske_flow_create": ([c_void_p, POINTER(FlowConfig), _OUT], c_int, negative_errno),
     "xske_flow_destroy": ([c_void_p], None, None),
     "xske_loop_create": ([POINTER(LoopConfig), _OUT], c_int, negative_errno),
     "xske_loop_destroy": ([c_void_p], None, None),
     "xske_loop_run": ([c_void_p], c_int, negative_errno),
+    "xske_loop_give_up": ([c_void_p, c_uint32], None, None),
     "xske_loop_step": ([c_void_p], c_int, negative_errno),
     "xske_loop_command": ([c_void_p, c_uint32, c_void_p], c_int, negative_errno),
     "xske_loop_abort": ([c_void_p], None, None),

@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from xsk_engine._ffi import uapi
@@ -31,13 +32,14 @@ class BoundSocket:
         self.fd = int(libc.socket(uapi.AF_XDP, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0))
 
     def make_rings(self) -> None:
-        """Sets and maps the rings. The fill ring only because bind asks for one."""
+        """Sets and maps the rings."""
         for option in (uapi.XDP_UMEM_FILL_RING, uapi.XDP_UMEM_COMPLETION_RING, uapi.XDP_TX_RING):
             set_option(self.fd, option, self._ring_size)
         offsets = uapi.XdpMmapOffsets()
         get_option(self.fd, uapi.XDP_MMAP_OFFSETS, offsets)
         self.tx = self._map(offsets.tx, uapi.XDP_PGOFF_TX_RING, _DESC_BYTES)
         self.cq = self._map(offsets.cr, uapi.XDP_UMEM_PGOFF_COMPLETION_RING, _ADDR_BYTES)
+        self.fill = self._map(offsets.fr, uapi.XDP_UMEM_PGOFF_FILL_RING, _ADDR_BYTES)
 
     def _map(self, offsets: Any, where: int, entry_bytes: int) -> Ring:
         length = offsets.desc + self._ring_size * entry_bytes
@@ -96,12 +98,21 @@ class Registration:
             self._first.close()
             raise
 
-    def open(self, ifname: str, ifindex: int, queue: int, bind_flags: int) -> BoundSocket:
-        """Binds (ifindex, queue); OSError with bind's errno."""
+    def open(
+        self,
+        ifname: str,
+        ifindex: int,
+        queue: int,
+        bind_flags: int,
+        stock: Callable[[Ring], None] | None = None,
+    ) -> BoundSocket:
+        """Binds (ifindex, queue); OSError with bind's errno. `stock` puts chunks on its fill ring before."""
         shared = next((s.fd for s in self._sockets if s.bound and s.fd >= 0), None)
         bound = self._first if shared is None else BoundSocket(self._ring_size)
         try:
             bound.make_rings()
+            if stock:
+                stock(bound.fill)
             if shared is None:
                 bound.bind(ifindex, queue, bind_flags)
             else:

@@ -77,6 +77,7 @@ def _send(
         mode=mode,
         umem_bytes=umem_mb * MIB,
         link_timeout_s=link_timeout,
+        max_frame_bytes=len(frame),
     )
     outcome = session.run(config, flow, rate[0])
     return _print(outcome, as_json)

@@ -1,0 +1,218 @@
+"""The engine's hold on one interface: the sockets of its queues in the best mode the driver has, and the pass
+program where the driver asks for one."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Sequence
+
+from xsk_engine import netdev as netdevs
+from xsk_engine.errors import QueueTakenError, UnavailableError, XskError, errno_name
+from xsk_engine.netdev import NetDev
+from xsk_engine.program import PassProgram
+from xsk_engine.rx import RxStock
+from xsk_engine.umem import Umem
+from xsk_engine.xsk import PASSING, Xsk, bind_queues, is_bound_here
+
+MODES = ("auto", "copy", "zerocopy")
+
+# What drivers answer to a kick in zero-copy without an XDP program: igb, ixgbe, i40e, ice and stmmac EINVAL,
+# igc ENXIO, mlx5 ENETDOWN (their ndo_xsk_wakeup).
+_WANTS_PROGRAM = (errno.EINVAL, errno.ENXIO, errno.ENETDOWN)
+# A driver that is still resetting after its carrier has come back.
+_WAKEUP_DEADLINE_S = 2.0
+_WAKEUP_POLL_S = 0.02
+
+# Refused as a mode, not for another reason: then copy is worth a try.
+_NOT_THIS_MODE = (errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class _Refused(Exception):
+    """No zero-copy here, and why."""
+
+    def __init__(self, reason: str, number: int) -> None:
+        super().__init__(reason)
+        self.errno = number
+
+
+class Binding:
+    """``xsks``, their common ``mode`` ("copy" or "zerocopy") and the ``reason`` for it.
+
+    `mode`: what is asked; "auto" takes zero-copy where it works. `max_frame_bytes`: longer than a chunk means
+    packets of several descs (XDP_USE_SG). Constructor, fall_back and close from one thread at a time.
+    UnavailableError says what is missing, ValueError an unknown mode.
+    """
+
+    def __init__(
+        self,
+        umem: Umem,
+        netdev: NetDev,
+        queues: Sequence[int],
+        mode: str,
+        *,
+        ring_size: int,
+        max_frame_bytes: int,
+        link_timeout_s: float,
+        rx_chunks: int = 0,
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode: {mode!r} is not one of {', '.join(MODES)}")
+        self.mode = mode
+        self.reason = "as asked"
+        self.xsks: tuple[Xsk, ...] = ()
+        self._asked = mode
+        self._umem = umem
+        self._netdev = netdev
+        self._queues = queues
+        self._ring_size = ring_size
+        self._max_frame_bytes = max_frame_bytes
+        self._link_timeout_s = link_timeout_s
+        self._rx_chunks = rx_chunks
+        self._stock = RxStock(umem, rx_chunks)
+        self._program: PassProgram | None = None
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def may_fall_back(self) -> bool:
+        """Zero-copy that nobody insisted on."""
+        return self._asked == "auto" and self.mode == "zerocopy"
+
+    def fall_back(self, reason: str) -> None:
+        """Binds all queues anew, in copy mode. UnavailableError when that fails: then nothing is bound."""
+        self.close()
+        netdevs.wait_for_link(self._netdev.name, self._link_timeout_s)
+        self._bind("copy")
+        self.reason = reason
+
+    def close(self) -> None:
+        """Closes the sockets, forgets the umem, takes the program off. Idempotent."""
+        for xsk in self.xsks:
+            xsk.close()
+        self.xsks = ()
+        self._umem.unregister()
+        if self._program is not None:
+            self._program.close()
+            self._program = None
+
+    # -- opening ---------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._asked == "copy":
+            self._bind("copy")
+            return
+        try:
+            self._open_zerocopy()
+        except _Refused as refusal:
+            if self._asked == "zerocopy":
+                raise UnavailableError(
+                    "bind",
+                    f"{self._netdev.name}, queue {self._queues[0]}, zerocopy",
+                    f"{refusal}; use --mode copy",
+                    errno=refusal.errno,
+                ) from None
+            self.fall_back(f"{refusal} ({errno_name(refusal.errno)})")
+
+    def _bind(self, mode: str) -> None:
+        zerocopy = mode == "zerocopy"
+        try:
+            self.xsks = bind_queues(
+                self._umem,
+                self._netdev,
+                self._queues,
+                mode,
+                ring_size=self._ring_size,
+                multi_buffer=self._max_frame_bytes > self._umem.usable_bytes,
+                stock=self._stock.put if zerocopy and self._rx_chunks else None,
+            )
+        except OSError as error:
+            queue = int(error.filename or self._queues[0])
+            number = error.errno or 0
+            if zerocopy and number in _NOT_THIS_MODE and queue < self._netdev.queues:
+                raise _Refused(self._why_not(number), number) from None
+            # Some errors have nothing to do with the mode, so what was asked is what is named.
+            named = self._asked if number in PASSING else mode
+            raise self._describe(number, queue, named) from None
+        self.mode = self.xsks[0].mode
+
+    def _why_not(self, number: int) -> str:
+        from xsk_engine import netdevgenl
+
+        driver = self._netdev.driver
+        if netdevs.lacks_iommu_platform(self._netdev.name):
+            return "this virtio NIC has no iommu_platform, without which it refuses zero-copy"
+        if number == errno.EINVAL:
+            return f"driver {driver} refuses zero-copy with these rings, this MTU or this chunk size"
+        known = netdevgenl.facts(self._netdev.ifindex)
+        if known.zerocopy and self._max_frame_bytes > self._umem.usable_bytes:
+            return (
+                f"frames of {self._max_frame_bytes} bytes need several descs, "
+                f"which driver {driver} does not send in zero-copy; "
+                f"up to {self._umem.usable_bytes} bytes it does"
+            )
+        return f"driver {driver} has no zero-copy"
+
+    def _open_zerocopy(self) -> None:
+        self._bind("zerocopy")
+        driver = self._netdev.driver
+        self.reason = f"driver {driver} has zero-copy" if self._asked == "auto" else "as asked"
+        number = self._wakeup_error()
+        if number in _WANTS_PROGRAM:
+            try:
+                self._program = PassProgram(self._netdev)
+            except UnavailableError as error:
+                raise _Refused(
+                    f"driver {driver} sends in zero-copy only with an XDP program, "
+                    f"and none can be attached: {error.message}",
+                    error.errno or number,
+                ) from None
+            self.reason += ", with an XDP program that it asks for"
+            number = self._wakeup_error_after_reset()
+        if number:
+            raise _Refused(f"driver {driver} binds in zero-copy and then refuses to send", number)
+
+    def _wakeup_error(self) -> int:
+        """Of the first queue that has one; what passes by itself is none."""
+        errors = (xsk.try_wakeup() for xsk in self.xsks)
+        return next((number for number in errors if number not in (0, errno.EAGAIN, *PASSING)), 0)
+
+    def _wakeup_error_after_reset(self) -> int:
+        deadline = time.monotonic() + _WAKEUP_DEADLINE_S
+        netdevs.wait_for_link(self._netdev.name, self._link_timeout_s)
+        while (number := self._wakeup_error()) and time.monotonic() < deadline:
+            time.sleep(_WAKEUP_POLL_S)
+        return number
+
+    def _describe(self, number: int, queue: int, mode: str) -> XskError:
+        netdev, umem = self._netdev, self._umem
+        arguments = f"{netdev.name}, queue {queue}, {mode}"
+        if number == errno.EBUSY:
+            owner = "this process" if is_bound_here(netdev.ifindex, queue) else "another process"
+            return QueueTakenError(
+                "bind",
+                arguments,
+                f"an AF_XDP socket of {owner} holds this queue; stop it or use another queue",
+                errno=number,
+            )
+        hints = {
+            errno.EINVAL: (
+                f"{netdev.name} has {netdev.queues} queue(s), 0 to {netdev.queues - 1}; "
+                f"see ethtool -l {netdev.name}, more with ethtool -L {netdev.name} combined N"
+                if queue >= netdev.queues
+                else "the kernel refuses this combination of flags"
+            ),
+            errno.EPERM: "needs CAP_NET_RAW: run as root, or setcap cap_net_raw+ep on the interpreter",
+            errno.ENOBUFS: (
+                f"the umem of {umem.area.length} bytes exceeds the locked-memory limit; "
+                "raise it (ulimit -l), use a smaller --umem-mb, or run with CAP_IPC_LOCK"
+            ),
+            errno.ENODEV: "the interface is gone",
+            errno.ENETDOWN: f"the interface is down; ip link set {netdev.name} up",
+            errno.EAFNOSUPPORT: "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
+        }
+        message = hints.get(number, "the kernel refused; see xsk-engine doctor")
+        return UnavailableError("bind", arguments, message, errno=number)

@@ -1,0 +1,52 @@
+"""The pass program: some drivers (igb, ixgbe, i40e, ice) send in zero-copy only while an XDP program is
+attached."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from xsk_engine.errors import UnavailableError
+from xsk_engine.netdev import NetDev
+
+
+class PassProgram:
+    """Attached in driver mode from construction to close(), and never longer than this process lives.
+
+    Attaching and detaching reset the NIC of most drivers: the link goes and comes back.
+    UnavailableError when the capability is missing or another program is there, which is left alone.
+    """
+
+    def __init__(self, netdev: NetDev) -> None:
+        from xsk_engine._ffi import libbpf
+
+        self._link_fd = -1
+        other, mode = libbpf.attached_program(netdev.ifindex)
+        if other:
+            raise UnavailableError(
+                "attach",
+                netdev.name,
+                f"XDP program id {other} is attached ({mode}) and not ours: bpftool prog show id {other}",
+                errno=errno.EBUSY,
+            )
+        try:
+            program_fd = libbpf.load_pass_program()
+            try:
+                self._link_fd = libbpf.attach(program_fd, netdev.ifindex)
+            finally:
+                os.close(program_fd)
+        except OSError as error:
+            hints = {
+                errno.EPERM: "needs CAP_BPF and CAP_NET_ADMIN",
+                errno.EACCES: "needs CAP_BPF and CAP_NET_ADMIN",
+                errno.EBUSY: "another XDP program is attached",
+                errno.EINVAL: f"the driver refuses it, perhaps because of the MTU of {netdev.mtu}",
+            }
+            hint = hints.get(error.errno or 0, "the driver refuses an XDP program")
+            raise UnavailableError("attach", netdev.name, hint, errno=error.errno) from None
+
+    def close(self) -> None:
+        """Idempotent."""
+        fd, self._link_fd = self._link_fd, -1
+        if fd >= 0:
+            os.close(fd)
