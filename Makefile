@@ -9,9 +9,13 @@ STAMP := $(VENV)/installed
 # The laboratory that tests/lab and the benchmarks run in: two queues, everything private, nothing left.
 LAB := $(BIN)/xsk-engine lab run --queues 2 --
 
+# The emulated machine: igb, virtio or virtio-no-iommu; strict, lazy or passthrough.
+NICS ?= igb
+IOMMU ?= strict
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build demo test test-unit test-native test-lab lint format \
-	bench-micro bench-limit bench-start dist clean distclean
+.PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short machine \
+	machine-shell lint format bench-micro bench-limit bench-start bench-premap dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -36,7 +40,7 @@ build: setup $(STAMP) ## virtual environment and native library
 demo: build ## frames through a private laboratory, every one checked (no root needed)
 	@$(BIN)/xsk-engine demo
 
-test: test-unit test-native test-lab ## all tests
+test: test-unit test-native test-lab test-machine-short ## all tests but the long ones of the machine
 
 test-unit: setup-test build ## parsing, packets, layouts: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/ffi
@@ -49,6 +53,18 @@ test-native: setup-test build build/native build/tsan build/asan ## model tests,
 
 test-lab: setup-test build ## real AF_XDP in network namespaces
 	$(LAB) $(BIN)/python -m pytest -q tests/lab
+
+test-machine-short: setup-test build
+	$(BIN)/python -m pytest -q -rs -m "not slow" tests/machine
+
+test-machine: setup-test build ## all tests of the emulated machine: zero-copy NICs, strict IOMMU (10 minutes)
+	$(BIN)/python -m pytest -v -rs tests/machine
+
+machine: setup-test build ## boot the emulated machine, show what its NICs can do; NICS=virtio, IOMMU=lazy
+	@$(BIN)/python -m tests.machine summary --nics $(NICS) --iommu $(IOMMU)
+
+machine-shell: setup-test build ## a console in it
+	@$(BIN)/python -m tests.machine shell --nics $(NICS) --iommu $(IOMMU)
 
 build/native: $(STAMP)
 	$(BIN)/meson setup --reconfigure $@ -Dtests=true >/dev/null || $(BIN)/meson setup $@ -Dtests=true
@@ -70,6 +86,10 @@ format: build ## rewrite the sources in the project's format
 	$(BIN)/ruff format -q .
 	git ls-files '*.c' '*.h' | xargs $(BIN)/clang-format -i
 
+bench-premap: setup-test build build/native ## IOMMU maps and instructions per packet, against kernel TCP and UDP
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench.premap
+
 bench-micro: build build/native ## ns per operation of allocator and packet path, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m bench.micro
@@ -85,8 +105,8 @@ dist: build ## sdist, and a wheel built from it, into dist/
 	$(PIP) install build
 	$(BIN)/python -m build
 
-clean: ## what was built
+clean: ## what was built; the emulated machine's packages stay
 	rm -rf build dist $(STAMP) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-distclean: clean ## and the virtual environment
-	rm -rf $(VENV)
+distclean: clean ## and the virtual environment and the machine's packages
+	rm -rf $(VENV) .machine

@@ -147,8 +147,8 @@ struct xske_txq_config {
 XSKE_API int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config,
                              struct xske_txq **out);
 XSKE_API void xske_txq_destroy(struct xske_txq *txq);
-/* Posts one desc of length 0 and looks whether it comes back. 1 = completed, 0 = not completed within
- * timeout_ns, else a negative errno of the kick. Before the loop runs. */
+/* Posts one desc of length 0 and looks whether it comes back. 1 = completed, 0 = not within timeout_ns after
+ * the kernel has looked at it, else a negative errno of the kick. Before the loop runs. */
 XSKE_API int xske_txq_probe_invalid(struct xske_txq *txq, uint64_t timeout_ns);
 /* To another socket, where the first one has completed nothing: detach while the old rings are still mapped,
  * attach when there are new ones of the same sizes; everything inflight is submitted again. While the loop

@@ -230,6 +230,13 @@ def _interface(name: str) -> Iterator[Finding]:
             yield Finding(f"queue {queue}", OK, "free")
     if known.zerocopy is None:
         yield Finding("zero-copy", WARN, "unknown: this kernel does not say", "try send --mode zerocopy")
+    elif known.zerocopy and netdev.lacks_iommu_platform(name):
+        yield Finding(
+            "zero-copy",
+            WARN,
+            f"driver {device.driver} has it, but this NIC has no iommu_platform: bind says EINVAL",
+            "the virtual machine's owner can turn it on (QEMU: iommu_platform=on,disable-legacy=on)",
+        )
     elif known.zerocopy:
         yield Finding("zero-copy", OK, f"yes, driver {device.driver}")
     else:

@@ -43,8 +43,7 @@ class Wire:
         with self.in_rx():
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             sock.bind((topology.RX_INTERFACE, 0))
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE
+        enlarge(sock)
         sock.settimeout(0.05)
         frames, stop = [], threading.Event()
 
@@ -111,8 +110,15 @@ class Wire:
         with self.in_rx():
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sock.bind((topology.RX_IPV4, port))
+        enlarge(sock)
         with sock:
             yield sock
+
+
+def enlarge(sock):
+    """As much as it takes; for an ordinary user what there is."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE
 
 
 def is_ours(frame):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import shlex
 import socket
@@ -27,7 +28,7 @@ from xsk_engine.lab.topology import RX_MAC, TX_MAC
 
 BOOT_TIMEOUT_S = 120
 # A command that the guest's agent could not end in time means that the guest itself hangs.
-_ANSWER_GRACE_S = 20
+ANSWER_GRACE_S = 20
 _STOP_TIMEOUT_S = 10
 _CONSOLE_TAIL_LINES = 25
 
@@ -43,14 +44,17 @@ IOMMU = {
 }
 
 
+NICS = {
+    # Each igb behind a port of its own: on one bus their virtual functions collide.
+    "igb": ("pcie-root-port,id=port{index},chassis={slot}", "igb,bus=port{index}"),
+    "virtio": ("virtio-net-pci,iommu_platform=on,disable-legacy=on,indirect_desc=off",),
+    "virtio-no-iommu": ("virtio-net-pci",),
+}
+
+
 def _nic(kind: str, index: int, mac: str) -> list[str]:
-    devices = {
-        # Each igb behind a port of its own: on one bus their virtual functions collide.
-        "igb": [f"pcie-root-port,id=port{index},chassis={index + 1}", f"igb,bus=port{index}"],
-        "virtio": ["virtio-net-pci,iommu_platform=on,disable-legacy=on,indirect_desc=off"],
-        "virtio-no-iommu": ["virtio-net-pci"],
-    }[kind]
-    devices[-1] += f",netdev=wire{index},mac={mac}"
+    devices = [device.format(index=index, slot=index + 1) for device in NICS[kind]]
+    devices[-1] += f",id=nic{index},netdev=wire{index},mac={mac}"
     backend = ["-netdev", f"hubport,id=wire{index},hubid=0"]
     return backend + [argument for device in devices for argument in ("-device", device)]
 
@@ -66,16 +70,18 @@ class MachineConfig:
     memory: str = "2G"
     plugin: str | None = None
 
-    def arguments(self, kernel: Path, initrd: Path, shared: Path, kernel_options: str) -> list[str]:
-        """For QEMU."""
+    def command(self, shared: Path, kernel_options: str = "") -> list[str]:
+        """QEMU without a console; `shared` is the guest's /run/shared. MachineUnavailable."""
+        parts = packages.get()
         # More than one thread breaks virtio devices behind the IOMMU (QEMU 10).
         threads = "multi" if self.nics == "igb" else "single"
         options = f"console=ttyS0 quiet panic=-1 {IOMMU[self.iommu]} {kernel_options}"
         return [
+            *parts.qemu,
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
             *("-M", "q35,kernel-irqchip=split", "-accel", f"tcg,thread={threads}", "-cpu", "max"),
             *("-smp", str(self.cpus), "-m", self.memory, "-device", "intel-iommu,intremap=on"),
-            *("-kernel", str(kernel), "-initrd", str(initrd), "-append", options),
+            *("-kernel", str(parts.kernel), "-initrd", str(initramfs.build(parts)), "-append", options),
             *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
             *("-virtfs", f"local,path={shared},mount_tag=shared,security_model=none"),
             *_nic(self.nics, 0, TX_MAC),
@@ -102,20 +108,18 @@ class Machine:
     """a folder of the host's, /run/shared in the guest"""
 
     def __enter__(self) -> Machine:
-        parts = packages.get()
-        initrd = initramfs.build(parts)
-        self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self.shared = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xske-machine-")))
-            self._write_start()
+            agent = [sys.executable, str(CHECKOUT / "tests/machine/guest/agent.py")]
+            _write_start(self.shared, shlex.join(agent))
             self._listener = stack.enter_context(socket.socket(socket.AF_UNIX))
             self._listener.bind(str(self.shared / "agent"))
             self._listener.listen(1)
             self._listener.settimeout(BOOT_TIMEOUT_S)
             command = [
-                *parts.qemu,
-                *self.config.arguments(parts.kernel, initrd, self.shared, ""),
+                *self.config.command(self.shared),
                 *("-serial", f"file:{self.shared / 'console'}", "-device", "virtio-serial-pci"),
+                *("-qmp", f"unix:{self.shared / 'qmp'},server=on,wait=off"),
                 *("-chardev", f"socket,id=agent,path={self.shared / 'agent'}"),
                 *("-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
             ]
@@ -134,13 +138,6 @@ class Machine:
             self.release = str(self._receive(time.monotonic() + BOOT_TIMEOUT_S)["ready"])
             self._stack = stack.pop_all()
         return self
-
-    def _write_start(self) -> None:
-        agent = [sys.executable, str(CHECKOUT / "tests/machine/guest/agent.py")]
-        settings = guest_environment()
-        lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
-        lines += [f"cd {shlex.quote(str(CHECKOUT))}", "exec " + shlex.join(agent)]
-        (self.shared / "start").write_text("\n".join(lines) + "\n")
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
@@ -196,7 +193,7 @@ class Machine:
         """Runs a command in the guest, in this checkout; `watch` sees its output as it comes. Exit code 124:
         killed at its timeout. MachineFailed when the guest itself crashes or does not answer."""
         self._send(argv=argv, timeout_s=timeout_s, environment=dict(environment or {}))
-        deadline = time.monotonic() + timeout_s + _ANSWER_GRACE_S
+        deadline = time.monotonic() + timeout_s + ANSWER_GRACE_S
         output: list[str] = []
         while True:
             message = self._receive(deadline)
@@ -207,17 +204,46 @@ class Machine:
             if "exit" in message:
                 return Completed(int(str(message["exit"])), "".join(output))
 
+    def set_carrier(self, nic: int, up: bool) -> None:
+        """Plugs the cable of NIC 0 (vtx) or 1 (vrx) in or out (QEMU's set_link)."""
+        with socket.socket(socket.AF_UNIX) as qmp:
+            qmp.settimeout(ANSWER_GRACE_S)
+            qmp.connect(str(self.shared / "qmp"))
+            with qmp.makefile("rw") as lines:
+                lines.readline()  # its greeting
+                for command in (
+                    {"execute": "qmp_capabilities"},
+                    {"execute": "set_link", "arguments": {"name": f"nic{nic}", "up": up}},
+                ):
+                    lines.write(json.dumps(command) + "\n")
+                    lines.flush()
+                    while "return" not in (answer := json.loads(lines.readline())):
+                        if "error" in answer:
+                            raise MachineFailed(f"QEMU refuses {command}: {answer['error']}")
+
     def python(self, *argv: str, **options: object) -> Completed:
         """`run` with the virtual environment's Python."""
         return self.run(sys.executable, *argv, **options)  # type: ignore[arg-type]
 
 
-def guest_environment() -> dict[str, str]:
-    """Of every process in the guest."""
-    return {
+def _write_start(shared: Path, command: str) -> None:
+    """What guest/init starts in the host's root."""
+    settings = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/run",
         "LANG": "C.UTF-8",
+        "TERM": os.environ.get("TERM", "linux"),
         "XSK_MACHINE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+    lines += [f"cd {shlex.quote(str(CHECKOUT))}", f"exec {command}"]
+    (shared / "start").write_text("\n".join(lines) + "\n")
+
+
+def shell(config: MachineConfig) -> int:
+    """This terminal becomes the guest's console; returns when it has powered off."""
+    adopted = [sys.executable, "-m", "tests.machine.guest.adopt", "--", "bash", "-l"]
+    with tempfile.TemporaryDirectory(prefix="xske-machine-") as folder:
+        _write_start(Path(folder), f"setsid -c {shlex.join(adopted)} </dev/ttyS0 >/dev/ttyS0 2>&1")
+        return subprocess.run([*config.command(Path(folder)), "-serial", "mon:stdio"], check=False).returncode

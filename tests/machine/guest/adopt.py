@@ -50,20 +50,30 @@ def _await_carrier(interface: str) -> None:
         time.sleep(0.02)
 
 
+def _rename(ipr: IPRoute, mac: str, name: str) -> int:
+    index = _find(ipr, mac)
+    ipr.link("set", index=index, state="down")
+    ipr.link("set", index=index, ifname=name)
+    ipr.flush_addr(index=index)
+    return index
+
+
+def adopt_tx() -> None:
+    """vtx with its name, addresses and carrier, as a driver that is bound anew has none of them."""
+    with IPRoute() as ipr:
+        _rename(ipr, TX_MAC, TX_INTERFACE)
+        set_up_end(ipr, TX_INTERFACE, TX_IPV4, TX_IPV6, (RX_MAC, RX_IPV4, RX_IPV6), MTU)
+    _await_carrier(TX_INTERFACE)
+
+
 def adopt() -> tuple[int, int]:
     """fds of the two namespaces, with both links up. The process stands in the first."""
     tx, rx = namespaces.current_network(), namespaces.new_network()
     with IPRoute() as ipr:
-        ends = {TX_INTERFACE: _find(ipr, TX_MAC), RX_INTERFACE: _find(ipr, RX_MAC)}
-        for name, index in ends.items():
-            ipr.link("set", index=index, state="down")
-            ipr.link("set", index=index, ifname=name)
-            ipr.flush_addr(index=index)
-        ipr.link("set", index=ends[RX_INTERFACE], net_ns_fd=rx)
-        set_up_end(ipr, TX_INTERFACE, TX_IPV4, TX_IPV6, (RX_MAC, RX_IPV4, RX_IPV6), MTU)
+        ipr.link("set", index=_rename(ipr, RX_MAC, RX_INTERFACE), net_ns_fd=rx)
     with namespaces.entered(rx), IPRoute() as ipr:
         set_up_end(ipr, RX_INTERFACE, RX_IPV4, RX_IPV6, (TX_MAC, TX_IPV4, TX_IPV6), MTU)
-    _await_carrier(TX_INTERFACE)
+    adopt_tx()
     return tx, rx
 
 

@@ -1,0 +1,190 @@
+"""Zero-copy when things go wrong: links, programs, capabilities, drivers that do nothing or go away."""
+
+import asyncio
+import ctypes
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from tests.lab.wire import cli, frame, wait_until
+from tests.machine.guest.adopt import adopt_tx
+from xsk_engine import netdev
+from xsk_engine._ffi import libbpf
+from xsk_engine._ffi import native as ffi
+from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.errors import BrokenError, UnavailableError
+from xsk_engine.flow import Flow, Patch
+from xsk_engine.worker import Worker
+
+SEQUENCE = Patch(42, 8, csum_offset=40, csum_udp=True)
+
+
+def run_with(actions, flow, **config):
+    """Runs the flow while commands run at their seconds; the engine and its error."""
+
+    async def act(engine):
+        task = asyncio.ensure_future(engine.run(flow))
+        for seconds, command in actions:
+            await asyncio.sleep(seconds)
+            process = await asyncio.create_subprocess_exec(*command)
+            assert await process.wait() == 0
+        await task
+
+    error = None
+    with Engine(EngineConfig("vtx", **({"link_timeout_s": 20} | config))) as engine:
+        assert engine.binding.mode == "zerocopy"
+        try:
+            asyncio.run(act(engine))
+        except BrokenError as failure:
+            error = failure
+    return engine, error
+
+
+DOWN, UP = ("ip", "link", "set", "vtx", "down"), ("ip", "link", "set", "vtx", "up")
+
+
+def test_the_interface_goes_down_and_up_while_sending(wire, nic):
+    flow = Flow(frame(60), duration_s=2, rate=Fraction(2000))
+    engine, error = run_with([(0.5, DOWN), (0.5, UP)], flow)
+    assert error is None
+    snapshot = engine.snapshot()
+    assert snapshot.completed_packets == snapshot.submitted_packets == 4000
+    assert snapshot.link_down_ns > 4e8
+    assert libbpf.attached_program(nic.ifindex)[0] == 0
+
+
+def test_the_interface_stays_down(wire, nic):
+    flow = Flow(frame(60), duration_s=30, rate=Fraction(2000))
+    engine, error = run_with([(0.5, DOWN)], flow, link_timeout_s=3)
+    assert isinstance(error, BrokenError)
+    assert "--link-timeout" in str(error)
+    subprocess.run(UP, check=True)
+    netdev.wait_for_link("vtx", 20)
+
+
+def test_the_nic_is_reset_while_sending(wire, igb):
+    flow = Flow(frame(60), duration_s=2, rate=Fraction(2000))
+    engine, error = run_with([(0.5, ("ethtool", "-r", "vtx"))], flow)
+    assert error is None
+    snapshot = engine.snapshot()
+    assert snapshot.completed_packets == snapshot.submitted_packets
+
+
+def deaf_ring(like, entry_bytes):
+    """A ring that no kernel looks at."""
+    memory = ctypes.create_string_buffer(192 + like.size * entry_bytes)
+    base = ctypes.addressof(memory)
+    ctypes.c_uint32.from_address(base + 128).value = 1  # XDP_RING_NEED_WAKEUP
+    ring = ffi.Ring(0, 0, like.mask, like.size, base, base + 64, base + 192, base + 128)
+    ring.memory = memory
+    return ring
+
+
+@pytest.mark.parametrize("queues", [(0,), (0, 1)])
+@pytest.mark.parametrize("count", [10, 3000])
+def test_a_driver_that_completes_nothing(wire, nic, monkeypatch, queues, count):
+    """It binds and never looks at the ring: copy mode takes over, and nothing is lost."""
+    if max(queues) >= nic.queues:
+        pytest.skip(f"{nic.driver} has one queue here")
+    real, kept = Worker._txq_config, []
+
+    def config(self, xsk):
+        config = real(self, xsk)
+        if xsk.mode == "zerocopy":
+            rings = deaf_ring(config.tx, 16), deaf_ring(config.cq, 8)
+            config.tx, config.cq = rings
+            kept.extend(rings)
+        return config
+
+    monkeypatch.setattr(Worker, "_txq_config", config)
+    flow = Flow(frame(200), patches=[SEQUENCE], count=count, rate=Fraction(2000))
+    with wire.capture() as frames:
+        engine, error = run_with([], flow, queues=queues, progress_timeout_s=0.3)
+        assert error is None
+        wait_until(lambda: len(frames) >= count)
+    assert engine.binding.mode == "copy"
+    assert "completed nothing" in engine.binding.reason
+    assert engine.snapshot().completed_packets == count
+    assert sorted(int.from_bytes(f[42:50], "big") for f in frames) == list(range(count))
+    assert libbpf.attached_program(nic.ifindex)[0] == 0
+    netdev.wait_for_link("vtx", 20)
+
+
+# ---- programs and capabilities -------------------------------------------------------------------------
+
+
+def test_a_program_of_somebody_else_is_used_and_left_alone(wire, igb):
+    program = libbpf.load_pass_program()
+    link = libbpf.attach(program, igb.ifindex)
+    try:
+        netdev.wait_for_link("vtx", 20)
+        theirs = libbpf.attached_program(igb.ifindex)
+        with Engine(EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)) as engine:
+            asyncio.run(engine.run(Flow(frame(60), count=10)))
+        assert libbpf.attached_program(igb.ifindex) == theirs
+        assert engine.snapshot().completed_packets == 10
+    finally:
+        os.close(link)
+        os.close(program)
+    netdev.wait_for_link("vtx", 20)
+
+
+def test_a_generic_program_is_in_the_way_and_named(wire, igb, monkeypatch):
+    monkeypatch.setattr(libbpf, "XDP_FLAGS_DRV_MODE", 1 << 1)  # XDP_FLAGS_SKB_MODE
+    program = libbpf.load_pass_program()
+    link = libbpf.attach(program, igb.ifindex)
+    monkeypatch.undo()
+    try:
+        number, mode = libbpf.attached_program(igb.ifindex)
+        assert mode == "generic"
+        with pytest.raises(UnavailableError, match=rf"program id {number} is attached \(generic\).*copy"):
+            Engine(EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)).open()
+        with Engine(EngineConfig("vtx", link_timeout_s=20)) as engine:
+            assert engine.binding.mode == "copy"
+        assert libbpf.attached_program(igb.ifindex) == (number, "generic")
+    finally:
+        os.close(link)
+        os.close(program)
+
+
+def test_without_the_capabilities_for_a_program(wire, igb):
+    arguments = ("send", "vtx", "--dst-ip", "10.77.0.2", "--count", "10")
+    command = [sys.executable, "-m", "xsk_engine", *arguments]
+    drop = ["setpriv", "--bounding-set=-bpf,-net_admin,-sys_admin", "--inh-caps=-bpf,-net_admin,-sys_admin"]
+
+    def run(*mode):
+        return subprocess.run(
+            [*drop, *command, *mode], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    refused = run("--mode", "zerocopy")
+    assert refused.returncode == 3
+    assert "CAP_BPF and CAP_NET_ADMIN" in refused.stderr
+    auto = run()
+    assert auto.returncode == 0
+    assert "copy (driver igb sends in zero-copy only with an XDP program" in auto.stderr
+
+
+def test_doctor_says_what_there_is(wire, nic):
+    said = cli("doctor", "vtx").stdout
+    assert f"yes, driver {nic.driver}" in said
+
+
+def test_the_driver_is_unbound_while_sending(wire, nic):
+    device = Path("/sys/class/net/vtx/device").resolve()
+    driver = device.joinpath("driver").resolve()
+    flow = Flow(frame(60), duration_s=10, rate=Fraction(2000))
+    unbind = ("sh", "-c", f"echo {device.name} > {driver}/unbind")
+    try:
+        engine, error = run_with([(0.5, unbind)], flow)
+        assert isinstance(error, BrokenError)
+        assert "ENXIO" in str(error)
+        assert "the device is gone" in str(error)
+        assert engine.snapshot().completed_packets > 500
+    finally:
+        driver.joinpath("bind").write_text(device.name)
+        adopt_tx()

@@ -1,0 +1,191 @@
+"""Zero-copy on the machine's NICs: every byte that leaves arrives, and everything is as before afterwards."""
+
+import asyncio
+import random
+import socket
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+
+from tests.lab.wire import frame, holdings, start, wait_until
+from xsk_engine import netdev
+from xsk_engine._ffi import libbpf
+from xsk_engine._ffi.native import native
+from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.errors import QueueTakenError, UnavailableError, WouldBlockError
+from xsk_engine.flow import Flow, Patch
+from xsk_engine.lab import topology
+
+RATE = Fraction(2000)  # what a Python reader follows under emulation
+SEQUENCE = Patch(42, 8, csum_offset=40, csum_udp=True)
+
+
+def sequences(frames):
+    return [int.from_bytes(f[42:50], "big") for f in frames]
+
+
+@pytest.mark.parametrize("chunk_size", [2048, 4096])
+@pytest.mark.parametrize("size", [60, 61, 1514])
+def test_a_template_arrives(wire, send, size, chunk_size):
+    sent = frame(size)
+    with wire.capture() as frames:
+        engine = send(Flow(sent, count=200, rate=RATE), chunk_size=chunk_size)
+        wait_until(lambda: len(frames) == 200)
+    assert frames == [sent] * 200
+    assert engine.snapshot().completed_packets == 200
+    assert engine.kernel_stats().tx_invalid_descs == 0
+
+
+def test_patched_frames_arrive_in_order_and_with_right_checksums(wire, send):
+    sent = frame(200)
+    with wire.capture() as frames, wire.listening() as receiver:
+        send(Flow(sent, patches=[SEQUENCE], count=150, rate=RATE))
+        receiver.settimeout(5)
+        payloads = [receiver.recv(2048) for _ in range(150)]  # the kernel has checked the sums
+        wait_until(lambda: len(frames) == 150)
+    assert sequences(frames) == list(range(150))
+    assert all(f[50:] == sent[50:] and f[:40] == sent[:40] for f in frames)
+    assert payloads == [f[42:] for f in frames]
+
+
+def test_frags_at_many_offsets(wire, send):
+    """An endpoint's frags lie one behind the other, so lengths of all kinds put them everywhere."""
+    lengths = random.Random(1).choices(range(60, 1515), k=200)
+    sent = [frame(length) for length in lengths]
+    config = EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)
+    with wire.capture() as frames, Engine(config) as engine:
+        endpoint = engine.raw()
+        for one in sent:
+            wait_until(lambda one=one: would_not_block(endpoint, one))
+        wait_until(lambda: len(frames) == len(sent))
+    assert frames == sent
+
+
+def would_not_block(endpoint, data):
+    try:
+        endpoint.send(data)
+    except WouldBlockError:
+        return False
+    return True
+
+
+def test_one_frag_and_its_clones_inflight_many_times(wire, send):
+    sent = frame(300)
+    config = EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)
+    with wire.capture() as frames, Engine(config) as engine:
+        endpoint = engine.raw()
+        with endpoint._arena as arena:
+            frag = arena.alloc(len(sent))
+            frag.view[:] = sent
+            for _ in range(10):
+                descs = [frag.clone().spend() for _ in range(20)]
+                native.endpoint_submit(endpoint._handle, (type(descs[0]) * 20)(*descs), 20)
+            frag.release(arena)
+        wait_until(lambda: len(frames) == 200)
+        wait_until(lambda: engine.snapshot().completed_packets == 200)
+        wait_until(lambda: endpoint.stats().owned_chunks <= 1)  # idle, so the rest goes back
+    assert frames == [sent] * 200
+
+
+def test_a_burst_is_counted_by_the_peer(wire, igb, send):
+    with wire.counted() as arrived, wire.listening():
+        engine = send(Flow(frame(60), count=4000))
+        total = 0
+
+        def all_there():
+            nonlocal total
+            total = arrived()
+            return total >= 4000
+
+        wait_until(all_there)
+    assert total == 4000
+    assert engine.snapshot().completed_packets == 4000
+
+
+def test_two_queues_share_a_umem(wire, igb, send):
+    with wire.capture() as frames:
+        engine = send(
+            Flow(frame(60), patches=[SEQUENCE], count=301, rate=RATE), queues=(0, 1), chunk_size=2048
+        )
+        wait_until(lambda: len(frames) == 301)
+    assert sorted(sequences(frames)) == list(range(301))
+    assert engine.snapshot().completed_packets == 301
+
+
+def test_auto_takes_zerocopy_and_restores_everything(wire, nic, send):
+    before = libbpf.attached_program(nic.ifindex)
+    with Engine(EngineConfig("vtx", link_timeout_s=20)) as engine:
+        program, mode = libbpf.attached_program(nic.ifindex)
+        assert (program != 0) == (nic.driver == "igb"), "only where the driver asks for it"
+        assert "zero-copy" in engine.binding.reason
+        assert engine.binding.mode == "zerocopy"
+    assert libbpf.attached_program(nic.ifindex) == before == (0, "none")
+    after = netdev.wait_for_link("vtx", 20)
+    assert (after.mtu, after.queues, after.rx_ring) == (nic.mtu, nic.queues, nic.rx_ring)
+
+
+def test_others_still_receive_on_the_queue(wire, nic):
+    """More packets than the fill ring has chunks: the kernel uses them again by itself."""
+    queues = tuple(range(nic.queues))
+    with wire.in_rx():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sender, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((topology.TX_IPV4, 7000))
+        receiver.settimeout(5)
+        with Engine(EngineConfig("vtx", mode="zerocopy", queues=queues, link_timeout_s=20)):
+            for i in range(3 * nic.rx_ring):
+                sender.sendto(i.to_bytes(4, "big"), (topology.TX_IPV4, 7000))
+                assert receiver.recv(64) == i.to_bytes(4, "big")
+
+
+def test_open_and_close_again_and_again(wire, nic):
+    for i in range(6):
+        with Engine(EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)):
+            pass
+        if i == 0:
+            before = holdings()
+    assert holdings() == before
+    assert libbpf.attached_program(nic.ifindex)[0] == 0
+
+
+def test_refusals(wire, igb):
+    with pytest.raises(UnavailableError, match=r"queue 7, .*EINVAL.*queue\(s\), 0 to 1.*ethtool -L"):
+        Engine(EngineConfig("vtx", queues=(7,), mode="zerocopy")).open()
+    with pytest.raises(UnavailableError, match=r"zerocopy\): EOPNOTSUPP: frames of 9000 bytes need several"):
+        Engine(EngineConfig("vtx", max_frame_bytes=9000, mode="zerocopy")).open()
+    with Engine(EngineConfig("vtx", max_frame_bytes=9000)) as engine:
+        assert engine.binding.mode == "copy"
+        assert "need several descs" in engine.binding.reason
+
+
+def test_a_taken_queue(wire, nic):
+    script = (
+        "from xsk_engine.engine import *; import sys\n"
+        "with Engine(EngineConfig('vtx', link_timeout_s=20)): print('up', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True)
+    try:
+        assert other.stdout.readline() == "up\n"
+        with pytest.raises(QueueTakenError, match=r"queue 0.*of another process"):
+            Engine(EngineConfig("vtx")).open()
+    finally:
+        other.communicate(timeout=20)
+
+
+def test_kill_9_leaves_no_program(wire, nic):
+    arguments = ("--dst-ip", topology.RX_IPV4, "--dst-port", "9000", "--mode", "zerocopy", "--rate", "1kpps")
+    process = start("send", "vtx", *arguments)
+    try:
+        with wire.counted() as arrived:
+            wait_until(arrived, 30)
+        assert bool(libbpf.attached_program(nic.ifindex)[0]) == (nic.driver == "igb")
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+    wait_until(lambda: not libbpf.attached_program(nic.ifindex)[0])
+    netdev.wait_for_link("vtx", 20)
+    with Engine(EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)) as engine:
+        asyncio.run(engine.run(Flow(frame(60), count=10)))
+    assert engine.snapshot().completed_packets == 10

@@ -1,0 +1,182 @@
+"""The emulated machine from outside: its own manners, and the guest's tests, one boot for many of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.machine import packages, qemu
+from tests.machine.packages import CHECKOUT, MachineUnavailable
+from tests.machine.qemu import Machine, MachineConfig, MachineFailed
+
+RESULTS = CHECKOUT / "build/machine"
+GUEST = "tests/machine/guest"
+ADOPT = ("-m", "tests.machine.guest.adopt", "--")
+
+
+def boot(config):
+    """A machine, or a skip that XSK_REQUIRE_MACHINE=1 turns into a failure."""
+    try:
+        packages.get()
+    except MachineUnavailable as error:
+        if os.environ.get("XSK_REQUIRE_MACHINE") == "1":
+            pytest.fail(f"XSK_REQUIRE_MACHINE=1 forbids to skip: {error}", pytrace=False)
+        pytest.skip(str(error))
+    return Machine(config)
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """Machines by their NICs; the last one asked for stays up."""
+    running = {}
+
+    def get(nics):
+        if nics not in running:
+            for other in list(running):
+                running.pop(other).__exit__()
+            running[nics] = boot(MachineConfig(nics)).__enter__()
+        return running[nics]
+
+    yield get
+    for machine in running.values():
+        machine.__exit__()
+
+
+def run_tests(machine, name, *arguments, timeout_s):
+    """pytest in the guest; its JUnit report goes to build/machine and says what failed."""
+    report = machine.shared / "junit.xml"
+    report.unlink(missing_ok=True)
+    done = machine.python(
+        *(*ADOPT, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        *("-o", "faulthandler_timeout=60", "--junitxml=/run/shared/junit.xml", *arguments),
+        timeout_s=timeout_s,
+    )
+    assert report.exists(), f"no report; pytest in the guest said:\n{done.output}"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.xml").write_bytes(report.read_bytes())
+    cases = ElementTree.parse(report).getroot().findall(".//testcase")
+    bad = [case.get("name") for case in cases if {e.tag for e in case} & {"failure", "error"}]
+    ran = [case for case in cases if case.find("skipped") is None]
+    assert not bad, f"failed in the guest: {', '.join(map(str, bad))}\n{done.output}"
+    assert done.exit == 0, done.output
+    assert ran, f"nothing ran:\n{done.output}"
+    print(f"{name}: {len(ran)} passed in the guest, {len(cases) - len(ran)} not for this NIC")
+
+
+def test_igb_in_zerocopy(machines):
+    run_tests(machines("igb"), "igb", f"{GUEST}/test_zerocopy.py", timeout_s=400)
+
+
+@pytest.mark.slow
+def test_igb_in_trouble(machines):
+    run_tests(machines("igb"), "igb-trouble", f"{GUEST}/test_trouble.py", timeout_s=500)
+
+
+FLAPPING = """
+import asyncio
+from fractions import Fraction
+from tests.lab.wire import frame
+from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.flow import Flow
+with Engine(EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)) as engine:
+    print("sending", flush=True)
+    asyncio.run(engine.run(Flow(frame(60), duration_s=4, rate=Fraction(1000))))
+s = engine.snapshot()
+assert s.completed_packets == s.submitted_packets == 4000, s
+print("survived", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_igb_loses_its_carrier_while_sending(machines):
+    machine = machines("igb")
+
+    def flap():
+        time.sleep(1)
+        machine.set_carrier(0, False)
+        time.sleep(2)
+        machine.set_carrier(0, True)
+
+    thread = threading.Thread(target=flap)
+
+    def watch(text):
+        if "sending" in text:
+            thread.start()
+
+    done = machine.python(*ADOPT, sys.executable, "-c", FLAPPING, timeout_s=90, watch=watch)
+    thread.join(30)
+    assert done.exit == 0, done.output
+    assert "survived" in done.output
+
+
+@pytest.mark.slow
+def test_virtio_in_zerocopy(machines):
+    run_tests(machines("virtio"), "virtio", f"{GUEST}/test_zerocopy.py", timeout_s=400)
+
+
+@pytest.mark.slow
+def test_virtio_in_trouble(machines):
+    run_tests(machines("virtio"), "virtio-trouble", f"{GUEST}/test_trouble.py", timeout_s=500)
+
+
+@pytest.mark.slow
+def test_virtio_without_iommu_platform(machines):
+    """Zero-copy is EINVAL there: doctor and both modes say why."""
+    machine = machines("virtio-no-iommu")
+    send = ("xsk-engine", "send", "vtx", "--dst-ip", "10.77.0.2", "--count", "10")
+
+    def said(*command):
+        done = machine.python(*ADOPT, *command, timeout_s=60)
+        return done.exit, done.output
+
+    code, text = said("xsk-engine", "doctor", "vtx")
+    assert "no iommu_platform" in text
+    code, text = said(*send, "--mode", "zerocopy")
+    assert code == 3
+    assert "EINVAL" in text
+    assert "no iommu_platform" in text
+    code, text = said(*send)
+    assert code == 0
+    assert "copy (this virtio NIC has no iommu_platform" in text
+
+
+# ---- the machine's own manners -------------------------------------------------------------------------
+
+
+def test_a_command_that_does_not_end_is_killed(machines):
+    machine = machines("igb")
+    done = machine.run("sh", "-c", "echo before; sleep 60", timeout_s=2)
+    assert done.exit == 124
+    assert done.output.startswith("before")
+    assert machine.run("true").exit == 0
+
+
+def test_a_hang_is_reported_within_its_deadline(monkeypatch):
+    monkeypatch.setattr(qemu, "ANSWER_GRACE_S", 2)
+    with boot(MachineConfig()) as machine:
+        started = time.monotonic()
+        with pytest.raises(MachineFailed, match="hangs"):
+            machine.run("sh", "-c", "kill -STOP $PPID", timeout_s=1)
+        assert time.monotonic() - started < 30
+        process = machine._process
+    assert process.poll() is not None
+
+
+def test_a_crash_is_reported_with_what_the_kernel_said():
+    with boot(MachineConfig()) as machine, pytest.raises(MachineFailed, match=r"(?s)gone.*sysrq"):
+        machine.run("sh", "-c", "sleep 0.5; echo c >/proc/sysrq-trigger", timeout_s=30)
+
+
+def test_without_packages_it_says_so_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(packages, "CACHE", tmp_path)
+    monkeypatch.setenv(packages.MIRROR_VARIABLE, "http://127.0.0.1:1/debian")
+    with pytest.raises(MachineUnavailable, match=r"apt-get.*127.0.0.1") as raised:
+        packages.get()
+    assert "\n" not in str(raised.value)
+    assert not Path(tmp_path, "release").exists()
