@@ -4,49 +4,12 @@
  * carry over to another machine. Prints one JSON object. Usage: micro [ROUNDS]
  */
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-#include "flow.h"
-#include "loop.h"
+#include "path.h"
 #include "spsc.h"
-#include "txq.h"
 
-#define OPS 4000000u
-#define MAX_ROUNDS 101u
 #define FRAME 64u
-#define RING 4096u
-#define INFLIGHT 2048u
-#define BATCH 64u
-
-static struct xske_umem *umem;
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static struct xske_arena *open_arena(uint32_t flags)
-{
-	struct xske_arena_config config = {.quota_chunks = umem->chunk_count, .flags = flags};
-	struct xske_arena *a;
-
-	if (xske_arena_open(umem, &config, &a) || xske_arena_enter(a))
-		abort();
-	return a;
-}
-
-static void close_arena(struct xske_arena *a)
-{
-	xske_arena_leave(a);
-	if (xske_arena_close(a))
-		abort();
-}
 
 static double atomic_add(void)
 {
@@ -146,115 +109,19 @@ static double cross_thread_return(void)
 	return start;
 }
 
-/* ---- the whole user-space path ------------------------------------------------------------------- */
-
-/* The smallest kernel: takes everything at once and completes it INFLIGHT descs later, in order. */
-struct lagging_kernel {
-	uint32_t tx_producer, tx_consumer, cq_producer, cq_consumer, flags;
-	struct xske_desc tx[RING];
-	uint64_t cq[RING];
-};
-
-static int lagging_kick(void *ctx)
-{
-	struct lagging_kernel *k = ctx;
-	uint32_t done = k->cq_producer;
-
-	k->tx_consumer = k->tx_producer;
-	for (; k->tx_consumer - done > INFLIGHT; done++)
-		k->cq[done % RING] = k->tx[done % RING].addr;
-	k->cq_producer = done;
-	return 0;
-}
-
-static void complete_rest(struct lagging_kernel *k)
-{
-	for (; k->cq_producer != k->tx_consumer; k->cq_producer++)
-		k->cq[k->cq_producer % RING] = k->tx[k->cq_producer % RING].addr;
-}
-
-static double packet_path(uint32_t patches)
-{
-	struct lagging_kernel *k = calloc(1, sizeof(*k));
-	struct xske_arena *a = open_arena(XSKE_ARENA_LOOP_OWNED);
-	struct xske_txq_config txq_config = {
-	        .kick = lagging_kick,
-	        .kick_ctx = k,
-	        .tx = {.mask = RING - 1,
-	               .size = RING,
-	               .producer = &k->tx_producer,
-	               .consumer = &k->tx_consumer,
-	               .ring = k->tx,
-	               .flags = &k->flags},
-	        .cq = {.mask = RING - 1,
-	               .size = RING,
-	               .producer = &k->cq_producer,
-	               .consumer = &k->cq_consumer,
-	               .ring = k->cq,
-	               .flags = &k->flags},
-	};
-	uint8_t frame[FRAME] = {0x02, 0x77};
-	/* A field makes it copy: a sequence without a checksum. */
-	struct xske_patch patch = {.offset = 42, .width = 8, .step = 1};
-	struct xske_flow_config flow_config = {.frame = frame,
-	                                       .frame_len = FRAME,
-	                                       .batch = BATCH,
-	                                       .patches = &patch,
-	                                       .patch_count = patches};
-	struct xske_flow *f;
-	struct xske_txq *q;
-	uint32_t posted = 0;
-	bool starved = false;
-	double start;
-
-	if (xske_txq_create(umem, &txq_config, &q) || xske_flow_create(umem, &flow_config, &f))
-		abort();
-	q->self = a;
-	if (flow_load(f, a, 0))
-		abort();
-	start = now_ns();
-	while (posted < OPS) {
-		txq_reap(q);
-		posted += flow_run(f, q, 0, UINT32_MAX, &starved);
-		txq_submit(q);
-		kick(&q->kick);
-	}
-	start = (now_ns() - start) / posted;
-	complete_rest(k);
-	txq_reap(q);
-	if (txq_inflight(q) || q->bad_completions)
-		abort();
-	flow_unload(f, a, umem);
-	close_arena(a);
-	xske_flow_destroy(f);
-	xske_txq_destroy(q);
-	free(k);
-	return start;
-}
-
 static double path_copied(void)
 {
-	return packet_path(1);
+	return packet_path(&(struct path_options){.frame_len = FRAME, .patches = 1});
 }
 
 static double path_template(void)
 {
-	return packet_path(0);
-}
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
+	return packet_path(&(struct path_options){.frame_len = FRAME});
 }
 
 int main(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		double (*run)(void);
-	} arms[] = {
+	static const struct arm arms[] = {
 	        {"atomic_add", atomic_add},
 	        {"alloc_free", alloc_free_loop_owned},
 	        {"alloc_free_application", alloc_free_application},
@@ -264,27 +131,10 @@ int main(int argc, char **argv)
 	        {"path_copied", path_copied},
 	        {"path_template", path_template},
 	};
-	enum { ARMS = sizeof(arms) / sizeof(*arms) };
-	static double ns[ARMS][MAX_ROUNDS];
-	uint32_t rounds = argc > 1 ? (uint32_t)atoi(argv[1]) : 11;
-	struct xske_umem_config config = {.len = 4u << 20, .chunk_size = 4096};
 
-	rounds = rounds > MAX_ROUNDS ? MAX_ROUNDS : rounds;
-	config.area = aligned_alloc(4096, config.len);
-	memset(config.area, 0, config.len);
-	if (!rounds || xske_umem_create(&config, &umem) || !spsc_init(&gone, 1024))
+	open_umem(4u << 20);
+	if (!spsc_init(&gone, 1024))
 		return 1;
-	for (uint32_t r = 0; r < rounds; r++)
-		for (uint32_t i = 0; i < ARMS; i++)
-			ns[i][r] = arms[i].run();
-	printf("{\"unit\": \"ns\", \"rounds\": %u", rounds);
-	for (uint32_t i = 0; i < ARMS; i++) {
-		qsort(ns[i], rounds, sizeof(double), compare);
-		printf(",\n \"%s\": {\"median\": %.2f, \"min\": %.2f, \"max\": %.2f}", arms[i].name,
-		       ns[i][rounds / 2], ns[i][0], ns[i][rounds - 1]);
-	}
-	printf("}\n");
-	xske_umem_destroy(umem);
-	free(config.area);
+	run_rounds(arms, sizeof(arms) / sizeof(*arms), argc > 1 ? (uint32_t)atoi(argv[1]) : 11);
 	return 0;
 }

@@ -2,7 +2,8 @@
 /*
  * The machine's limit: one frame posted for ever from one chunk, no allocator, no pacing, no statistics.
  * Same system calls, same batch and same tx budget as the engine, so what is left is what the engine costs.
- * Usage: minimal INTERFACE QUEUE CPU SECONDS FRAME_IN_HEX; prints completed packets and seconds.
+ * Usage: minimal INTERFACE QUEUE CPU SECONDS FRAME_IN_HEX [copy|zerocopy COUNT]; prints completed packets and
+ * seconds. With a COUNT it ends there, sleeps where it can make no progress, and stands between marks.
  */
 #include <errno.h>
 #include <net/if.h>
@@ -16,6 +17,8 @@
 #include <unistd.h>
 
 #include <xdp/xsk.h>
+
+#include "mark.h"
 
 #define RING 2048u
 #define BATCH 64u
@@ -59,12 +62,16 @@ int main(int argc, char **argv)
 	struct xsk_socket *xsk;
 	unsigned long long sent = 0, done = 0;
 	unsigned budget = RING, idx;
+	unsigned long long count;
 	double start, end, deadline;
 	unsigned size;
 	cpu_set_t cpus;
 	void *area;
 
-	check(argc != 6, "arguments");
+	check(argc != 6 && argc != 8, "arguments");
+	count = argc == 8 ? strtoull(argv[7], NULL, 10) : ~0ull;
+	if (argc == 8 && !strcmp(argv[6], "zerocopy"))
+		config.bind_flags = XDP_ZEROCOPY | XDP_USE_NEED_WAKEUP;
 	CPU_ZERO(&cpus);
 	CPU_SET(atoi(argv[3]), &cpus);
 	check(sched_setaffinity(0, sizeof(cpus), &cpus), "sched_setaffinity");
@@ -86,26 +93,31 @@ int main(int argc, char **argv)
 	start = now_s();
 	end = start;
 	deadline = start + atof(argv[4]);
-	while (end < deadline || done < sent) {
+	MARK(MARK_BEGIN);
+	while ((end < deadline && sent < count) || done < sent) {
 		unsigned n = xsk_ring_cons__peek(&cq, RING, &idx);
+		unsigned long long before = sent;
 
 		if (n) {
 			xsk_ring_cons__release(&cq, n);
 			done += n;
 		}
-		if (end < deadline && sent - done + BATCH <= RING &&
+		if (end < deadline && sent < count && sent - done + BATCH <= RING &&
 		    xsk_ring_prod__reserve(&tx, BATCH, &idx)) {
 			for (unsigned i = 0; i < BATCH; i++)
 				*xsk_ring_prod__tx_desc(&tx, idx + i) = (struct xdp_desc){.len = size};
 			xsk_ring_prod__submit(&tx, BATCH);
 			sent += BATCH;
 		}
+		if (count != ~0ull && !n && sent == before)
+			usleep(50);
 		if (sendto(xsk_socket__fd(xsk), NULL, 0, MSG_DONTWAIT, NULL, 0) < 0)
 			check(errno != EAGAIN && errno != EBUSY && errno != ENOBUFS, "sendto");
 		end = now_s();
 		if (end > deadline + 2)
 			break;
 	}
+	MARK(MARK_END);
 	printf("%llu %.6f\n", done, end - start);
 	xsk_socket__delete(xsk);
 	xsk_umem__delete(umem);

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gzip
 import os
 import re
 import shutil
@@ -152,6 +153,29 @@ def _fetch(home: Path, into: Path) -> str:
         _run(["dpkg-deb", "-x", str(package), str(into)], home)
         package.unlink()
     return release
+
+
+def qemu_header() -> Path:
+    """The folder with qemu-plugin.h, from the source package of the same version (40 MB, fetched once)."""
+    folder = CACHE / "plugin"
+    get()
+    with cache_lock():
+        if not (folder / "qemu-plugin.h").exists():
+            apt = Apt(CACHE / "apt")
+            apt("apt-get", "-q", "source", "--download-only", f"qemu={_qemu_version()}")
+            archive = next(apt.downloads.glob("qemu_*.orig.tar.xz"))
+            name = _run(["tar", "tf", str(archive), "--wildcards", "*/qemu-plugin.h"], apt.home).split()[0]
+            folder.mkdir(exist_ok=True)
+            _run(["tar", "xf", str(archive), "-C", str(folder), "--transform=s,.*/,,", name], apt.home)
+            for path in apt.downloads.glob("qemu_*"):
+                path.unlink()
+    return folder
+
+
+def _qemu_version() -> str:
+    changelog = CACHE / "root/usr/share/doc/qemu-system-x86/changelog.Debian.gz"
+    with gzip.open(changelog, "rt") as text:
+        return text.readline().split("(")[1].split(")")[0]
 
 
 @contextlib.contextmanager

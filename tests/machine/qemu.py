@@ -12,6 +12,7 @@ import json
 import os
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -19,11 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.machine import initramfs, packages
 from tests.machine.guest.agent import PORT_NAME
 from tests.machine.packages import CHECKOUT
+from xsk_engine._ffi.libc import die_with_parent
 from xsk_engine.lab.topology import RX_MAC, TX_MAC
 
 BOOT_TIMEOUT_S = 120
@@ -86,7 +89,7 @@ class MachineConfig:
             *("-virtfs", f"local,path={shared},mount_tag=shared,security_model=none"),
             *_nic(self.nics, 0, TX_MAC),
             *_nic(self.nics, 1, RX_MAC),
-            *(("-plugin", self.plugin) if self.plugin else ()),
+            *(("-plugin", f"{self.plugin},out={shared / 'instructions'}") if self.plugin else ()),
         ]
 
 
@@ -129,6 +132,7 @@ class Machine:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for us; we end it
+                preexec_fn=partial(die_with_parent, signal.SIGKILL),
                 cwd=CHECKOUT,
             )
             stack.callback(self._end)

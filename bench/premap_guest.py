@@ -1,0 +1,238 @@
+"""Runs in the emulated machine, between its two NICs: every sender, interleaved, with what each costs.
+
+Usage: python -m bench.premap_guest ROUNDS. One JSON object per measurement goes to /run/shared/measured. The
+sender and its NIC's interrupts have CPU 0 for themselves; receivers and Python's own thread run on CPU 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.harness import BUILD
+from tests.lab.wire import frame
+from xsk_engine import netdev
+from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.flow import Flow, Patch
+from xsk_engine.lab import namespaces, topology
+from xsk_engine.lab.private import PrivateLab
+from xsk_engine.program import PassProgram
+
+SHARED = Path("/run/shared")
+EVENTS = Path("/sys/kernel/tracing/events")
+TCP_PORT, UDP_PORT = 5201, 9000
+FRAME_BYTES = 1514
+SENDER_CPU, OTHER_CPU = 0, 1
+
+TCP_MEGABYTES, TCP_TSO_MEGABYTES = 24, 64
+UDP_PACKETS, COPY_PACKETS, ZEROCOPY_PACKETS = 20_000, 20_000, 60_000
+
+_marks = ctypes.CDLL(str(BUILD / "libmark.so"))
+
+
+def ethtool(*arguments: str) -> str:
+    done = subprocess.run(["ethtool", *arguments], capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout
+
+
+# ---- what is counted -----------------------------------------------------------------------------------
+
+
+class Regions:
+    """Counts, when ``tracing``, the DMA mapping calls of vtx's driver and the IOMMU's own page-table work, by
+    region: "open" and "send"."""
+
+    def __init__(self, device: str) -> None:
+        self.tracing = False
+        self.counts: dict[str, dict[str, int]] = {}
+        self._device = device
+        self._keys = {
+            "dma_maps": ("dma/dma_map_phys", "device"),
+            "dma_unmaps": ("dma/dma_unmap_phys", "device"),
+            "iommu_maps": ("iommu/map", "common_cpu"),
+            "iommu_unmaps": ("iommu/unmap", "common_cpu"),
+        }
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        if not self.tracing:
+            yield
+            return
+        counts = self.counts.setdefault(name, {})
+        for event, key in self._keys.values():
+            (EVENTS / event / "trigger").write_text(f"hist:keys={key}")
+        try:
+            yield
+            for name, (event, key) in self._keys.items():
+                text = (EVENTS / event / "hist").read_text()
+                lines = re.findall(r"\{ (.*?) +\} hitcount: +(\d+)", text)
+                counts[name] = sum(int(n) for what, n in lines if key != "device" or self._device in what)
+        finally:
+            for event, key in self._keys.values():
+                with contextlib.suppress(OSError):
+                    (EVENTS / event / "trigger").write_text(f"!hist:keys={key}")
+
+
+def instructions() -> tuple[int, int] | None:
+    """(kernel, user) of the last region between marks; None without the plugin."""
+    path = SHARED / "instructions"
+    lines = path.read_text().split("\n") if path.exists() else []
+    return tuple(map(int, lines[-2].split())) if len(lines) > 1 else None  # type: ignore[return-value]
+
+
+def counters(interface: str, *names: str) -> int:
+    """The sum of a NIC's own counters."""
+    known = dict(re.findall(r"(\w+): (\d+)", ethtool("-S", interface)))
+    return sum(int(known[name]) for name in names)
+
+
+def sent_and_arrived(lab: PrivateLab) -> tuple[int, int]:
+    """Frames that vtx has sent (one for a TSO packet, whatever its length), and that have come to vrx."""
+    with namespaces.entered(lab.rx_fd):
+        arrived = counters(topology.RX_INTERFACE, "rx_packets", "rx_missed_errors")
+    return counters(topology.TX_INTERFACE, "tx_packets"), arrived
+
+
+def pin_interrupts() -> None:
+    """Those of vtx to the sender's CPU, those of vrx to the other."""
+    for line in Path("/proc/interrupts").read_text().splitlines():
+        match = re.match(r" *(\d+):.*\b(vtx|vrx)", line)
+        if match:
+            cpu = SENDER_CPU if match[2] == "vtx" else OTHER_CPU
+            Path(f"/proc/irq/{match[1]}/smp_affinity_list").write_text(str(cpu))
+
+
+# ---- the senders ---------------------------------------------------------------------------------------
+
+Arm = Callable[[Regions], None]
+"""Sends, with marks around the sending alone."""
+
+
+def kernel(mode: str, port: int, count: int, regions: Regions) -> None:
+    command = [str(BUILD / "kernel_sender"), mode, topology.RX_IPV4, str(port), str(SENDER_CPU), str(count)]
+    with regions("send"):
+        subprocess.run(command, check=True, timeout=90)
+
+
+def tcp(mode: str, offload: str, megabytes: int, regions: Regions) -> None:
+    ethtool("-K", topology.TX_INTERFACE, "tso", offload, "gso", offload)
+    kernel(mode, TCP_PORT, megabytes, regions)
+
+
+def minimal(_: Regions) -> None:
+    """The least that can send in zero-copy: one frame posted for ever from one chunk."""
+    sent = frame(FRAME_BYTES).hex()
+    place = [topology.TX_INTERFACE, "0", str(SENDER_CPU), "60", sent, "zerocopy", str(ZEROCOPY_PACKETS)]
+    program = PassProgram(netdev.get(topology.TX_INTERFACE))
+    try:
+        netdev.wait_for_link(topology.TX_INTERFACE, 20)
+        pin_interrupts()
+        subprocess.run([str(BUILD / "minimal"), *place], check=True, timeout=90, stdout=subprocess.DEVNULL)
+    finally:
+        program.close()
+
+
+def engine(mode: str, flow: Flow, regions: Regions) -> None:
+    os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU})
+    one = Engine(EngineConfig(topology.TX_INTERFACE, mode=mode, cpus=(SENDER_CPU,), link_timeout_s=20))
+    os.sched_setaffinity(0, {OTHER_CPU})
+    with regions("open"):
+        one.open()
+    with contextlib.closing(one):
+        pin_interrupts()
+        with regions("send"):
+            _marks.mark_begin()
+            asyncio.run(one.run(flow))
+            _marks.mark_end()
+    assert one.snapshot().completed_packets == flow.count, one.snapshot()
+
+
+def arms() -> dict[str, Arm]:
+    sent = frame(FRAME_BYTES)
+    checked = partial(Patch, csum_offset=40, csum_udp=True)
+    patches = (checked(42, 8), checked(34, 2, base=1024, modulo=50_000), checked(50, 4, step=3))
+    return {
+        "kernel TCP, TSO off": partial(tcp, "tcp", "off", TCP_MEGABYTES),
+        "kernel TCP, TSO on": partial(tcp, "tcp", "on", TCP_TSO_MEGABYTES),
+        "kernel TCP, TSO on, sendfile": partial(tcp, "sendfile", "on", TCP_TSO_MEGABYTES),
+        "kernel UDP": partial(kernel, "udp", UDP_PORT, UDP_PACKETS),
+        "engine, copy": partial(engine, "copy", Flow(sent, count=COPY_PACKETS)),
+        "engine, zero-copy": partial(engine, "zerocopy", Flow(sent, count=ZEROCOPY_PACKETS)),
+        "engine, zero-copy, 3 fields and checksum patched": partial(
+            engine, "zerocopy", Flow(sent, patches=patches, count=ZEROCOPY_PACKETS)
+        ),
+        "minimal C sender, zero-copy": minimal,
+    }
+
+
+@contextlib.contextmanager
+def receivers(lab: PrivateLab) -> Iterator[None]:
+    """A TCP reader that throws everything away, and a bound UDP port that nobody reads."""
+    with namespaces.entered(lab.rx_fd):
+        listener = socket.create_server((topology.RX_IPV4, TCP_PORT))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind((topology.RX_IPV4, UDP_PORT))
+
+    def read() -> None:
+        buffer = bytearray(1 << 20)
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    while connection.recv_into(buffer):
+                        pass
+
+    threading.Thread(target=read, daemon=True).start()
+    with udp, listener:
+        yield
+
+
+def measure(lab: PrivateLab, arm: Arm, regions: Regions) -> dict[str, Any]:
+    """One run. Tracing costs instructions, so what is traced and what is counted are different runs."""
+    netdev.wait_for_link(topology.TX_INTERFACE, 20)
+    pin_interrupts()
+    regions.counts = {}
+    before = sent_and_arrived(lab)
+    arm(regions)
+    sent, arrived = (now - then for now, then in zip(sent_and_arrived(lab), before, strict=True))
+    # TSO: what arrives is what was cut. Zero-copy outruns the emulated receiver, which drops uncounted.
+    figures: dict[str, Any] = {"packets": max(sent, arrived), "sent": sent, "arrived": arrived}
+    if regions.tracing:
+        return figures | regions.counts
+    if (counted := instructions()) is not None:
+        figures["kernel_instructions"], figures["user_instructions"] = counted
+    return figures
+
+
+def main() -> None:
+    rounds = int(sys.argv[1])
+    os.sched_setaffinity(0, {OTHER_CPU})
+    lab = PrivateLab.from_environment()
+    said = ethtool("-i", topology.TX_INTERFACE).splitlines()
+    regions = Regions(next(line.split()[1] for line in said if line.startswith("bus-info:")))
+    senders = arms()
+    with receivers(lab), (SHARED / "measured").open("w") as out:
+        for number in range(rounds + 1):
+            # Round 0 is traced and warms everything up; the others are counted.
+            regions.tracing = number == 0
+            for name, arm in list(senders.items())[:: 1 if number % 2 else -1]:
+                figures = {"sender": name, "traced": regions.tracing, **measure(lab, arm, regions)}
+                out.write(json.dumps(figures) + "\n")
+                out.flush()
+                print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()
