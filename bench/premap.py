@@ -82,9 +82,11 @@ def run_machine(iommu: str, plugin: Path | None) -> list[dict[str, Any]]:
 
 def per_packet(measured: list[dict[str, Any]]) -> Figures:
     """Medians over the counted rounds, maps of the traced one."""
-    figures: Figures = {}
+    # Round 1 runs them in their own order.
+    order = [one["sender"] for one in measured if not one["traced"]]
+    figures: Figures = {sender: {"packets": []} for sender in dict.fromkeys(order)}
     for one in measured:
-        of = figures.setdefault(one["sender"], {"packets": []})
+        of = figures[one["sender"]]
         if one["traced"]:
             maps = one.get("send")
             of["per_1000"] = (
@@ -103,26 +105,23 @@ def per_packet(measured: list[dict[str, Any]]) -> Figures:
     return figures
 
 
-def _cell(of: dict[str, Any], name: str) -> str:
-    return f"{of[name]['median']:,.0f}" if name in of else ""
-
-
 def table(by_iommu: dict[str, Figures]) -> Table:
-    """One row per sender, three columns per IOMMU mode."""
+    """One row per sender; maps are those with the first IOMMU mode, instructions medians."""
     view = Table(box=box.SIMPLE_HEAD, title="per packet of 1514 bytes, igb, emulated")
+    first = next(iter(by_iommu.values()))
     view.add_column("sender")
-    for iommu in by_iommu:
-        for column in (f"{iommu}: DMA maps/1000", "IOMMU maps/1000", "kernel instr", "user instr"):
-            view.add_column(column, justify="right")
-    for sender in next(iter(by_iommu.values())):
-        cells: list[str] = []
-        for figures in by_iommu.values():
-            of = figures[sender]
-            maps = of["per_1000"]
-            cells += [f"{maps[k]:,.0f}" if maps else "" for k in ("dma_maps", "iommu_maps")]
-            cells += [_cell(of, "kernel_instructions"), _cell(of, "user_instructions")]
-        view.add_row(sender, *cells)
+    kernel = [f"kernel instr\n{iommu}" for iommu in by_iommu]
+    for column in ("DMA maps\nper 1000", "IOMMU maps\nper 1000", *kernel, "user\ninstr"):
+        view.add_column(column, justify="right")
+    for sender, of in first.items():
+        maps = [f"{of['per_1000'][k]:,.0f}" if of["per_1000"] else "" for k in ("dma_maps", "iommu_maps")]
+        counts = [_median(figures[sender], "kernel_instructions") for figures in by_iommu.values()]
+        view.add_row(sender, *maps, *counts, _median(of, "user_instructions"))
     return view
+
+
+def _median(of: dict[str, Any], name: str) -> str:
+    return f"{of[name]['median']:,.0f}" if name in of else ""
 
 
 def verdicts(by_iommu: dict[str, Figures]) -> list[dict[str, Any]]:
@@ -160,7 +159,7 @@ def main() -> None:
         print(f"IOMMU {iommu}: {ROUNDS} rounds of all senders", file=sys.stderr)
         by_iommu[iommu] = per_packet(run_machine(iommu, plugin))
     checked = verdicts(by_iommu)
-    Console(width=200).print(table(by_iommu))
+    Console(width=140).print(table(by_iommu))
     for sender, of in by_iommu["strict"].items():
         if of["at_open"]:
             print(f"{sender}: {of['at_open']['dma_maps']:,} DMA maps once, when it opens")

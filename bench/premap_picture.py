@@ -15,7 +15,7 @@ def draw(by_iommu: dict[str, dict[str, Any]], path: Path) -> Path:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    senders = list(next(iter(by_iommu.values())))[::-1]
+    senders = list(next(iter(by_iommu.values())))
     counted = all("kernel_instructions" in of for f in by_iommu.values() for of in f.values())
     height = 0.8 / len(by_iommu)
     figure, axes = pyplot.subplots(figsize=(10, 0.75 * len(senders) + 1.6), layout="constrained")
@@ -35,14 +35,14 @@ def draw(by_iommu: dict[str, dict[str, Any]], path: Path) -> Path:
             maps = figures[sender]["per_1000"].get("dma_maps")
             text = f" {end:,.0f}" if counted else f" {end:g}"
             if maps is not None and counted and index == 0:
-                text += f"   {maps / 1000:.2g} DMA maps per packet"
+                text += f"   ({maps / 1000:.2g} DMA maps)"
             axes.text(end, y, text, va="center", fontsize=8)
     axes.set_yticks(range(len(senders)), senders)
     axes.set_xlabel("instructions per packet" if counted else "DMA maps per packet")
-    axes.set_xlim(right=axes.get_xlim()[1] * 1.25)
-    axes.set_title("1514-byte packets, igb, Linux under QEMU; CPU of the sender", fontsize=10)
+    axes.set_xlim(right=axes.get_xlim()[1] * 1.3)
+    axes.set_title("Per packet of 1514 bytes, on the sender's CPU (igb, Linux under QEMU)", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    axes.legend(fontsize=8, loc="upper right", frameon=False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path

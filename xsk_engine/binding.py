@@ -68,7 +68,8 @@ class Binding:
         self._ring_size = ring_size
         self._max_frame_bytes = max_frame_bytes
         self._link_timeout_s = link_timeout_s
-        self._rx_chunks = rx_chunks
+        self.rx_chunks = rx_chunks * len(queues)
+        """of the umem's, set aside for what the driver receives"""
         self._stock = RxStock(umem, rx_chunks)
         self._program: PassProgram | None = None
         try:
@@ -127,7 +128,7 @@ class Binding:
                 mode,
                 ring_size=self._ring_size,
                 multi_buffer=self._max_frame_bytes > self._umem.usable_bytes,
-                stock=self._stock.put if zerocopy and self._rx_chunks else None,
+                stock=self._stock.put if zerocopy and self.rx_chunks else None,
             )
         except OSError as error:
             queue = int(error.filename or self._queues[0])
@@ -140,21 +141,22 @@ class Binding:
         self.mode = self.xsks[0].mode
 
     def _why_not(self, number: int) -> str:
-        from xsk_engine import netdevgenl
-
-        driver = self._netdev.driver
+        driver, usable = self._netdev.driver, self._umem.usable_bytes
         if netdevs.lacks_iommu_platform(self._netdev.name):
             return "this virtio NIC has no iommu_platform, without which it refuses zero-copy"
         if number == errno.EINVAL:
             return f"driver {driver} refuses zero-copy with these rings, this MTU or this chunk size"
-        known = netdevgenl.facts(self._netdev.ifindex)
-        if known.zerocopy and self._max_frame_bytes > self._umem.usable_bytes:
+        if self._max_frame_bytes > usable and self._has_zerocopy():
             return (
                 f"frames of {self._max_frame_bytes} bytes need several descs, "
-                f"which driver {driver} does not send in zero-copy; "
-                f"up to {self._umem.usable_bytes} bytes it does"
+                f"which driver {driver} does not send in zero-copy; up to {usable} bytes it does"
             )
         return f"driver {driver} has no zero-copy"
+
+    def _has_zerocopy(self) -> bool:
+        from xsk_engine import netdevgenl  # imports pyroute2, which takes longer than all the rest
+
+        return bool(netdevgenl.facts(self._netdev.ifindex).zerocopy)
 
     def _open_zerocopy(self) -> None:
         self._bind("zerocopy")

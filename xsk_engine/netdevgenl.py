@@ -23,7 +23,6 @@ class _dev(genlmsg):
         ("NETDEV_A_DEV_IFINDEX", "uint32"),
         ("NETDEV_A_DEV_PAD", "none"),
         ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
-        ("NETDEV_A_DEV_XDP_ZC_MAX_SEGS", "uint32"),
     )
 
 
@@ -46,12 +45,10 @@ class XdpFacts:
     """None: this kernel does not say."""
 
     zerocopy: bool | None
-    zerocopy_descs: int | None
-    """most descs per packet in zero-copy"""
     taken_queues: frozenset[int] | None
 
 
-def _zerocopy(ifindex: int) -> tuple[bool | None, int | None]:
+def _zerocopy(ifindex: int) -> bool | None:
     with contextlib.closing(GenericNetlinkSocket()) as sock:
         sock.bind("netdev", _dev)
         message = _dev()
@@ -59,9 +56,7 @@ def _zerocopy(ifindex: int) -> tuple[bool | None, int | None]:
         message["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
         answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST))
     features = answer[0].get_attr("NETDEV_A_DEV_XDP_FEATURES") if answer else None
-    if features is None:
-        return None, None
-    return bool(features & _XSK_ZEROCOPY), answer[0].get_attr("NETDEV_A_DEV_XDP_ZC_MAX_SEGS")
+    return None if features is None else bool(features & _XSK_ZEROCOPY)
 
 
 def _taken(ifindex: int) -> frozenset[int] | None:
@@ -82,10 +77,9 @@ def _taken(ifindex: int) -> frozenset[int] | None:
 def facts(ifindex: int) -> XdpFacts:
     """Asks the kernel; what it does not know is None."""
     zerocopy: bool | None = None
-    descs: int | None = None
     taken: frozenset[int] | None = None
     with contextlib.suppress(NetlinkError, OSError, KeyError):
-        zerocopy, descs = _zerocopy(ifindex)
+        zerocopy = _zerocopy(ifindex)
     with contextlib.suppress(NetlinkError, OSError, KeyError):
         taken = _taken(ifindex)
-    return XdpFacts(zerocopy, descs, taken)
+    return XdpFacts(zerocopy, taken)

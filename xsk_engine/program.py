@@ -4,10 +4,13 @@ attached."""
 from __future__ import annotations
 
 import errno
+import logging
 import os
 
 from xsk_engine.errors import UnavailableError
 from xsk_engine.netdev import NetDev
+
+_log = logging.getLogger(__name__)
 
 
 class PassProgram:
@@ -19,6 +22,7 @@ class PassProgram:
 
     def __init__(self, netdev: NetDev) -> None:
         from xsk_engine._ffi import libbpf
+        from xsk_engine.route import has_default_route
 
         self._link_fd = -1
         other, mode = libbpf.attached_program(netdev.ifindex)
@@ -29,6 +33,8 @@ class PassProgram:
                 f"XDP program id {other} is attached ({mode}) and not ours: bpftool prog show id {other}",
                 errno=errno.EBUSY,
             )
+        if has_default_route(netdev.ifindex):
+            _log.warning("%s carries the default route, and attaching an XDP program resets it", netdev.name)
         try:
             program_fd = libbpf.load_pass_program()
             try:

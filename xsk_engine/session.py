@@ -67,6 +67,7 @@ def _report(engine: Engine, rate: str, cpu_before: Any, error: XskError | None) 
             "bytes": umem.area.length,
             "page_size": umem.area.page_size,
             "numa_node": umem.area.numa_node,
+            "rx_chunks": binding.rx_chunks if binding else 0,
         },
         error=error,
     )

@@ -276,6 +276,8 @@ class Worker:
             ),
         }
         operation, message = text.get(self.counters.error, ("loop", f"error {self.counters.error}"))
+        if self.counters.error == ffi.ERROR_NO_PROGRESS and self.xsk.mode == "zerocopy":
+            message += ", --mode copy may work"
         if self.counters.error == ffi.ERROR_NO_PROGRESS and number:
             message += f" (last kick: {errno_name(number)})"
             number = errno.ETIMEDOUT
