@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* csum.h - incremental update of the Internet checksum, RFC 1624 equation 3: HC' = ~(~HC + ~m + m'). */
+/*
+ * csum.h - incremental update of the Internet checksum, RFC 1624 equation 3: HC' = ~(~HC + ~m + m'). One's
+ * complement sums are sums modulo 0xffff, so any grouping of the bits into multiples of 16 adds up to the same.
+ */
 #ifndef XSKE_CSUM_H
 #define XSKE_CSUM_H
 
@@ -14,25 +17,16 @@ static inline uint16_t csum_fold(uint64_t sum)
 	return (uint16_t)sum;
 }
 
-/* The 16-bit words of value as they lie in a packet when it is written big-endian with `width` bytes at an
- * odd or even offset. Adding them up is all a one's complement sum needs. */
-static inline uint64_t csum_words(uint64_t value, unsigned width, unsigned odd)
+/* How far a field of `width` bytes at `offset` lies from the 16-bit words of the sum: 0 or 8 bits. */
+static inline uint32_t csum_shift(uint32_t width, uint32_t offset)
 {
-	uint64_t sum = 0;
-
-	if ((width & 1) ^ odd) /* ends in the middle of a word */
-		sum += (value & 0xff) << 8, value >>= 8;
-	for (; value; value >>= 16)
-		sum += value & 0xffff;
-	return sum;
+	return ((width ^ offset) & 1) * 8; /* 8: it ends in the middle of a word */
 }
 
-/* before, after: csum_words() of what was there and what is there now. */
-static inline uint16_t csum_update(uint16_t check, uint64_t before, uint64_t after)
+/* What a field's value adds to the sum; below 2^41, so that thousands fit into 64 bits. */
+static inline uint64_t csum_part(uint64_t value, uint32_t shift)
 {
-	uint16_t minus = (uint16_t)~csum_fold(before);
-
-	return (uint16_t)~csum_fold((uint64_t)(uint16_t)~check + minus + after);
+	return ((value & 0xffffffff) + (value >> 32)) << shift;
 }
 
 #endif

@@ -48,15 +48,45 @@ static bool patch_fits(const struct xske_patch *p, uint32_t head_len)
 	return !p->csum_offset || (uint64_t)p->csum_offset + 2 <= head_len;
 }
 
-static void compile_patch(struct flow_patch *out, const struct xske_patch *p, const uint8_t *frame,
-                          uint64_t sequence)
+/* Which of the flow's checksums; a new one for a new place. */
+static uint32_t find_csum(struct xske_flow *f, const struct xske_patch *p)
+{
+	uint32_t i = 0;
+
+	while (i < f->csum_count && f->csums[i].offset != p->csum_offset)
+		i++;
+	if (i == f->csum_count) {
+		uint16_t check = (uint16_t)read_field(f->frame + p->csum_offset, 2);
+
+		f->csums[f->csum_count++] =
+		        (struct flow_csum){.offset = p->csum_offset, .rest = (uint16_t)~check};
+	}
+	f->csums[i].udp |= p->csum_udp;
+	return i;
+}
+
+static void compile_patch(struct xske_flow *f, const struct xske_patch *p, uint64_t sequence)
 {
 	uint64_t at = p->modulo ? sequence % p->modulo : sequence;
+	struct flow_patch *patch = &f->patches[f->patch_count++];
 
-	out->p = *p;
-	out->value = p->base + p->step * at;
-	out->left = p->modulo - at;
-	out->was = csum_words(read_field(frame + p->offset, p->width), p->width, p->offset & 1);
+	*patch = (struct flow_patch){
+	        .offset = p->offset,
+	        .width = p->width,
+	        .csum = XSKE_MAX_PATCHES,
+	        .shift = csum_shift(p->width, p->offset),
+	        .value = p->base + p->step * at,
+	        .step = p->step,
+	        .base = p->base,
+	        .modulo = p->modulo,
+	        .left = p->modulo ? p->modulo - at : UINT64_MAX,
+	};
+	if (p->csum_offset) {
+		uint64_t was = csum_part(read_field(f->frame + p->offset, p->width), patch->shift);
+
+		patch->csum = find_csum(f, p);
+		f->csums[patch->csum].rest += (uint16_t)~csum_fold(was);
+	}
 }
 
 int xske_flow_create(struct xske_umem *umem, const struct xske_flow_config *config, struct xske_flow **out)
@@ -84,9 +114,8 @@ int xske_flow_create(struct xske_umem *umem, const struct xske_flow_config *conf
 			free(f);
 			return -EINVAL;
 		}
-		compile_patch(&f->patches[i], &config->patches[i], f->frame, config->first_sequence);
+		compile_patch(f, &config->patches[i], config->first_sequence);
 	}
-	f->patch_count = config->patch_count;
 	f->pace.packets = config->rate_packets;
 	f->pace.period_ns = config->rate_period_ns;
 	f->remaining = config->count ? config->count : UINT64_MAX;
@@ -132,23 +161,26 @@ void flow_unload(struct xske_flow *f, struct xske_arena *a, struct xske_umem *um
 
 static inline void patch_head(struct xske_flow *f, uint8_t *head)
 {
+	uint64_t sums[XSKE_MAX_PATCHES + 1]; /* the last for fields under no checksum */
+
+	for (uint32_t i = 0; i < f->csum_count; i++)
+		sums[i] = f->csums[i].rest;
+	sums[XSKE_MAX_PATCHES] = 0;
 	for (uint32_t i = 0; i < f->patch_count; i++) {
 		struct flow_patch *patch = &f->patches[i];
-		const struct xske_patch *p = &patch->p;
-		uint64_t now = write_field(head + p->offset, p->width, patch->value);
+		uint64_t now = write_field(head + patch->offset, patch->width, patch->value);
 
-		if (p->csum_offset) {
-			uint8_t *at = head + p->csum_offset;
-			uint16_t check = csum_update((uint16_t)read_field(at, 2), patch->was,
-			                             csum_words(now, p->width, p->offset & 1));
+		sums[patch->csum] += csum_part(now, patch->shift);
+		patch->value += patch->step;
+		if (--patch->left == 0) {
+			patch->value = patch->base;
+			patch->left = patch->modulo;
+		}
+	}
+	for (uint32_t i = 0; i < f->csum_count; i++) {
+		uint16_t check = (uint16_t)~csum_fold(sums[i]);
 
-			write_field(at, 2, p->csum_udp && !check ? 0xffff : check);
-		}
-		patch->value += p->step;
-		if (p->modulo && --patch->left == 0) {
-			patch->value = p->base;
-			patch->left = p->modulo;
-		}
+		write_field(head + f->csums[i].offset, 2, f->csums[i].udp && !check ? 0xffff : check);
 	}
 }
 

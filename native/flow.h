@@ -12,10 +12,19 @@
 #include "txq.h"
 
 struct flow_patch {
-	struct xske_patch p;
+	uint32_t offset, width;
+	uint32_t csum;  /* which of the flow's checksums it changes; XSKE_MAX_PATCHES: none */
+	uint32_t shift; /* csum_shift() */
 	uint64_t value; /* of the next packet */
-	uint64_t left;  /* packets until it wraps; unused when modulo = 0 */
-	uint64_t was;   /* csum_words() of the template's bytes there */
+	uint64_t step, base, modulo;
+	uint64_t left; /* packets until it wraps; without a modulo more than there will be */
+};
+
+/* A checksum that patches change: the template's, less what stood in their fields. */
+struct flow_csum {
+	uint32_t offset;
+	bool udp; /* 0 is sent as 0xffff (RFC 768) */
+	uint64_t rest;
 };
 
 struct xske_flow {
@@ -30,8 +39,9 @@ struct xske_flow {
 	uint32_t head_len; /* bytes in the first desc */
 	uint32_t copy_len; /* head_len, or more where the frag's padding takes it */
 	uint32_t descs;    /* per packet */
-	uint32_t patch_count;
+	uint32_t patch_count, csum_count;
 	struct flow_patch patches[XSKE_MAX_PATCHES];
+	struct flow_csum csums[XSKE_MAX_PATCHES];
 	uint64_t addr[XSKE_MAX_DESCS_PER_PACKET]; /* the template's frags, one per desc */
 	uint32_t len[XSKE_MAX_DESCS_PER_PACKET];
 	bool loaded;     /* the template's frags are ours */

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import shlex
 import signal
@@ -34,6 +35,7 @@ BOOT_TIMEOUT_S = 120
 ANSWER_GRACE_S = 20
 _STOP_TIMEOUT_S = 10
 _CONSOLE_TAIL_LINES = 25
+_HEADLINE, _HEADLINES = re.compile(r"BUG:|Oops|Kernel panic|general protection|Out of memory|lockup"), 5
 
 
 class MachineFailed(Exception):
@@ -169,10 +171,12 @@ class Machine:
     def _failed(self, what: str) -> MachineFailed:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
-        said = self.console().splitlines()[-_CONSOLE_TAIL_LINES:]
+        console = self.console().splitlines()
+        headlines = [line for line in console if _HEADLINE.search(line)]
+        said = headlines[:_HEADLINES] + ["..."] + console[-_CONSOLE_TAIL_LINES:]
         if self._process.poll() is not None and self._process.stderr is not None:
             said += self._process.stderr.read().decode(errors="replace").splitlines()[-3:]
-        return MachineFailed("\n".join([f"{what}; its console's last lines:", *said]))
+        return MachineFailed("\n".join([f"{what}; its console's headlines and last lines:", *said]))
 
     def _receive(self, deadline: float) -> dict[str, object]:
         while b"\n" not in self._pending:
