@@ -173,7 +173,7 @@ class Machine:
             self._process.wait(1)
         console = self.console().splitlines()
         headlines = [line for line in console if _HEADLINE.search(line)]
-        said = headlines[:_HEADLINES] + ["..."] + console[-_CONSOLE_TAIL_LINES:]
+        said = [*headlines[:_HEADLINES], "...", *console[-_CONSOLE_TAIL_LINES:]]
         if self._process.poll() is not None and self._process.stderr is not None:
             said += self._process.stderr.read().decode(errors="replace").splitlines()[-3:]
         return MachineFailed("\n".join([f"{what}; its console's headlines and last lines:", *said]))
