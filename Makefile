@@ -9,9 +9,8 @@ STAMP := $(VENV)/installed
 # The laboratory that tests/lab and the benchmarks run in: two queues, everything private, nothing left.
 LAB := $(BIN)/xsk-engine lab run --queues 2 --
 
-# The emulated machine: igb, virtio or virtio-no-iommu; strict, lazy or passthrough.
+# The emulated machine: igb, virtio or virtio-no-iommu; IOMMU=strict, lazy or passthrough.
 NICS ?= igb
-IOMMU ?= strict
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
@@ -61,10 +60,10 @@ test-machine: setup-test build ## all tests of the emulated machine: zero-copy N
 	$(BIN)/python -m pytest -v -rs tests/machine
 
 machine: setup-test build ## boot the emulated machine, show what its NICs can do; NICS=virtio, IOMMU=lazy
-	@$(BIN)/python -m tests.machine summary --nics $(NICS) --iommu $(IOMMU)
+	@$(BIN)/python -m tests.machine summary --nics $(NICS) $(if $(IOMMU),--iommu $(IOMMU))
 
 machine-shell: setup-test build ## a console in it
-	@$(BIN)/python -m tests.machine shell --nics $(NICS) --iommu $(IOMMU)
+	@$(BIN)/python -m tests.machine shell --nics $(NICS) $(if $(IOMMU),--iommu $(IOMMU))
 
 build/native: $(STAMP)
 	$(BIN)/meson setup --reconfigure $@ -Dtests=true >/dev/null || $(BIN)/meson setup $@ -Dtests=true
