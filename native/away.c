@@ -32,7 +32,7 @@ void xske_loop_give_up(struct xske_loop *l, uint32_t error)
 {
 	uint64_t now = l->config.clock.now_ns(l->config.clock.ctx);
 
-	if (l->away != XSKE_LOOP_STALLED || l->state >= XSKE_LOOP_STOPPED)
+	if (!l->away || l->state >= XSKE_LOOP_STOPPED)
 		return;
 	if (l->state == XSKE_LOOP_DRAINING)
 		l->state = XSKE_LOOP_STOPPED;

@@ -12,7 +12,7 @@ _Static_assert(offsetof(struct xske_ring, producer) == offsetof(struct xsk_ring_
 _Static_assert(sizeof(struct xske_desc) == sizeof(struct xdp_desc), "struct xdp_desc");
 
 /* So many timeouts for a driver to look at the probe at all; then the loop will find out that it does not. */
-#define PROBE_LOOKS 50u
+#define PROBE_LOOKS 10u
 
 /* Preamble and SFD 8, FCS 4, inter-frame gap 12 (IEEE 802.3 clause 4); frames are padded to 60. */
 #define WIRE_OVERHEAD_BYTES 24u
@@ -187,32 +187,42 @@ uint32_t txq_reap(struct xske_txq *q)
 	return n;
 }
 
+static uint64_t monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
 int xske_txq_probe_invalid(struct xske_txq *q, uint64_t timeout_ns)
 {
 	const struct timespec pause = {.tv_nsec = 50000};
-	uint64_t waited = 0, waited_since_seen = 0;
-	int completed = 0;
+	uint64_t now = monotonic_ns(), end = now + PROBE_LOOKS * timeout_ns;
+	int result = XSKE_PROBE_UNSEEN;
 	uint32_t idx;
 
 	if (xsk_ring_prod__reserve(&q->tx, 1, &idx) != 1)
 		return -EBUSY;
 	*xsk_ring_prod__tx_desc(&q->tx, idx) = (struct xdp_desc){.addr = probe_addr(q)};
 	xsk_ring_prod__submit(&q->tx, 1);
-	while (waited < PROBE_LOOKS * timeout_ns && waited_since_seen < timeout_ns) {
+	for (; now < end; now = monotonic_ns()) {
 		if (kick(&q->kick) == KICK_FATAL)
 			return -q->kick.last_errno;
-		completed = xsk_ring_cons__peek(&q->cq, 1, &idx) == 1;
-		if (completed)
+		if (xsk_ring_cons__peek(&q->cq, 1, &idx)) {
+			xsk_ring_cons__release(&q->cq, 1);
+			result = XSKE_PROBE_COMPLETED;
 			break;
-		nanosleep(&pause, NULL);
-		waited += (uint64_t)pause.tv_nsec;
+		}
 		/* Copy mode looks within the kick, a driver in zero-copy when it gets round to it. */
-		if (__atomic_load_n(q->tx.consumer, __ATOMIC_ACQUIRE) == q->tx.cached_prod)
-			waited_since_seen += (uint64_t)pause.tv_nsec;
+		if (result == XSKE_PROBE_UNSEEN &&
+		    __atomic_load_n(q->tx.consumer, __ATOMIC_ACQUIRE) == q->tx.cached_prod) {
+			result = XSKE_PROBE_DROPPED;
+			end = now + timeout_ns;
+		}
+		nanosleep(&pause, NULL);
 	}
-	if (completed)
-		xsk_ring_cons__release(&q->cq, 1);
-	q->probe_is_out = !completed;
+	q->probe_is_out = result != XSKE_PROBE_COMPLETED;
 	kick_reset_counters(&q->kick); /* they count packets' kicks */
-	return completed;
+	return result;
 }

@@ -147,8 +147,13 @@ struct xske_txq_config {
 XSKE_API int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config,
                              struct xske_txq **out);
 XSKE_API void xske_txq_destroy(struct xske_txq *txq);
-/* Posts one desc of length 0 and looks whether it comes back. 1 = completed, 0 = not within timeout_ns after
- * the kernel has looked at it, else a negative errno of the kick. Before the loop runs. */
+/* Posts one desc of length 0 and looks whether it comes back; waits timeout_ns after the kernel has looked at
+ * it. An enum xske_probe, or a negative errno of the kick. Before the loop runs. */
+enum xske_probe {
+	XSKE_PROBE_DROPPED = 0,
+	XSKE_PROBE_COMPLETED = 1,
+	XSKE_PROBE_UNSEEN = 2, /* and if the kernel looks later, it will count the desc as invalid */
+};
 XSKE_API int xske_txq_probe_invalid(struct xske_txq *txq, uint64_t timeout_ns);
 /* To another socket, where the first one has completed nothing: detach while the old rings are still mapped,
  * attach when there are new ones of the same sizes; everything inflight is submitted again. While the loop
@@ -287,8 +292,8 @@ XSKE_API int xske_loop_create(const struct xske_loop_config *config, struct xske
 XSKE_API void xske_loop_destroy(struct xske_loop *loop);
 /* Runs until drained, failed, paused or stalled; returns which enum xske_loop_state. */
 XSKE_API int xske_loop_run(struct xske_loop *loop);
-/* Instead of running on after XSKE_LOOP_STALLED: ends the loop, with this enum xske_loop_error unless it was
- * draining. */
+/* Instead of running on after XSKE_LOOP_STALLED or _PAUSED: ends the loop, with this enum xske_loop_error
+ * unless it was draining. */
 XSKE_API void xske_loop_give_up(struct xske_loop *loop, uint32_t error);
 /* One turn without sleeping; for tests. Returns the state. */
 XSKE_API int xske_loop_step(struct xske_loop *loop);

@@ -20,6 +20,7 @@ from xsk_engine.errors import UnavailableError
 # include/uapi/linux/sockios.h, ethtool.h
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GDRVINFO = 0x03
+_ETHTOOL_GLINK = 0x0A
 _ETHTOOL_GRINGPARAM = 0x10
 _ETHTOOL_GCHANNELS = 0x3C
 _DRVINFO_BYTES = 196
@@ -43,7 +44,7 @@ class NetDev:
     up: bool
     """administratively"""
     carrier: bool
-    """the link works (IFF_RUNNING)"""
+    """the link works; as the driver has it now, while IFF_RUNNING may lag by a second"""
     driver: str
     """as ethtool names it, "unknown" without one"""
     queues: int
@@ -75,6 +76,11 @@ def _driver(name: str) -> str:
     if not _ethtool(name, request):
         return "unknown"
     return request.tobytes()[4:36].split(b"\0")[0].decode() or "unknown"
+
+
+def _carrier(name: str) -> bool | None:
+    request = array.array("I", [_ETHTOOL_GLINK, 0])
+    return bool(request[1]) if _ethtool(name, request) else None
 
 
 def _queues(name: str) -> int:
@@ -129,13 +135,14 @@ def get(name: str) -> NetDev:
         ifindex = socket.if_nametoindex(name)
     except OSError as error:  # gone since the line above
         raise UnavailableError("open", name, "no such interface", errno=error.errno) from None
+    carrier = _carrier(name)
     return NetDev(
         name=name,
         ifindex=ifindex,
         mac=link.address if link else "00:00:00:00:00:00",
         mtu=stats[name].mtu,
         up="up" in flags,
-        carrier="running" in flags,
+        carrier="running" in flags if carrier is None else carrier,
         driver=_driver(name),
         queues=_queues(name),
         numa_node=_numa_node(name),

@@ -37,6 +37,8 @@ class StallJudge:
         with self._lock:
             if worker.xsk is not stalled_on:
                 return ffi.ERROR_NONE  # another worker's judgement has moved this one too
+            if worker.failure():
+                return ffi.ERROR_NO_PROGRESS  # or has tried to
             if not self._binding.may_fall_back or any(w.counters.completed_descs for w in workers):
                 return ffi.ERROR_NO_PROGRESS
             return self._fall_back([w for w in workers if w is not worker], workers)

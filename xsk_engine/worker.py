@@ -94,7 +94,7 @@ class Worker:
     def probe_invalid(self) -> None:
         """How does this kernel treat an invalid desc? Before start()."""
         try:
-            self.invalid_completes = bool(native.txq_probe_invalid(self.txq, _PROBE_TIMEOUT_NS))
+            result = native.txq_probe_invalid(self.txq, _PROBE_TIMEOUT_NS)
         except OSError as error:
             raise UnavailableError(
                 "sendto",
@@ -102,7 +102,8 @@ class Worker:
                 "the kernel takes no descs; see xsk-engine doctor",
                 errno=error.errno,
             ) from None
-        self.xsk.reset_statistics()
+        self.invalid_completes = result == ffi.PROBE_COMPLETED
+        self.xsk.reset_statistics(invalid_to_come=result == ffi.PROBE_UNSEEN)
 
     def start(self) -> None:
         """Starts the thread; it idles until a flow or an endpoint gives it work."""
@@ -143,8 +144,12 @@ class Worker:
     def _settle_stall(self) -> None:
         try:
             verdict = self._on_stall(self)
-        except XskError as error:
-            self._failure = error
+        except (XskError, OSError) as error:
+            self._failure = (
+                error
+                if isinstance(error, XskError)
+                else BrokenError("fall back", self._name, str(error), errno=error.errno)
+            )
             return
         if verdict != ffi.ERROR_NONE:
             native.loop_give_up(self.loop, verdict)

@@ -86,14 +86,15 @@ class Xsk:
         libc.get_option(self.fd, uapi.XDP_STATISTICS, raw)
         before = self._statistics_before
         return KernelStats(
-            raw.tx_invalid_descs - before.tx_invalid_descs,
+            max(raw.tx_invalid_descs - before.tx_invalid_descs, 0),
             raw.tx_ring_empty_descs - before.tx_ring_empty_descs,
         )
 
-    def reset_statistics(self) -> None:
-        """What the kernel counted so far was ours to provoke."""
+    def reset_statistics(self, *, invalid_to_come: bool) -> None:
+        """What the kernel counted so far was ours to provoke, and so is one invalid desc that it may still
+        have to look at."""
         self._statistics_before = KernelStats()
-        self._statistics_before = self.kernel_stats()
+        self._statistics_before = self.kernel_stats() + KernelStats(tx_invalid_descs=int(invalid_to_come))
 
     def try_wakeup(self) -> int:
         """0, or the errno of a kick with nothing to send: does the driver want to send for us?"""

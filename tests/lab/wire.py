@@ -16,8 +16,10 @@ import time
 from pathlib import Path
 
 from xsk_engine import packet
+from xsk_engine._ffi import native
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
+from xsk_engine.worker import Worker
 
 ETH_P_ALL = 3
 PORT = 9000
@@ -196,3 +198,28 @@ def holdings():
 
 def is_real_root():
     return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+
+
+def _deaf_ring(like, entry_bytes):
+    """A ring that no kernel looks at."""
+    memory = ctypes.create_string_buffer(192 + like.size * entry_bytes)
+    base = ctypes.addressof(memory)
+    ctypes.c_uint32.from_address(base + 128).value = 1  # XDP_RING_NEED_WAKEUP
+    ring = native.Ring(0, 0, like.mask, like.size, base, base + 64, base + 192, base + 128)
+    ring.memory = memory
+    return ring
+
+
+def deafen_zerocopy(monkeypatch):
+    """Sockets in zero-copy become those of a driver that binds and then never looks at its rings."""
+    real, kept = Worker._txq_config, []
+
+    def config(self, xsk):
+        config = real(self, xsk)
+        if xsk.mode == "zerocopy":
+            rings = _deaf_ring(config.tx, 16), _deaf_ring(config.cq, 8)
+            config.tx, config.cq = rings
+            kept.extend(rings)
+        return config
+
+    monkeypatch.setattr(Worker, "_txq_config", config)

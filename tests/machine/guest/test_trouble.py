@@ -1,7 +1,6 @@
 """Zero-copy when things go wrong: links, programs, capabilities, drivers that do nothing or go away."""
 
 import asyncio
-import ctypes
 import os
 import subprocess
 import sys
@@ -10,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.wire import cli, frame, wait_until
+from tests.lab.wire import cli, deafen_zerocopy, frame, wait_until
 from tests.machine.guest.adopt import adopt_tx
 from xsk_engine import netdev
 from xsk_engine._ffi import libbpf
-from xsk_engine._ffi import native as ffi
 from xsk_engine.engine import Engine, EngineConfig
 from xsk_engine.errors import BrokenError, UnavailableError
 from xsk_engine.flow import Flow, Patch
-from xsk_engine.worker import Worker
 
 SEQUENCE = Patch(42, 8, csum_offset=40, csum_udp=True)
 
@@ -74,33 +71,13 @@ def test_the_nic_is_reset_while_sending(wire, igb):
     assert snapshot.completed_packets == snapshot.submitted_packets
 
 
-def deaf_ring(like, entry_bytes):
-    """A ring that no kernel looks at."""
-    memory = ctypes.create_string_buffer(192 + like.size * entry_bytes)
-    base = ctypes.addressof(memory)
-    ctypes.c_uint32.from_address(base + 128).value = 1  # XDP_RING_NEED_WAKEUP
-    ring = ffi.Ring(0, 0, like.mask, like.size, base, base + 64, base + 192, base + 128)
-    ring.memory = memory
-    return ring
-
-
 @pytest.mark.parametrize("queues", [(0,), (0, 1)])
 @pytest.mark.parametrize("count", [10, 3000])
 def test_a_driver_that_completes_nothing(wire, nic, monkeypatch, queues, count):
     """It binds and never looks at the ring: copy mode takes over, and nothing is lost."""
     if max(queues) >= nic.queues:
         pytest.skip(f"{nic.driver} has one queue here")
-    real, kept = Worker._txq_config, []
-
-    def config(self, xsk):
-        config = real(self, xsk)
-        if xsk.mode == "zerocopy":
-            rings = deaf_ring(config.tx, 16), deaf_ring(config.cq, 8)
-            config.tx, config.cq = rings
-            kept.extend(rings)
-        return config
-
-    monkeypatch.setattr(Worker, "_txq_config", config)
+    deafen_zerocopy(monkeypatch)
     flow = Flow(frame(200), patches=[SEQUENCE], count=count, rate=Fraction(2000))
     with wire.capture() as frames:
         engine, error = run_with([], flow, queues=queues, progress_timeout_s=0.3)

@@ -1,0 +1,141 @@
+"""From zero-copy to copy mode while packets wait, on a veth that only pretends to have zero-copy. The same on
+real drivers: tests/machine."""
+
+import asyncio
+import gc
+from fractions import Fraction
+
+import pytest
+from wire import another_lab, deafen_zerocopy, frame, holdings, wait_until
+
+from xsk_engine import binding
+from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.errors import BrokenError, ClosedError, UnavailableError, XskError
+from xsk_engine.flow import Flow, Patch
+from xsk_engine.lab.topology import LabOptions
+from xsk_engine.xsk import Xsk
+
+SEQUENCE = Patch(42, 8, csum_offset=40, csum_udp=True)
+RATE = Fraction(10_000)
+
+
+@pytest.fixture
+def pretender(monkeypatch):
+    """What is bound in zero-copy is bound in copy mode and says otherwise; its kicks all succeed."""
+    real = binding.bind_queues
+
+    def bind(umem, netdev, queues, mode, **options):
+        xsks = real(umem, netdev, queues, "copy", **options)
+        for xsk in xsks:
+            xsk.mode = mode
+        return xsks
+
+    monkeypatch.setattr(binding, "bind_queues", bind)
+    deafen_zerocopy(monkeypatch)
+    return monkeypatch
+
+
+def sequences(frames):
+    return sorted(int.from_bytes(f[42:50], "big") for f in frames)
+
+
+@pytest.mark.parametrize("queues", [(0,), (0, 1)])
+@pytest.mark.parametrize("count", [1, 2000, 5001])
+def test_nothing_is_lost_on_the_way(wire, pretender, queues, count):
+    """Fewer packets than the ring takes, and more."""
+    flow = Flow(frame(100), patches=[SEQUENCE], count=count, rate=RATE)
+    with wire.capture() as frames:
+        with Engine(EngineConfig("vtx", queues=queues, progress_timeout_s=0.3)) as engine:
+            assert engine.binding.mode == "zerocopy"
+            asyncio.run(engine.run(flow))
+        wait_until(lambda: len(frames) >= count)
+    assert sequences(frames) == list(range(count))
+    snapshot = engine.snapshot()
+    assert snapshot.submitted_packets == snapshot.completed_packets == count
+    assert engine.binding.mode == "copy"
+    assert "completed nothing" in engine.binding.reason
+
+
+def test_an_endpoint_sends_on(wire, pretender):
+    """No flow runs, nobody watches the engine: the worker's own thread judges."""
+    with wire.capture() as frames, Engine(EngineConfig("vtx", progress_timeout_s=0.3)) as engine:
+        endpoint = engine.raw()
+        for i in range(50):
+            endpoint.send(frame(60, fill=i))
+        wait_until(lambda: len(frames) == 50)
+        endpoint.send(frame(60, fill=50))
+        wait_until(lambda: len(frames) == 51)
+        assert engine.binding.mode == "copy"
+    assert [f[42] for f in frames] == list(range(51))
+
+
+def test_who_insists_on_zerocopy_gets_an_error(wire, pretender):
+    with (
+        Engine(EngineConfig("vtx", mode="zerocopy", progress_timeout_s=0.3)) as engine,
+        pytest.raises(BrokenError, match=r"no completion.*--mode copy"),
+    ):
+        asyncio.run(engine.run(Flow(frame(60), duration_s=5)))
+
+
+@pytest.mark.parametrize("queues", [(0,), (0, 1)])
+def test_the_fallback_itself_fails(wire, pretender, queues):
+    """Rings are gone and there are no others: both loops end with the reason, and nothing is left."""
+    with Engine(EngineConfig("vtx", queues=queues, mode="copy")):
+        pass
+    gc.collect()
+    before = holdings()
+
+    def refuse(self, mode):
+        raise UnavailableError("bind", "vtx, queue 0, copy", "injected")
+
+    engine = Engine(EngineConfig("vtx", queues=queues, progress_timeout_s=0.3))
+    with engine:
+        pretender.setattr(binding.Binding, "_bind", refuse)
+        endpoint = engine.raw()
+        with pytest.raises(XskError, match="injected"):
+            asyncio.run(engine.run(Flow(frame(60), duration_s=5)))
+        with pytest.raises(ClosedError):
+            endpoint.send(frame(60))
+    assert engine.snapshot().completed_packets == 0
+    wait_until(lambda: holdings() == before)
+
+
+def test_closing_in_the_middle_of_it(wire, pretender):
+    for delay in (0.05, 0.25, 0.3, 0.32, 0.35, 0.4):
+        with Engine(
+            EngineConfig("vtx", queues=(0, 1), progress_timeout_s=0.3, drain_timeout_s=0.2)
+        ) as engine:
+
+            async def briefly(engine=engine, delay=delay):
+                stop = asyncio.Event()
+                asyncio.get_running_loop().call_later(delay, stop.set)
+                await engine.run(Flow(frame(60), rate=RATE), stop)
+
+            asyncio.run(briefly())
+        assert not any(w.alive for w in engine.workers)
+        assert engine.binding.mode == "copy"
+
+
+def test_a_lost_carrier_is_waited_for_and_not_fallen_back_from(wire, pretender):
+    with another_lab(LabOptions()) as lab:
+        config = EngineConfig("vtx", progress_timeout_s=0.3, link_timeout_s=0.5)
+        with Engine(config) as engine:
+            lab.ip("link", "set", "vrx", "down", rx=True)
+            with pytest.raises(BrokenError, match=r"link was down.*--link-timeout"):
+                asyncio.run(engine.run(Flow(frame(60), duration_s=5)))
+        assert engine.binding.mode == "zerocopy"
+
+
+@pytest.mark.parametrize("mode", ["auto", "zerocopy"])
+def test_a_driver_that_binds_and_then_refuses_to_send(wire, pretender, mode):
+    """Without an answer that a program would change."""
+    pretender.setattr(Xsk, "try_wakeup", lambda self: 95 if self.mode == "zerocopy" else 0)  # EOPNOTSUPP
+    if mode == "zerocopy":
+        with pytest.raises(UnavailableError, match=r"EOPNOTSUPP.*refuses to send.*--mode copy"):
+            Engine(EngineConfig("vtx", mode=mode)).open()
+        return
+    with Engine(EngineConfig("vtx", mode=mode)) as engine:
+        assert engine.binding.mode == "copy"
+        assert "refuses to send (EOPNOTSUPP)" in engine.binding.reason
+        asyncio.run(engine.run(Flow(frame(60), count=10)))
+    assert engine.snapshot().completed_packets == 10
