@@ -12,20 +12,31 @@ void COLD loop_leave(struct xske_loop *l, enum xske_loop_state why)
 	l->away_since_ns = l->now_ns;
 }
 
-static uint64_t gone_for_ns(const struct xske_loop *l, uint64_t now)
-{
-	uint64_t ns = now - l->away_since_ns;
-
-	return l->away == XSKE_LOOP_STALLED ? ns + l->stalled_ns : ns;
-}
-
 void COLD loop_come_back(struct xske_loop *l)
 {
+	uint64_t ns;
+
 	l->now_ns = l->config.clock.now_ns(l->config.clock.ctx);
-	link_shift(l, gone_for_ns(l, l->now_ns));
+	ns = l->now_ns - l->away_since_ns;
+	if (l->down_since_ns) {
+		l->down_since_ns += ns; /* the link's own time goes on from here */
+		l->probe_ns += ns;
+	} else if (l->starved) {
+		ns += l->stalled_ns; /* nor what was due and could not be posted; what was posted counts */
+	}
+	link_shift(l, ns);
 	if (l->away == XSKE_LOOP_STALLED)
 		l->draining_ns = 0;
 	l->away = 0;
+}
+
+int xske_loop_called(struct xske_loop *l)
+{
+	uint32_t first;
+
+	if (atomic_load_explicit(&l->aborted, memory_order_relaxed))
+		return XSKE_CALLED_TO_ABORT;
+	return spsc_ready(&l->commands, &first) ? XSKE_CALLED_BY_COMMAND : XSKE_NOT_CALLED;
 }
 
 void xske_loop_give_up(struct xske_loop *l, uint32_t error)
@@ -38,6 +49,7 @@ void xske_loop_give_up(struct xske_loop *l, uint32_t error)
 		l->state = XSKE_LOOP_STOPPED;
 	else
 		loop_fail(l, (enum xske_loop_error)error, l->txq->kick.last_errno,
-		          error == XSKE_ERROR_LINK_DOWN ? gone_for_ns(l, now) : txq_inflight(l->txq));
+		          error == XSKE_ERROR_LINK_DOWN ? now - l->away_since_ns + l->stalled_ns
+		                                        : txq_inflight(l->txq));
 	loop_finish(l);
 }

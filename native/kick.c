@@ -14,11 +14,10 @@ static int kick_sendto(void *ctx)
 
 void kick_init(struct kick *k, const struct xske_txq_config *config)
 {
-	*k = (struct kick){
-	        .fn = config->kick ? config->kick : kick_sendto,
-	        .ctx = config->kick ? config->kick_ctx : k,
-	        .fd = config->fd,
-	};
+	/* Its counters go on: they are the txq's, whatever its socket. */
+	k->fn = config->kick ? config->kick : kick_sendto;
+	k->ctx = config->kick ? config->kick_ctx : k;
+	k->fd = config->fd;
 }
 
 void kick_reset_counters(struct kick *k)

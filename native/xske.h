@@ -295,6 +295,13 @@ XSKE_API int xske_loop_run(struct xske_loop *loop);
 /* Instead of running on after XSKE_LOOP_STALLED or _PAUSED: ends the loop, with this enum xske_loop_error
  * unless it was draining. */
 XSKE_API void xske_loop_give_up(struct xske_loop *loop, uint32_t error);
+/* While it is away, and by the thread it is away with: does anybody want it back? An enum xske_called. */
+XSKE_API int xske_loop_called(struct xske_loop *loop);
+enum xske_called {
+	XSKE_NOT_CALLED = 0,
+	XSKE_CALLED_BY_COMMAND = 1,
+	XSKE_CALLED_TO_ABORT = 2,
+};
 /* One turn without sleeping; for tests. Returns the state. */
 XSKE_API int xske_loop_step(struct xske_loop *loop);
 XSKE_API int xske_loop_command(struct xske_loop *loop, uint32_t op, void *object);

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from xsk_engine import netdev as netdevs
 from xsk_engine.errors import QueueTakenError, UnavailableError, XskError, errno_name
@@ -24,8 +24,8 @@ _WANTS_PROGRAM = (errno.EINVAL, errno.ENXIO, errno.ENETDOWN)
 _WAKEUP_DEADLINE_S = 2.0
 _WAKEUP_POLL_S = 0.02
 
-# Refused as a mode, not for another reason: then copy is worth a try.
-_NOT_THIS_MODE = (errno.EOPNOTSUPP, errno.EINVAL)
+# What bind says in every mode; anything else may be about zero-copy, and then copy is worth a try.
+_ANY_MODE = (*PASSING, errno.EPERM, errno.ENODEV, errno.ENETDOWN, errno.EAFNOSUPPORT)
 
 
 class _Refused(Exception):
@@ -72,6 +72,7 @@ class Binding:
         """of the umem's, set aside for what the driver receives"""
         self._stock = RxStock(umem, rx_chunks)
         self._program: PassProgram | None = None
+        self.falls_back = False
         try:
             self._open()
         except BaseException:
@@ -83,12 +84,22 @@ class Binding:
         """Zero-copy that nobody insisted on."""
         return self._asked == "auto" and self.mode == "zerocopy"
 
-    def fall_back(self, reason: str) -> None:
-        """Binds all queues anew, in copy mode. UnavailableError when that fails: then nothing is bound."""
+    def fall_back(self, reason: str, stop: Callable[[], bool] = lambda: False) -> None:
+        """Binds all queues anew, in copy mode; once only. UnavailableError when that fails, or when `stop`
+        says so while it waits for the link: then nothing is bound."""
         self.close()
-        netdevs.wait_for_link(self._netdev.name, self._link_timeout_s)
-        self._bind("copy")
+        self.mode, self.falls_back = "copy", True
+        try:
+            netdevs.wait_for_link(self._netdev.name, self._link_timeout_s, stop)
+            self._bind("copy")
+        finally:
+            self.falls_back = False
         self.reason = reason
+
+    def fds(self) -> list[int]:
+        """All it holds, for a forked child to close: sockets, and the link that keeps the program there."""
+        program = [self._program.fileno()] if self._program is not None else []
+        return [fd for fd in (*(xsk.fd for xsk in self.xsks), *program) if fd >= 0]
 
     def close(self) -> None:
         """Closes the sockets, forgets the umem, takes the program off. Idempotent."""
@@ -133,7 +144,7 @@ class Binding:
         except OSError as error:
             queue = int(error.filename or self._queues[0])
             number = error.errno or 0
-            if zerocopy and number in _NOT_THIS_MODE and queue < self._netdev.queues:
+            if zerocopy and number not in _ANY_MODE and queue < self._netdev.queues:
                 raise _Refused(self._why_not(number), number) from None
             # Some errors have nothing to do with the mode, so what was asked is what is named.
             named = self._asked if number in PASSING else mode
@@ -144,7 +155,7 @@ class Binding:
         driver, usable = self._netdev.driver, self._umem.usable_bytes
         if netdevs.lacks_iommu_platform(self._netdev.name):
             return "this virtio NIC has no iommu_platform, without which it refuses zero-copy"
-        if number == errno.EINVAL:
+        if number != errno.EOPNOTSUPP:
             return f"driver {driver} refuses zero-copy with these rings, this MTU or this chunk size"
         if self._max_frame_bytes > usable and self._has_zerocopy():
             return (
@@ -183,8 +194,14 @@ class Binding:
         return next((number for number in errors if number not in (0, errno.EAGAIN, *PASSING)), 0)
 
     def _wakeup_error_after_reset(self) -> int:
+        try:
+            netdevs.wait_for_link(self._netdev.name, self._link_timeout_s)
+        except UnavailableError as error:
+            raise _Refused(
+                f"{self._netdev.name} was reset for an XDP program and did not come back: {error.message}",
+                errno.ENETDOWN,
+            ) from None
         deadline = time.monotonic() + _WAKEUP_DEADLINE_S
-        netdevs.wait_for_link(self._netdev.name, self._link_timeout_s)
         while (number := self._wakeup_error()) and time.monotonic() < deadline:
             time.sleep(_WAKEUP_POLL_S)
         return number
@@ -192,6 +209,8 @@ class Binding:
     def _describe(self, number: int, queue: int, mode: str) -> XskError:
         netdev, umem = self._netdev, self._umem
         arguments = f"{netdev.name}, queue {queue}, {mode}"
+        rx_bytes = self.rx_chunks * umem.chunk_size
+        receiving = f" ({rx_bytes} of them to receive into; --mode copy needs none)" if rx_bytes else ""
         if number == errno.EBUSY:
             owner = "this process" if is_bound_here(netdev.ifindex, queue) else "another process"
             return QueueTakenError(
@@ -209,7 +228,7 @@ class Binding:
             ),
             errno.EPERM: "needs CAP_NET_RAW: run as root, or setcap cap_net_raw+ep on the interpreter",
             errno.ENOBUFS: (
-                f"the umem of {umem.area.length} bytes exceeds the locked-memory limit; "
+                f"the umem of {umem.area.length} bytes exceeds the locked-memory limit{receiving}; "
                 "raise it (ulimit -l), use a smaller --umem-mb, or run with CAP_IPC_LOCK"
             ),
             errno.ENODEV: "the interface is gone",

@@ -16,7 +16,9 @@ from xsk_engine.umem import Umem
 from xsk_engine.worker import Worker
 
 SUBMIT_ENTRIES = 1024
-_REMOVE_DEADLINE_S = 2.0
+# A loop that moves to another mode answers when it has: link timeout and rebinding. Higher: a loop that is
+# stuck is noticed late.
+_REMOVE_DEADLINE_S = 10.0
 _POLL_S = 0.001
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import time
 import weakref
@@ -17,14 +18,14 @@ from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding
 from xsk_engine.endpoints import RawEndpoint
-from xsk_engine.errors import BrokenError, ClosedError
+from xsk_engine.errors import BrokenError, ClosedError, UnavailableError
 from xsk_engine.flow import Flow, compile_flow
 from xsk_engine.netdev import NetDev
 from xsk_engine.stall import StallJudge
 from xsk_engine.stats import Snapshot, merge
 from xsk_engine.umem import Umem
 from xsk_engine.worker import Worker
-from xsk_engine.xsk import REBIND_DEADLINE_S, KernelStats
+from xsk_engine.xsk import REBIND_DEADLINE_S, KernelStats, Xsk
 
 if TYPE_CHECKING:
     import numpy
@@ -98,28 +99,11 @@ class Engine:
         config = self.config
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
-            rx_chunks = 0 if config.mode == "copy" else min(self.netdev.rx_ring, config.ring_size)
-            self.umem = Umem(
-                config.umem_bytes + rx_chunks * len(config.queues) * config.chunk_size,
-                config.chunk_size,
-                tx_metadata_len=config.tx_metadata_len,
-                numa_node=self.netdev.numa_node,
-            )
-            stack.callback(self.umem.close)
-            self.umem.audit()
+            self._open_memory(stack)
+            assert self.umem is not None
+            assert self.binding is not None
             self.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
-            self.binding = Binding(
-                self.umem,
-                self.netdev,
-                config.queues,
-                config.mode,
-                ring_size=config.ring_size,
-                max_frame_bytes=config.max_frame_bytes or self.netdev.max_frame_bytes,
-                link_timeout_s=config.link_timeout_s,
-                rx_chunks=rx_chunks,
-            )
-            stack.callback(self.binding.close)
             self._stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
             stack.callback(self.workers.clear)
             for index, xsk in enumerate(self.binding.xsks):
@@ -143,6 +127,48 @@ class Engine:
                 worker.start()
             self._stack = stack.pop_all()
         return self
+
+    def _open_memory(self, stack: contextlib.ExitStack) -> None:
+        """The umem and what is bound to it."""
+        config, netdev = self.config, self.netdev
+        assert netdev is not None
+        rx_chunks = 0 if config.mode == "copy" else min(netdev.rx_ring, config.ring_size)
+        try:
+            self._bind(stack, config.mode, rx_chunks)
+        except UnavailableError as error:
+            if error.errno != errno.ENOBUFS or config.mode != "auto" or not rx_chunks:
+                raise
+            self._bind(stack, "copy", 0)
+            assert self.binding is not None
+            self.binding.reason = (
+                "the locked-memory limit has no room for what a driver in zero-copy receives"
+            )
+
+    def _bind(self, stack: contextlib.ExitStack, mode: str, rx_chunks: int) -> None:
+        """Both or nothing. The driver's receive rings get `rx_chunks` each, beside what was asked for."""
+        config, netdev = self.config, self.netdev
+        assert netdev is not None
+        with contextlib.ExitStack() as both:
+            self.umem = Umem(
+                config.umem_bytes + rx_chunks * len(config.queues) * config.chunk_size,
+                config.chunk_size,
+                tx_metadata_len=config.tx_metadata_len,
+                numa_node=netdev.numa_node,
+            )
+            both.callback(self.umem.close)
+            self.umem.audit()
+            self.binding = Binding(
+                self.umem,
+                netdev,
+                config.queues,
+                mode,
+                ring_size=config.ring_size,
+                max_frame_bytes=config.max_frame_bytes or netdev.max_frame_bytes,
+                link_timeout_s=config.link_timeout_s,
+                rx_chunks=rx_chunks,
+            )
+            both.callback(self.binding.close)
+            stack.push(both.pop_all())
 
     def close(self) -> None:
         """Drains, stops and closes everything; idempotent. BrokenError when the final audit finds a fault."""
@@ -172,26 +198,27 @@ class Engine:
 
     def stop(self) -> None:
         """Drains and joins the workers, within the drain timeout. Blocking; idempotent."""
+        deadline = self._stop_deadline()
         for worker in self.workers:
             worker.drain()
-        self._stop_workers()
+        self._stop_workers(deadline)
 
-    def _judge_stall(self, worker: Worker) -> int:
+    def _judge_stall(self, worker: Worker, stalled_on: Xsk) -> int:
         assert self._stalls is not None
-        return self._stalls.judge(worker, self.workers)
+        return self._stalls.judge(worker, stalled_on, self.workers)
 
     def _stop_deadline(self) -> float:
         seconds = self.config.drain_timeout_s + _JOIN_GRACE_S
-        if self.binding is not None and self.binding.may_fall_back:  # and then drain once more
+        binding = self.binding
+        if binding is not None and (binding.may_fall_back or binding.falls_back):  # and then drain once more
             seconds += self.config.link_timeout_s + REBIND_DEADLINE_S + self.config.drain_timeout_s
         return time.monotonic() + seconds
 
-    def _stop_workers(self) -> None:
-        deadline = self._stop_deadline()
+    def _stop_workers(self, deadline: float) -> None:
         for worker in self.workers:
             if not worker.join(max(deadline - time.monotonic(), 0)):
                 worker.abort()
-                if not worker.join(_JOIN_GRACE_S):
+                if not worker.join(_JOIN_GRACE_S + REBIND_DEADLINE_S):
                     # It sits in the kernel. Freeing what it uses would crash; leaking is the lesser evil.
                     self._stack.pop_all()
                     raise BrokenError(
@@ -252,12 +279,12 @@ class Engine:
         )
 
     async def _drain(self) -> None:
+        deadline = self._stop_deadline()
         for worker in self.workers:
             worker.drain()
-        deadline = self._stop_deadline()
         while any(w.alive for w in self.workers) and time.monotonic() < deadline:
             await asyncio.sleep(_JOIN_POLL_S)
-        self._stop_workers()
+        self._stop_workers(deadline)
 
     def raise_failure(self) -> None:
         """Raises the first worker's failure, if any."""
@@ -305,7 +332,7 @@ class Engine:
     def _after_fork_in_child(self) -> None:
         """The threads and the umem are the parent's; the child only closes its copies of the fds."""
         self._forked = True
-        fds = [self.event_fd, *(w.xsk.fd for w in self.workers)]
+        fds = [self.event_fd, *(self.binding.fds() if self.binding else ())]
         self.workers = []
         self._stack.pop_all()
         for fd in fds:

@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,10 +21,15 @@ from xsk_engine.errors import UnavailableError
 # include/uapi/linux/sockios.h, ethtool.h
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GDRVINFO = 0x03
-_ETHTOOL_GLINK = 0x0A
 _ETHTOOL_GRINGPARAM = 0x10
 _ETHTOOL_GCHANNELS = 0x3C
 _DRVINFO_BYTES = 196
+
+# include/uapi/linux/{rtnetlink,netlink,if}.h
+_RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_NLM_F_REQUEST = 1
+_IFF_LOWER_UP = 1 << 16
+_NETLINK_TIMEOUT_S = 1.0
 
 ETHERNET_HEADER_BYTES = 14
 
@@ -44,7 +50,7 @@ class NetDev:
     up: bool
     """administratively"""
     carrier: bool
-    """the link works; as the driver has it now, while IFF_RUNNING may lag by a second"""
+    """the link works, as the kernel has it now"""
     driver: str
     """as ethtool names it, "unknown" without one"""
     queues: int
@@ -78,9 +84,17 @@ def _driver(name: str) -> str:
     return request.tobytes()[4:36].split(b"\0")[0].decode() or "unknown"
 
 
-def _carrier(name: str) -> bool | None:
-    request = array.array("I", [_ETHTOOL_GLINK, 0])
-    return bool(request[1]) if _ethtool(name, request) else None
+def _has_carrier(ifindex: int) -> bool:
+    """IFF_LOWER_UP, which only rtnetlink tells: the older flags may be a second late, and drivers answer
+    ethtool from the hardware, before the kernel sends."""
+    header = struct.pack("=IHHII", 32, _RTM_GETLINK, _NLM_F_REQUEST, 1, 0)
+    request = header + struct.pack("=BxHiII", socket.AF_UNSPEC, 0, ifindex, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
+        sock.settimeout(_NETLINK_TIMEOUT_S)
+        sock.send(request)
+        answer = sock.recv(1 << 16)
+    kind, flags = struct.unpack_from("=4xH", answer)[0], struct.unpack_from("=24xI", answer)[0]
+    return kind == _RTM_NEWLINK and bool(flags & _IFF_LOWER_UP)
 
 
 def _queues(name: str) -> int:
@@ -135,14 +149,13 @@ def get(name: str) -> NetDev:
         ifindex = socket.if_nametoindex(name)
     except OSError as error:  # gone since the line above
         raise UnavailableError("open", name, "no such interface", errno=error.errno) from None
-    carrier = _carrier(name)
     return NetDev(
         name=name,
         ifindex=ifindex,
         mac=link.address if link else "00:00:00:00:00:00",
         mtu=stats[name].mtu,
         up="up" in flags,
-        carrier="running" in flags if carrier is None else carrier,
+        carrier=_has_carrier(ifindex),
         driver=_driver(name),
         queues=_queues(name),
         numa_node=_numa_node(name),
@@ -150,14 +163,15 @@ def get(name: str) -> NetDev:
     )
 
 
-def wait_for_link(name: str, timeout_s: float) -> NetDev:
-    """The interface, once it is up and has a carrier; UnavailableError ENETDOWN when that takes longer."""
+def wait_for_link(name: str, timeout_s: float, stop: Callable[[], bool] = lambda: False) -> NetDev:
+    """The interface, once it is up and has a carrier; UnavailableError ENETDOWN when that takes longer, or
+    when `stop` says so."""
     deadline = time.monotonic() + timeout_s
     while True:
         netdev = get(name)
         if netdev.up and netdev.carrier:
             return netdev
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or stop():
             remedy = "no carrier: check the cable or the peer" if netdev.up else f"ip link set {name} up"
             raise UnavailableError(
                 "open", name, f"the link is down after {timeout_s:g} s; {remedy}", errno=errno.ENETDOWN

@@ -21,11 +21,17 @@ class PassProgram:
     """
 
     def __init__(self, netdev: NetDev) -> None:
+        from pyroute2.netlink.exceptions import NetlinkError
+
         from xsk_engine._ffi import libbpf
         from xsk_engine.route import has_default_route
 
         self._link_fd = -1
-        other, mode = libbpf.attached_program(netdev.ifindex)
+        try:
+            other, mode = libbpf.attached_program(netdev.ifindex)
+            warn = has_default_route(netdev.ifindex)
+        except (OSError, NetlinkError):
+            other, mode, warn = 0, "unknown", False  # then attaching will tell
         if other:
             raise UnavailableError(
                 "attach",
@@ -33,7 +39,7 @@ class PassProgram:
                 f"XDP program id {other} is attached ({mode}) and not ours: bpftool prog show id {other}",
                 errno=errno.EBUSY,
             )
-        if has_default_route(netdev.ifindex):
+        if warn:
             _log.warning("%s carries the default route, and attaching an XDP program resets it", netdev.name)
         try:
             program_fd = libbpf.load_pass_program()
@@ -50,6 +56,10 @@ class PassProgram:
             }
             hint = hints.get(error.errno or 0, "the driver refuses an XDP program")
             raise UnavailableError("attach", netdev.name, hint, errno=error.errno) from None
+
+    def fileno(self) -> int:
+        """Of the link that keeps it attached; -1 after close()."""
+        return self._link_fd
 
     def close(self) -> None:
         """Idempotent."""

@@ -43,7 +43,7 @@ class Worker:
         link_timeout_s: float,
         progress_timeout_s: float,
         drain_timeout_s: float,
-        on_stall: Callable[[Worker], int],
+        on_stall: Callable[[Worker, Xsk], int],
     ) -> None:
         self.xsk = xsk
         self.index = index
@@ -53,8 +53,6 @@ class Worker:
         self._umem = umem
         self._cpu = cpu
         self._on_stall = on_stall
-        self.hurried = threading.Event()
-        """asked to end: whoever waits in its thread stops waiting"""
         # Who holds it up may change sockets under the loop once its thread stands outside.
         self._turnstile = threading.Condition()
         self._held_up = False
@@ -127,6 +125,7 @@ class Worker:
             with self._turnstile:
                 self._turnstile.wait_for(lambda: not self._held_up)  # who holds it up lets go in a finally
                 self._outside = False
+                xsk = self.xsk
             try:
                 if self._failure:
                     native.loop_give_up(self.loop, ffi.ERROR_NO_PROGRESS)
@@ -137,22 +136,24 @@ class Worker:
                     self._outside = True
                     self._turnstile.notify_all()
             if state == ffi.LOOP_STALLED:
-                self._settle_stall()
+                self._settle_stall(xsk)
             elif state != ffi.LOOP_PAUSED:
                 return
 
-    def _settle_stall(self) -> None:
+    def called(self) -> int:
+        """NOT_CALLED, CALLED_BY_COMMAND or CALLED_TO_ABORT; in its own thread, away from the loop."""
+        return int(native.loop_called(self.loop))
+
+    def _settle_stall(self, xsk: Xsk) -> None:
         try:
-            verdict = self._on_stall(self)
-        except (XskError, OSError) as error:
-            self._failure = (
-                error
-                if isinstance(error, XskError)
-                else BrokenError("fall back", self._name, str(error), errno=error.errno)
-            )
-            return
-        if verdict != ffi.ERROR_NONE:
-            native.loop_give_up(self.loop, verdict)
+            verdict = self._on_stall(self, xsk)
+        except XskError as error:
+            self._failure = error  # the next turn gives up
+        except Exception as error:  # whatever it is: a loop that nobody ends would be waited for
+            self._failure = BrokenError("stall", self._name, repr(error), errno=getattr(error, "errno", None))
+        else:
+            if verdict != ffi.ERROR_NONE:
+                native.loop_give_up(self.loop, verdict)
 
     # -- moving to another socket, called by the thread of a stalled worker --------------------------------
 
@@ -224,13 +225,11 @@ class Worker:
 
     def drain(self) -> None:
         """Stops the flows, waits for completions at most the drain timeout, ends the loop."""
-        self.hurried.set()
         with contextlib.suppress(ClosedError):
             self.command(ffi.DRAIN)
 
     def abort(self) -> None:
         """Ends the loop now. Any thread."""
-        self.hurried.set()
         native.loop_abort(self.loop)
 
     def page(self) -> numpy.ndarray:

@@ -107,8 +107,12 @@ class Xsk:
     def close(self) -> None:
         """Idempotent."""
         if self._last_statistics is None:
-            self._last_statistics = self.kernel_stats()
+            last = KernelStats()
+            with contextlib.suppress(OSError):
+                last = self.kernel_stats()
+            self._last_statistics = last
         _bound_here.discard(self._key)
+        self.fd = -1
         self._bound.close()
 
 

@@ -2,17 +2,25 @@
 real drivers: tests/machine."""
 
 import asyncio
+import errno
 import gc
+import os
+import time
 from fractions import Fraction
 
 import pytest
 from wire import another_lab, deafen_zerocopy, frame, holdings, wait_until
 
-from xsk_engine import binding
+from xsk_engine import binding, netdev
+from xsk_engine._ffi import libbpf
+from xsk_engine.binding import Binding
 from xsk_engine.engine import Engine, EngineConfig
 from xsk_engine.errors import BrokenError, ClosedError, UnavailableError, XskError
 from xsk_engine.flow import Flow, Patch
 from xsk_engine.lab.topology import LabOptions
+from xsk_engine.program import PassProgram
+from xsk_engine.stall import StallJudge
+from xsk_engine.worker import Worker
 from xsk_engine.xsk import Xsk
 
 SEQUENCE = Patch(42, 8, csum_offset=40, csum_udp=True)
@@ -139,3 +147,106 @@ def test_a_driver_that_binds_and_then_refuses_to_send(wire, pretender, mode):
         assert "refuses to send (EOPNOTSUPP)" in engine.binding.reason
         asyncio.run(engine.run(Flow(frame(60), count=10)))
     assert engine.snapshot().completed_packets == 10
+
+
+def test_a_completion_in_the_last_moment(wire, pretender):
+    """Between the judge's look and the pause another queue completes after all: no fallback, a clear error."""
+    real = Worker.pause
+
+    def pause(self, timeout_s):
+        paused = real(self, timeout_s)
+        self.counters.completed_descs = 1
+        return paused
+
+    pretender.setattr(Worker, "pause", pause)
+    with (
+        Engine(EngineConfig("vtx", queues=(0, 1), progress_timeout_s=0.3)) as engine,
+        pytest.raises(BrokenError, match="no completion"),
+    ):
+        asyncio.run(engine.run(Flow(frame(60), duration_s=5, rate=RATE)))
+    assert engine.binding.mode == "zerocopy"
+
+
+def test_whatever_the_judge_raises_ends_the_run(wire, pretender):
+    pretender.setattr(StallJudge, "judge", lambda *_: 1 // 0)
+    with (
+        Engine(EngineConfig("vtx", progress_timeout_s=0.3)) as engine,
+        pytest.raises(BrokenError, match="ZeroDivisionError"),
+    ):
+        asyncio.run(engine.run(Flow(frame(60), duration_s=5)))
+
+
+@pytest.mark.parametrize("mode", ["copy", "auto"])
+def test_closing_without_a_link_takes_the_drain_and_no_more(wire, pretender, mode):
+    with another_lab(LabOptions()) as lab:
+        engine = Engine(EngineConfig("vtx", mode=mode, drain_timeout_s=0.3, link_timeout_s=20)).open()
+        lab.ip("link", "set", "vtx", "down")
+        engine.raw().send(frame(60))
+        time.sleep(0.1)
+        started = time.monotonic()
+        engine.close()
+        # Not a speed: the time until it would be aborted is 2 s more in copy mode, 25 s in auto.
+        assert time.monotonic() - started < 2
+        assert engine.snapshot().inflight_descs == 1
+
+
+def test_endpoints_close_while_the_link_is_waited_for(wire, pretender):
+    with another_lab(LabOptions()) as lab:
+        config = EngineConfig("vtx", progress_timeout_s=0.2, link_timeout_s=20, drain_timeout_s=0.3)
+        with Engine(config) as engine:
+            busy, idle = engine.raw(), engine.raw()
+            lab.ip("link", "set", "vrx", "down", rx=True)
+            busy.send(frame(60))
+            time.sleep(0.5)  # judged by now
+            idle.close()
+            busy.close()
+
+
+def test_a_forked_child_holds_nothing(wire, real_root):
+    """Neither a socket nor the program: both are gone when the parent closes, whatever the child does."""
+    index = netdev.get("vtx").ifindex
+    with Engine(EngineConfig("vtx")) as engine:
+        engine.binding._program = PassProgram(netdev.get("vtx"))
+        child = os.fork()
+        if child == 0:
+            time.sleep(5)
+            os._exit(0)
+    try:
+        wait_until(lambda: not libbpf.attached_program(index)[0], 2)
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_zerocopy_that_the_memory_limit_has_no_room_for(wire, pretender, monkeypatch):
+    real = Binding.__init__
+
+    def init(self, umem, *arguments, rx_chunks, **options):
+        if rx_chunks:
+            raise UnavailableError("bind", "vtx", "too much", errno=errno.ENOBUFS)
+        real(self, umem, *arguments, rx_chunks=rx_chunks, **options)
+
+    pretender.setattr(Binding, "__init__", init)
+    pretender.setattr(netdev, "_rx_ring", lambda _: 256)
+    with Engine(EngineConfig("vtx")) as engine:
+        assert engine.binding.mode == "copy"
+        assert "locked-memory" in engine.binding.reason
+    with pytest.raises(UnavailableError, match="too much"):
+        Engine(EngineConfig("vtx", mode="zerocopy")).open()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOMEM, errno.EINVAL])
+def test_whatever_a_driver_says_to_zerocopy_copy_is_tried(wire, monkeypatch, number):
+    real = binding.bind_queues
+
+    def bind(umem, netdev, queues, mode, **options):
+        if mode == "zerocopy":
+            raise OSError(number, "injected", "0")
+        return real(umem, netdev, queues, mode, **options)
+
+    monkeypatch.setattr(binding, "bind_queues", bind)
+    with Engine(EngineConfig("vtx")) as engine:
+        assert engine.binding.mode == "copy"
+        assert errno.errorcode[number] in engine.binding.reason
+    with pytest.raises(UnavailableError, match=rf"{errno.errorcode[number]}.*--mode copy"):
+        Engine(EngineConfig("vtx", mode="zerocopy")).open()

@@ -270,8 +270,8 @@ def test_every_step_of_opening_fails_once(wire, counted_calls, backend):
         gc.collect()
         wait_until(lambda: holdings() == before, 5)
     assert 15 < step < 499
-    # Wishes that may fail: the tx budget and the send buffer.
-    assert set(survived) <= {"setsockopt"}
+    # Wishes that may fail: the tx budget and the send buffer; the last figures of a socket that is closed.
+    assert set(survived) <= {"setsockopt", "getsockopt"}
     assert sockopt.Registration.name == "sockopt"
     with Engine(config):
         pass

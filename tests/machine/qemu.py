@@ -142,7 +142,7 @@ class Machine:
             stack.callback(self._end)
             self._port, _ = self._listener.accept()
             stack.enter_context(self._port)
-            self._pending = b""
+            self._pending, self._dead = b"", ""
             self.release = str(self._receive(time.monotonic() + BOOT_TIMEOUT_S)["ready"])
             self._stack = stack.pop_all()
         return self
@@ -171,6 +171,7 @@ class Machine:
             return ""
 
     def _failed(self, what: str) -> MachineFailed:
+        self._dead = what  # a late answer must not be taken for the next command's
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         console = self.console().splitlines()
@@ -202,6 +203,8 @@ class Machine:
     ) -> Completed:
         """Runs a command in the guest, in this checkout; `watch` sees its output as it comes. Exit code 124:
         killed at its timeout. MachineFailed when the guest itself crashes or does not answer."""
+        if self._dead:
+            raise MachineFailed(f"no command after this: {self._dead}")
         self._send(argv=argv, timeout_s=timeout_s, environment=dict(environment or {}))
         deadline = time.monotonic() + timeout_s + ANSWER_GRACE_S
         output: list[str] = []

@@ -61,6 +61,68 @@ def test_time_away_does_not_count(bench):
     assert one.counters.link_down_ns >= 10 * SECOND
 
 
+def test_away_while_the_link_is_down_counts_once(bench):
+    """Two seconds of sending; down for one, away for ten in the middle of it, down for one more."""
+    one = bench(link_timeout_ns=5 * SECOND)
+    fake.policy(one.kernel, 1 << 30, 1)
+    one.start(duration_ns=2 * SECOND, rate_packets=1000, rate_period_ns=SECOND)
+    one.step(10)
+    fake.script(one.kernel, errno.ENETDOWN, 1 << 30)
+    start = fake.now(one.kernel)
+    while fake.now(one.kernel) < start + SECOND:
+        one.step()
+    native.loop_command(one.loop, ffi.PAUSE, None)
+    step_until(one, ffi.LOOP_PAUSED)
+    fake.advance(one.kernel, 10 * SECOND)
+    back = fake.now(one.kernel)
+    while fake.now(one.kernel) < back + SECOND:
+        assert one.step() == ffi.LOOP_RUNNING, "ten seconds away are not ten seconds down"
+    fake.script(one.kernel, 0, 0)
+    while not one.counters.finished_flows:
+        one.step()
+    assert one.counters.submitted_packets == 2000
+    assert 12 * SECOND <= one.counters.link_down_ns < 12.2 * SECOND
+    assert 13.9 * SECOND < fake.now(one.kernel) - start < 14.3 * SECOND
+
+
+def test_what_was_posted_before_a_stall_counts(bench):
+    """Paced, with room: nothing is owed, and no hole follows."""
+    one = bench(ring=1024, progress_timeout_ns=100 * MS)
+    one.start(rate_packets=1000, rate_period_ns=SECOND)
+    step_until(one, ffi.LOOP_STALLED)
+    posted = one.counters.submitted_packets
+    assert 100 <= posted <= 102
+    fake.policy(one.kernel, 1 << 30, 1)
+    while fake.held(one.kernel):
+        fake.complete(one.kernel, 0)
+    before = fake.now(one.kernel)
+    while one.counters.submitted_packets == posted:
+        one.step()
+    assert fake.now(one.kernel) - before < 5 * MS
+    assert one.counters.link_down_ns < 5 * MS
+
+
+def test_who_calls_is_seen_from_outside(bench):
+    one = bench(progress_timeout_ns=SECOND)
+    one.start(count=5)
+    step_until(one, ffi.LOOP_STALLED)
+    assert native.loop_called(one.loop) == ffi.NOT_CALLED
+    one.drain()
+    assert native.loop_called(one.loop) == ffi.CALLED_BY_COMMAND
+    native.loop_abort(one.loop)
+    assert native.loop_called(one.loop) == ffi.CALLED_TO_ABORT
+
+
+def test_a_pause_can_be_given_up(bench):
+    one = bench()
+    one.start(count=5)
+    one.step()
+    native.loop_command(one.loop, ffi.PAUSE, None)
+    assert one.step() == ffi.LOOP_PAUSED
+    native.loop_give_up(one.loop, ffi.ERROR_NO_PROGRESS)
+    assert one.counters.state == ffi.LOOP_FAILED
+
+
 def test_a_stall_can_be_run_on_from(bench):
     one = bench(progress_timeout_ns=SECOND)
     one.start(count=5)
@@ -123,7 +185,7 @@ def test_everything_inflight_moves_to_another_socket(draining, count, size, patc
             one.step(3)
             one.drain()
         step_until(one, ffi.LOOP_STALLED)
-        submitted = one.counters.submitted_descs
+        submitted, kicks = one.counters.submitted_descs, one.counters.kick_calls
         held = [fake.held_desc(one.kernel, i) for i in range(fake.held(one.kernel))]
         native.txq_detach(one.txq)
         native.txq_attach(one.txq, ctypes.byref(config))
@@ -144,6 +206,7 @@ def test_everything_inflight_moves_to_another_socket(draining, count, size, patc
         expected = page.submitted_packets if draining else count
         assert page.completed_packets == page.submitted_packets == expected
         assert page.bad_completions == 0
+        assert page.kick_calls >= kicks, "of the txq, whatever its socket"
     finally:
         one.close()
         fake.destroy(kernel)

@@ -29,6 +29,7 @@ LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED, LOOP_PAUSED, L
 ) = range(6)
 PROBE_DROPPED, PROBE_COMPLETED, PROBE_UNSEEN = range(3)
 START_FLOW, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE = range(1, 7)
+NOT_CALLED, CALLED_BY_COMMAND, CALLED_TO_ABORT = range(3)
 ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
 
 
@@ -271,6 +272,7 @@ _TABLE: dict[str, Any] = {
     "xske_loop_create": ([POINTER(LoopConfig), _OUT], c_int, negative_errno),
     "xske_loop_destroy": ([c_void_p], None, None),
     "xske_loop_run": ([c_void_p], c_int, negative_errno),
+    "xske_loop_called": ([c_void_p], c_int, None),
     "xske_loop_give_up": ([c_void_p, c_uint32], None, None),
     "xske_loop_step": ([c_void_p], c_int, negative_errno),
     "xske_loop_command": ([c_void_p, c_uint32, c_void_p], c_int, negative_errno),
