@@ -27,7 +27,9 @@ BOOT_LIMIT_S = 900
 PLUGIN = ROOT / "build/native/bench/count.so"
 ENGINE, RIVAL = "engine, zero-copy", "minimal C sender, zero-copy"
 PATCHED = "engine, zero-copy, 3 fields and checksum patched"
-USER_TARGET, PATCHED_TARGET, RATIO_TARGET = 80, 160, 1.10
+USER_TARGET, RATIO_TARGET = 80, 1.10
+# Of the traffic programs to come; shown from now on.
+PATCHED_TARGET = 160
 
 Figures = dict[str, dict[str, Any]]
 """By sender."""

@@ -150,7 +150,7 @@ def test_a_driver_that_binds_and_then_refuses_to_send(wire, pretender, mode):
 
 
 def test_a_completion_in_the_last_moment(wire, pretender):
-    """Between the judge's look and the pause another queue completes after all: no fallback, a clear error."""
+    """Between the judge's look and the pause another queue completes: no fallback, and a clear error."""
     real = Worker.pause
 
     def pause(self, timeout_s):
