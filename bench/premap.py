@@ -90,10 +90,8 @@ def per_packet(measured: list[dict[str, Any]]) -> Figures:
     for one in measured:
         of = figures[one["sender"]]
         if one["traced"]:
-            maps = one.get("send")
-            of["per_1000"] = (
-                {k: round(1000 * n / one["packets"], 1) for k, n in maps.items()} if maps else None
-            )
+            maps = one.get("send", {})
+            of["per_1000"] = {k: round(1000 * n / one["packets"], 1) for k, n in maps.items()}
             of["at_open"] = one.get("open")
             continue
         of["packets"].append(one["packets"])
