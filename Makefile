@@ -56,7 +56,7 @@ test-lab: setup-test build ## real AF_XDP in network namespaces
 test-machine-short: setup-test build
 	$(BIN)/python -m pytest -q -rs -m "not slow" tests/machine
 
-test-machine: setup-test build ## all tests of the emulated machine: zero-copy NICs, strict IOMMU (10 minutes)
+test-machine: setup-test build ## all tests of the emulated machine: zero-copy NICs, strict IOMMU (6 minutes)
 	$(BIN)/python -m pytest -v -rs tests/machine
 
 machine: setup-test build ## boot the emulated machine, show what its NICs can do; NICS=virtio, IOMMU=lazy
@@ -96,7 +96,7 @@ bench-limit: build build/native ## the engine against a minimal C sender, into b
 bench-start: build ## from starting send to its first frame, into bench/results/
 	$(LAB) $(BIN)/python -m bench.start
 
-bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (15 min)
+bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m bench.premap
 
