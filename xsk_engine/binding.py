@@ -153,7 +153,7 @@ class Binding:
 
     def _why_not(self, number: int) -> str:
         driver, usable = self._netdev.driver, self._umem.usable_bytes
-        if netdevs.lacks_iommu_platform(self._netdev.name):
+        if self._netdev.lacks_iommu_platform:
             return "this virtio NIC has no iommu_platform, without which it refuses zero-copy"
         if number != errno.EOPNOTSUPP:
             return f"driver {driver} refuses zero-copy with these rings, this MTU or this chunk size"

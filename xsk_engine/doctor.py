@@ -230,7 +230,7 @@ def _interface(name: str) -> Iterator[Finding]:
             yield Finding(f"queue {queue}", OK, "free")
     if known.zerocopy is None:
         yield Finding("zero-copy", WARN, "unknown: this kernel does not say", "try send --mode zerocopy")
-    elif known.zerocopy and netdev.lacks_iommu_platform(name):
+    elif known.zerocopy and device.lacks_iommu_platform:
         yield Finding(
             "zero-copy",
             WARN,

@@ -31,6 +31,9 @@ _NLM_F_REQUEST = 1
 _IFF_LOWER_UP = 1 << 16
 _NETLINK_TIMEOUT_S = 1.0
 
+# include/uapi/linux/virtio_config.h
+_VIRTIO_F_ACCESS_PLATFORM = 33
+
 ETHERNET_HEADER_BYTES = 14
 
 _LINK_POLL_S = 0.02
@@ -60,6 +63,19 @@ class NetDev:
     rx_ring: int
     """entries of each receive ring; 0 for a driver without (veth)"""
 
+    bus: str
+    """its address there, "" for what is no device"""
+
+    @property
+    def lacks_iommu_platform(self) -> bool:
+        """Is it a virtio NIC that the hypervisor does not let use DMA addresses? Then zero-copy is EINVAL
+        (drivers/net/virtio_net.c, virtnet_xsk_pool_enable)."""
+        if self.driver != "virtio_net" or not self.bus:
+            return False
+        for features in Path(f"/sys/bus/pci/devices/{self.bus}").glob("virtio*/features"):
+            return features.read_text()[_VIRTIO_F_ACCESS_PLATFORM] == "0"
+        return False
+
     @property
     def max_frame_bytes(self) -> int:
         """Longest untagged frame without FCS."""
@@ -77,11 +93,13 @@ def _ethtool(name: str, request: array.array[int]) -> bool:
     return True
 
 
-def _driver(name: str) -> str:
+def _driver_and_bus(name: str) -> tuple[str, str]:
+    # cmd, then driver, version, firmware version and bus address of 32 bytes each
     request = array.array("B", struct.pack("I", _ETHTOOL_GDRVINFO).ljust(_DRVINFO_BYTES, b"\0"))
     if not _ethtool(name, request):
-        return "unknown"
-    return request.tobytes()[4:36].split(b"\0")[0].decode() or "unknown"
+        return "unknown", ""
+    driver, bus = (request.tobytes()[at : at + 32].split(b"\0")[0].decode() for at in (4, 100))
+    return driver or "unknown", bus
 
 
 def _has_carrier(ifindex: int) -> bool:
@@ -112,25 +130,10 @@ def _rx_ring(name: str) -> int:
     return int(request[5]) if _ethtool(name, request) else 0
 
 
-# include/uapi/linux/virtio_config.h
-_VIRTIO_F_ACCESS_PLATFORM = 33
-
-
-def lacks_iommu_platform(name: str) -> bool:
-    """Is it a virtio NIC that the hypervisor does not let use DMA addresses? Then zero-copy is EINVAL
-    (drivers/net/virtio_net.c, virtnet_xsk_pool_enable)."""
-    device = Path(f"/sys/class/net/{name}/device")
+def _numa_node(bus: str) -> int | None:
+    # Not /sys/class/net: that shows the network namespace in which sysfs was mounted.
     try:
-        if device.joinpath("driver").readlink().name != "virtio_net":
-            return False
-        return device.joinpath("features").read_text()[_VIRTIO_F_ACCESS_PLATFORM] == "0"
-    except (OSError, IndexError):
-        return False
-
-
-def _numa_node(name: str) -> int | None:
-    try:
-        node = int(Path(f"/sys/class/net/{name}/device/numa_node").read_text())
+        node = int(Path(f"/sys/bus/pci/devices/{bus}/numa_node").read_text())
     except (OSError, ValueError):
         return None
     return node if node >= 0 else None
@@ -149,6 +152,7 @@ def get(name: str) -> NetDev:
         ifindex = socket.if_nametoindex(name)
     except OSError as error:  # gone since the line above
         raise UnavailableError("open", name, "no such interface", errno=error.errno) from None
+    driver, bus = _driver_and_bus(name)
     return NetDev(
         name=name,
         ifindex=ifindex,
@@ -156,10 +160,11 @@ def get(name: str) -> NetDev:
         mtu=stats[name].mtu,
         up="up" in flags,
         carrier=_has_carrier(ifindex),
-        driver=_driver(name),
+        driver=driver,
         queues=_queues(name),
-        numa_node=_numa_node(name),
+        numa_node=_numa_node(bus),
         rx_ring=_rx_ring(name),
+        bus=bus,
     )
 
 

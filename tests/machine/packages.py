@@ -125,7 +125,7 @@ class Apt:
             "APT::Install-Recommends": "false",
             "APT::Update::Error-Mode": "any",
             "Acquire::Languages": "none",
-            "Acquire::Retries": "1",
+            "Acquire::Retries": "0",
             "Acquire::http::Timeout": "20",
         }
         (home / "apt.conf").write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
@@ -141,7 +141,11 @@ def _newest(releases: Sequence[str]) -> str:
 
 def _fetch(home: Path, into: Path) -> str:
     apt = Apt(home)
-    apt("apt-get", "-q", "update")
+    try:
+        apt("apt-get", "-q", "update")
+    except MachineUnavailable as error:
+        remedy = f"check the network, or set {MIRROR_VARIABLE} to the address of a Debian mirror"
+        raise MachineUnavailable(f"{error}; {remedy}") from None
     releases = _KERNEL.findall(apt("apt-cache", "search", "--names-only", "^linux-binary-[0-9]"))
     if not releases:
         raise MachineUnavailable(f"{KERNEL_SUITE} has no linux-binary package")
@@ -181,14 +185,34 @@ def _qemu_version() -> str:
 @contextlib.contextmanager
 def cache_lock() -> Iterator[None]:
     """One process at a time changes the cache."""
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
+    try:
+        CACHE.mkdir(exist_ok=True)
+        lock = (CACHE / "lock").open("w")
+    except PermissionError as error:
+        raise MachineUnavailable(
+            f"{error.filename} belongs to somebody else; use a clone of your own"
+        ) from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
+_unavailable: dict[Path, MachineUnavailable] = {}
+
+
 def get() -> Packages:
-    """From the cache, or fetched (about 160 MB) into it. MachineUnavailable says what is missing."""
+    """From the cache, or fetched (about 160 MB) into it. MachineUnavailable says what is missing, and says
+    the same for as long as this process lives."""
+    if CACHE in _unavailable:
+        raise _unavailable[CACHE]
+    try:
+        return _get()
+    except MachineUnavailable as error:
+        _unavailable[CACHE] = error
+        raise
+
+
+def _get() -> Packages:
     if os.uname().machine != "x86_64":
         raise MachineUnavailable(f"the emulated machine is for x86_64 hosts; this is {os.uname().machine}")
     root, stamp = CACHE / "root", CACHE / "release"

@@ -254,9 +254,23 @@ def _write_start(shared: Path, command: str) -> None:
     (shared / "start").write_text("\n".join(lines) + "\n")
 
 
+_WELCOME = """
+vtx is here, vrx in a namespace of its own: rx COMMAND runs there (rx ip addr, rx tcpdump -ni vrx).
+The checkout is the host's; what you change is gone with the machine. Leave with exit, or Ctrl-A X.
+"""
+
+
 def shell(config: MachineConfig) -> int:
     """This terminal becomes the guest's console; returns when it has powered off."""
-    adopted = [sys.executable, "-m", "tests.machine.guest.adopt", "--", "bash", "-l"]
+    adopted = [sys.executable, "-m", "tests.machine.guest.adopt", "--", "bash", "-i"]  # -l would reset PATH
     with tempfile.TemporaryDirectory(prefix="xske-machine-") as folder:
-        _write_start(Path(folder), f"setsid -c {shlex.join(adopted)} </dev/ttyS0 >/dev/ttyS0 2>&1")
-        return subprocess.run([*config.command(Path(folder)), "-serial", "mon:stdio"], check=False).returncode
+        shared = Path(folder)
+        (shared / "welcome").write_text(_WELCOME)
+        (shared / "bashrc").write_text(
+            'rx() { nsenter --net="/proc/self/fd/$XSK_LAB_RX_FD" "$@"; }\ncat /run/shared/welcome\n'
+        )
+        adopted[-1:] = ["--rcfile", "/run/shared/bashrc", "-i"]
+        _write_start(shared, f"setsid -c {shlex.join(adopted)} </dev/ttyS0 >/dev/ttyS0 2>&1")
+        command = [*config.command(shared), "-serial", "mon:stdio"]
+        die = partial(die_with_parent, signal.SIGKILL)
+        return subprocess.run(command, check=False, preexec_fn=die).returncode

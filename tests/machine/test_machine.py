@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,12 +26,15 @@ ADOPT = ("-m", "tests.machine.guest.adopt", "--")
 
 def boot(config):
     """A machine, or a skip that XSK_REQUIRE_MACHINE=1 turns into a failure."""
+    missing = None
     try:
         packages.get()
     except MachineUnavailable as error:
-        if os.environ.get("XSK_REQUIRE_MACHINE") == "1":
-            pytest.fail(f"XSK_REQUIRE_MACHINE=1 forbids to skip: {error}", pytrace=False)
-        pytest.skip(str(error))
+        missing = str(error)
+    if missing and os.environ.get("XSK_REQUIRE_MACHINE") == "1":
+        pytest.fail(f"XSK_REQUIRE_MACHINE=1 forbids to skip: {missing}", pytrace=False)
+    if missing:
+        pytest.skip(missing)
     return Machine(config)
 
 
@@ -154,6 +161,35 @@ def test_virtio_without_iommu_platform(machines):
 # ---- the machine's own manners -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+def test_the_shell_has_the_tools_and_leaves_nothing():
+    boot(MachineConfig())
+    before = set(Path(tempfile.gettempdir()).glob("xske-machine-*"))
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "tests.machine", "shell"]
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=CHECKOUT) as process:
+        os.close(slave)
+        said = ""
+
+        def read_until(text):
+            nonlocal said
+            while text not in said:
+                ready, _, _ = select.select([master], [], [], 60)
+                assert ready, said
+                said += os.read(master, 4096).decode(errors="replace")
+
+        try:
+            read_until("Leave with exit")
+            os.write(master, b"xsk-engine --version && rx ip -br addr show vrx && exit\n")
+            read_until("10.77.0.2/24")
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            os.close(master)
+    assert "xsk-engine" in said
+    assert set(Path(tempfile.gettempdir()).glob("xske-machine-*")) <= before
+
+
 def test_a_command_that_does_not_end_is_killed(machines):
     machine = machines("igb")
     done = machine.run("sh", "-c", "echo before; sleep 60", timeout_s=2)
@@ -184,4 +220,5 @@ def test_without_packages_it_says_so_in_one_line(monkeypatch, tmp_path):
     with pytest.raises(MachineUnavailable, match=r"apt-get.*127.0.0.1") as raised:
         packages.get()
     assert "\n" not in str(raised.value)
+    assert packages.MIRROR_VARIABLE in str(raised.value)
     assert not Path(tmp_path, "release").exists()
