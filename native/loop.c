@@ -185,6 +185,15 @@ static bool probe_link(struct xske_loop *l)
 	return !l->down_since_ns;
 }
 
+/* A short flow must not hide a driver that has never done anything. */
+static void COLD end_drain(struct xske_loop *l)
+{
+	if (l->txq->completed_descs)
+		l->state = XSKE_LOOP_STOPPED;
+	else
+		loop_leave(l, XSKE_LOOP_STALLED);
+}
+
 static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 {
 	turn_ns = min_u64(turn_ns, MAX_TURN_NS);
@@ -192,12 +201,8 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 		l->draining_ns += turn_ns;
 		if (!loop_has_work(l))
 			l->state = XSKE_LOOP_STOPPED;
-		else if (l->draining_ns > l->config.drain_timeout_ns && !l->txq->completed_descs)
-			loop_leave(
-			        l,
-			        XSKE_LOOP_STALLED); /* a short flow must not hide a driver that does nothing */
 		else if (l->draining_ns > l->config.drain_timeout_ns)
-			l->state = XSKE_LOOP_STOPPED;
+			end_drain(l);
 	}
 	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns || (!txq_inflight(l->txq) && !l->starved)) {
 		l->stalled_ns = 0;

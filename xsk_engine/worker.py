@@ -48,7 +48,6 @@ class Worker:
         self.xsk = xsk
         self.index = index
         self.counters = ffi.Counters()
-        self.invalid_completes: bool | None = None
         self._name = f"queue {xsk.queue}"
         self._umem = umem
         self._cpu = cpu
@@ -100,7 +99,6 @@ class Worker:
                 "the kernel takes no descs; see xsk-engine doctor",
                 errno=error.errno,
             ) from None
-        self.invalid_completes = result == ffi.PROBE_COMPLETED
         self.xsk.reset_statistics(invalid_to_come=result == ffi.PROBE_UNSEEN)
 
     def start(self) -> None:

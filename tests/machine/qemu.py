@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -105,14 +105,16 @@ class Completed:
     output: str
 
 
-@dataclass
 class Machine:
-    """A booted guest; a context manager. One command at a time, from one thread."""
+    """A booted guest; a context manager. One command at a time, from one thread. ``shared`` is a folder of
+    the host's, /run/shared in the guest; ``release`` the guest's kernel."""
 
-    config: MachineConfig = field(default_factory=MachineConfig)
-    release: str = ""
-    shared: Path = Path()
-    """a folder of the host's, /run/shared in the guest"""
+    def __init__(self, config: MachineConfig) -> None:
+        self.config = config
+        self.shared = Path()
+        self.release = ""
+        self._pending = b""
+        self._dead = ""
 
     def __enter__(self) -> Machine:
         with contextlib.ExitStack() as stack:
@@ -142,7 +144,6 @@ class Machine:
             stack.callback(self._end)
             self._port, _ = self._listener.accept()
             stack.enter_context(self._port)
-            self._pending, self._dead = b"", ""
             self.release = str(self._receive(time.monotonic() + BOOT_TIMEOUT_S)["ready"])
             self._stack = stack.pop_all()
         return self
