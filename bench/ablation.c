@@ -19,12 +19,12 @@ static unsigned char packet[MAX_FRAME];
 
 static double recycled(void)
 {
-	return packet_path(&(struct path_options){.frame_len = SMALL, .patches = 1});
+	return packet_path(&(struct path_options){.frame_len = SMALL, .fields = 1});
 }
 
 static double not_recycled(void)
 {
-	return packet_path(&(struct path_options){.frame_len = SMALL, .patches = 1, .give_back = true});
+	return packet_path(&(struct path_options){.frame_len = SMALL, .fields = 1, .give_back = true});
 }
 
 /* LIVE frags of len bytes, each written with a small packet; completed in the order of posting. */
@@ -107,7 +107,7 @@ static double template_1514(void)
 
 static double copies_1514(void)
 {
-	return packet_path(&(struct path_options){.frame_len = LARGE, .patches = 1});
+	return packet_path(&(struct path_options){.frame_len = LARGE, .fields = 1});
 }
 
 /* Writing packets into the chunk that was freed last, or into memory used in turn. */

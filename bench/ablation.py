@@ -21,8 +21,9 @@ from rich.table import Table
 
 from bench.harness import BUILD, ROOT, interleave, received, save, spread
 from tests.lab.wire import Wire, frame
-from xsk_engine.engine import Engine, EngineConfig
-from xsk_engine.flow import Flow
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
+from xsk_engine.flow import Traffic
 from xsk_engine.lab import topology
 from xsk_engine.lab.private import PrivateLab
 
@@ -60,12 +61,12 @@ def open_engine() -> Engine:
     return engine.open()
 
 
-def send(lab: PrivateLab, flow: Flow) -> float:
+def send(lab: PrivateLab, traffic: Traffic) -> float:
     """Packets per second at the peer, opening and closing not counted."""
     engine = open_engine()
     try:
         before, start = received(lab), time.perf_counter()
-        asyncio.run(engine.run(flow))
+        asyncio.run(engine.run(traffic))
         return (received(lab) - before) / (time.perf_counter() - start)
     finally:
         engine.close()
@@ -74,7 +75,7 @@ def send(lab: PrivateLab, flow: Flow) -> float:
 def send_in_batches(lab: PrivateLab, packets: int, at_most: int) -> float:
     """The same, with the umem registered anew, and its queue bound, for every batch."""
     sent, start, before = 0, time.perf_counter(), received(lab)
-    flow = Flow(frame(60), count=packets)
+    flow = Traffic(frame(60), count=packets)
     while sent < at_most:
         engine = open_engine()
         try:
@@ -90,7 +91,7 @@ def measure() -> dict[str, Any]:
     lab = PrivateLab.from_environment()
     with Wire(lab).listening():
         quotas = {
-            str(quota): partial(send, lab, Flow(frame(60), duration_s=SLICE_S, quota_frags=quota))
+            str(quota): partial(send, lab, Traffic(frame(60), duration_s=SLICE_S, quota_frags=quota))
             for quota in QUOTAS
         }
         # Few packets are enough where each batch costs milliseconds.
@@ -98,7 +99,7 @@ def measure() -> dict[str, Any]:
             str(batch): partial(send_in_batches, lab, batch, min(BATCHED_PACKETS, 16 * batch))
             for batch in BATCHES
         }
-        once = {"once": partial(send, lab, Flow(frame(60), count=4 * BATCHED_PACKETS))}
+        once = {"once": partial(send, lab, Traffic(frame(60), count=4 * BATCHED_PACKETS))}
         by_quota = interleave(quotas, LAB_ROUNDS)
         by_batch = interleave(batches | once, LAB_ROUNDS)
     return {

@@ -109,9 +109,34 @@ static double cross_thread_return(void)
 	return start;
 }
 
-static double path_copied(void)
+static double path_one_field(void)
 {
-	return packet_path(&(struct path_options){.frame_len = FRAME, .patches = 1});
+	return packet_path(&(struct path_options){.frame_len = FRAME, .fields = 1});
+}
+
+static double path_three_fields(void)
+{
+	return packet_path(&(struct path_options){.frame_len = FRAME, .fields = 3});
+}
+
+static double path_three_fields_1514(void)
+{
+	return packet_path(&(struct path_options){.frame_len = 1514, .fields = 3});
+}
+
+static double path_imix(void)
+{
+	return packet_path(&(struct path_options){.imix = true});
+}
+
+static double path_imix_flows(void)
+{
+	return packet_path(&(struct path_options){.imix = true, .flows = 10000});
+}
+
+static double path_imix_tuples(void)
+{
+	return packet_path(&(struct path_options){.imix = true, .fields = 1});
 }
 
 static double path_template(void)
@@ -128,11 +153,16 @@ int main(int argc, char **argv)
 	        {"alloc_free_2048_inflight", alloc_free_window},
 	        {"alloc_free_1514_bytes", alloc_free_window_1514},
 	        {"cross_thread_return", cross_thread_return},
-	        {"path_copied", path_copied},
 	        {"path_template", path_template},
+	        {"path_one_field", path_one_field},
+	        {"path_three_fields", path_three_fields},
+	        {"path_three_fields_1514", path_three_fields_1514},
+	        {"path_imix", path_imix},
+	        {"path_imix_10000_tuples", path_imix_tuples},
+	        {"path_imix_10000_flows", path_imix_flows},
 	};
 
-	open_umem(4u << 20);
+	open_umem(64u << 20);
 	if (!spsc_init(&gone, 1024))
 		return 1;
 	run_rounds(arms, sizeof(arms) / sizeof(*arms), argc > 1 ? (uint32_t)atoi(argv[1]) : 11);

@@ -4,8 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "flow.h"
-#include "loop.h"
+#include "mix.h"
 #include "path.h"
 #include "txq.h"
 
@@ -73,6 +72,90 @@ static void complete_rest(struct lagging_kernel *k)
 		k->cq[k->cq_producer % RING] = k->tx[k->cq_producer % RING].addr;
 }
 
+/* IPv4 and UDP over 14 bytes of Ethernet, and the fields that are patched in this order: a source port, a
+ * sequence in the payload, a random TTL and identification. */
+#define IP 14u
+#define UDP 34u
+static const struct xske_patch FIELDS[] = {
+        {.offset = UDP, .width = 2, .mask = 0xffff, .csums = 1, .base = 1024, .step = 1, .modulo = 50000},
+        {.offset = 42, .width = 8, .mask = UINT64_MAX, .csums = 1, .step = 1},
+        {.offset = 50,
+         .width = 4,
+         .mask = UINT32_MAX,
+         .csums = 1,
+         .kind = XSKE_PATCH_RANDOM,
+         .step = 1,
+         .key = 7},
+        /* What a length changes. */
+        {.offset = IP + 2, .width = 2, .mask = 0xffff, .csums = 2, .kind = XSKE_PATCH_LENGTH, .base = IP},
+        {.offset = UDP + 4, .width = 2, .mask = 0xffff, .csums = 1, .kind = XSKE_PATCH_LENGTH, .base = UDP},
+        {.width = 0, .csums = 1, .kind = XSKE_PATCH_LENGTH, .base = UDP},
+};
+#define LENGTH_FIELDS 3u
+static const struct xske_csum CHECKSUMS[] = {
+        {.offset = UDP + 6,
+         .start = UDP,
+         .pseudo_offset = IP + 12,
+         .pseudo_len = 8,
+         .constant = 17,
+         .flags = XSKE_CSUM_UDP},
+        {.offset = IP + 10, .start = IP, .end = UDP},
+};
+static const uint32_t IMIX_BYTES[] = {60, 590, 1514};
+static const uint32_t IMIX_ORDER[] = {0, 1, 0, 1, 0, 0, 2, 0, 1, 0, 1, 0};
+
+static struct xske_flow *make_flow(const struct path_options *options, const uint8_t *frame)
+{
+	struct xske_patch patches[8];
+	struct xske_flow_config config = {
+	        .frame = frame,
+	        .frame_len = options->imix ? 1514 : options->frame_len,
+	        .patches = patches,
+	        .patch_count = options->fields,
+	        .csums = CHECKSUMS,
+	        .csum_count = options->imix     ? 2
+	                      : options->fields ? 1
+	                                        : 0,
+	        .weight = 1,
+	        .queues = 1,
+	        .flags = options->fields ? 0 : XSKE_FLOW_TEMPLATES,
+	};
+	struct xske_flow *f;
+
+	memcpy(patches, FIELDS, options->fields * sizeof(*FIELDS));
+	if (options->imix) {
+		memcpy(patches + options->fields, FIELDS + 3, LENGTH_FIELDS * sizeof(*FIELDS));
+		config.patch_count += LENGTH_FIELDS;
+		config.sizes = IMIX_BYTES;
+		config.size_count = 3;
+		config.order = IMIX_ORDER;
+		config.order_len = 12;
+	}
+	if (xske_flow_create(umem, &config, &f))
+		abort();
+	return f;
+}
+
+static struct xske_mix *make_mix(const struct path_options *options)
+{
+	uint32_t flows = options->flows ? options->flows : 1, *order = calloc(flows, sizeof(*order));
+	struct xske_flow **all = calloc(flows, sizeof(struct xske_flow *));
+	uint8_t frame[MAX_FRAME] = {0x02, 0x77};
+	struct xske_mix_config config = {
+	        .flows = all, .order = order, .flow_count = flows, .order_len = flows, .batch = BATCH};
+	struct xske_mix *m;
+
+	for (uint32_t i = 0; i < flows; i++) {
+		all[i] = make_flow(options, frame);
+		order[i] = i;
+	}
+	if (xske_mix_create(&config, &m))
+		abort();
+	free(all);
+	free(order);
+	return m;
+}
+
 double packet_path(const struct path_options *options)
 {
 	struct lagging_kernel *k = calloc(1, sizeof(*k));
@@ -93,29 +176,22 @@ double packet_path(const struct path_options *options)
 	               .ring = k->cq,
 	               .flags = &k->flags},
 	};
-	uint8_t frame[MAX_FRAME] = {0x02, 0x77};
-	/* A field makes it copy: a sequence without a checksum. */
-	struct xske_patch patch = {.offset = 42, .width = 8, .step = 1};
-	struct xske_flow_config flow_config = {.frame = frame,
-	                                       .frame_len = options->frame_len,
-	                                       .batch = BATCH,
-	                                       .patches = &patch,
-	                                       .patch_count = options->patches};
-	struct xske_flow *f;
+	struct xske_mix *m = make_mix(options);
+	struct outlet o = {.now_ns = 1};
 	struct xske_txq *q;
 	uint32_t posted = 0;
-	bool starved = false;
 	double start;
 
-	if (xske_txq_create(umem, &txq_config, &q) || xske_flow_create(umem, &flow_config, &f))
+	if (xske_txq_create(umem, &txq_config, &q))
 		abort();
 	q->self = a;
-	if (flow_load(f, a, 0))
+	o.q = q;
+	if (mix_load(m, a, 0))
 		abort();
 	start = now_ns();
 	while (posted < OPS) {
 		txq_reap(q);
-		posted += flow_run(f, q, 0, UINT32_MAX, &starved);
+		posted += mix_run(m, &o, UINT32_MAX);
 		txq_submit(q);
 		kick(&q->kick);
 		if (options->give_back)
@@ -126,9 +202,9 @@ double packet_path(const struct path_options *options)
 	txq_reap(q);
 	if (txq_inflight(q) || q->bad_completions)
 		abort();
-	flow_unload(f, a, umem);
+	mix_unload(m, a);
 	close_arena(a);
-	xske_flow_destroy(f);
+	xske_mix_destroy(m);
 	xske_txq_destroy(q);
 	free(k);
 	return start;

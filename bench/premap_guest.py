@@ -24,11 +24,13 @@ from typing import Any
 from bench.harness import BUILD
 from tests.lab.wire import frame
 from xsk_engine import netdev
-from xsk_engine.engine import Engine, EngineConfig
-from xsk_engine.flow import Flow, Patch
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
+from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
 from xsk_engine.program import PassProgram
+from xsk_engine.values import Range, Sequence
 
 SHARED = Path("/run/shared")
 EVENTS = Path("/sys/kernel/tracing/events")
@@ -144,7 +146,7 @@ def minimal(_: Regions) -> None:
         program.close()
 
 
-def engine(mode: str, flow: Flow, regions: Regions) -> None:
+def engine(mode: str, flow: Traffic, regions: Regions) -> None:
     os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU})
     one = Engine(EngineConfig(topology.TX_INTERFACE, mode=mode, cpus=(SENDER_CPU,), link_timeout_s=20))
     os.sched_setaffinity(0, {OTHER_CPU})
@@ -161,17 +163,16 @@ def engine(mode: str, flow: Flow, regions: Regions) -> None:
 
 def arms() -> dict[str, Arm]:
     sent = frame(FRAME_BYTES)
-    checked = partial(Patch, csum_offset=40, csum_udp=True)
-    patches = (checked(42, 8), checked(34, 2, base=1024, modulo=50_000), checked(50, 4, step=3))
+    fields = {"@42/8": Sequence(), "udp.src": Range(1024, 51_023), "@50/4": Sequence(7)}
     return {
         "kernel TCP, TSO off": partial(tcp, "tcp", "off", TCP_MEGABYTES),
         "kernel TCP, TSO on": partial(tcp, "tcp", "on", TCP_TSO_MEGABYTES),
         "kernel TCP, TSO on, sendfile": partial(tcp, "sendfile", "on", TCP_TSO_MEGABYTES),
         "kernel UDP": partial(kernel, "udp", UDP_PORT, UDP_PACKETS),
-        "engine, copy": partial(engine, "copy", Flow(sent, count=COPY_PACKETS)),
-        "engine, zero-copy": partial(engine, "zerocopy", Flow(sent, count=ZEROCOPY_PACKETS)),
+        "engine, copy": partial(engine, "copy", Traffic(sent, count=COPY_PACKETS)),
+        "engine, zero-copy": partial(engine, "zerocopy", Traffic(sent, count=ZEROCOPY_PACKETS)),
         "engine, zero-copy, 3 fields and checksum patched": partial(
-            engine, "zerocopy", Flow(sent, patches=patches, count=ZEROCOPY_PACKETS)
+            engine, "zerocopy", Traffic(Flow(sent, fields), count=ZEROCOPY_PACKETS)
         ),
         "minimal C sender, zero-copy": minimal,
     }

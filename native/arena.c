@@ -98,6 +98,7 @@ static int grow(struct xske_arena *a)
 
 		c->arena = a;
 		c->txq_id = a->txq_id;
+		umem->stamps[chunk_index(umem, c)] = 0;
 		push_stack(a, c);
 	}
 	a->owned += n;

@@ -21,7 +21,7 @@ void COLD loop_come_back(struct xske_loop *l)
 	if (l->down_since_ns) {
 		l->down_since_ns += ns; /* the link's own time goes on from here */
 		l->probe_ns += ns;
-	} else if (l->starved) {
+	} else if (l->outlet.starved) {
 		ns += l->stalled_ns; /* nor what was due and could not be posted; what was posted counts */
 	}
 	link_shift(l, ns);

@@ -53,7 +53,10 @@ int xske_umem_create(const struct xske_umem_config *config, struct xske_umem **o
 	umem->metadata_len = config->metadata_len;
 	umem->pool_head = CHUNK_NONE;
 	umem->chunks = calloc(umem->chunk_count, sizeof(*umem->chunks));
-	if (!umem->chunks) {
+	umem->stamps = calloc(umem->chunk_count, sizeof(*umem->stamps));
+	if (!umem->chunks || !umem->stamps) {
+		free(umem->chunks);
+		free(umem->stamps);
 		free(umem);
 		return -ENOMEM;
 	}
@@ -72,6 +75,7 @@ void xske_umem_destroy(struct xske_umem *umem)
 	arena_free_all(umem);
 	pthread_mutex_destroy(&umem->lock);
 	free(umem->chunks);
+	free(umem->stamps);
 	free(umem);
 }
 

@@ -51,6 +51,7 @@ struct xske_umem {
 	uint8_t *area;
 	uint64_t len;
 	struct chunk *chunks;
+	uint32_t *stamps; /* by chunk: whose template its slots hold (arena.h); its arena's thread */
 	uint32_t chunk_count;
 	uint32_t chunk_size;
 	uint32_t chunk_shift;

@@ -7,10 +7,7 @@ void counters_publish(struct xske_loop *l)
 	const struct xske_txq *q = l->txq;
 	const struct xske_arena *a = l->arena;
 	struct xske_counters *page = l->config.counters;
-	uint64_t active = 0;
 
-	for (const struct xske_flow *f = l->flows; f; f = f->next)
-		active++;
 #define SHOW(name, value) __atomic_store_n(&page->name, (value), __ATOMIC_RELAXED)
 	SHOW(submitted_packets, q->submitted_packets);
 	SHOW(submitted_descs, q->submitted_descs);
@@ -30,8 +27,9 @@ void counters_publish(struct xske_loop *l)
 	SHOW(backpressure, l->backpressure);
 	SHOW(link_down_ns, l->down_total_ns + (l->down_since_ns ? l->now_ns - l->down_since_ns : 0));
 	SHOW(first_post_ns, l->first_post_ns);
+	SHOW(last_post_ns, l->last_post_ns);
 	SHOW(last_completion_ns, l->last_completion_ns);
-	SHOW(active_flows, active);
+	SHOW(active_flows, l->active_flows);
 	SHOW(finished_flows, l->finished_flows);
 	SHOW(allocated_frags, a->allocated);
 	SHOW(recycled_chunks, a->recycled);

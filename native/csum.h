@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * csum.h - incremental update of the Internet checksum, RFC 1624 equation 3: HC' = ~(~HC + ~m + m'). One's
+ * csum.h - the Internet checksum as a sum that is kept and added to (RFC 1071, RFC 1624 equation 3). One's
  * complement sums are sums modulo 0xffff, so any grouping of the bits into multiples of 16 adds up to the same.
  */
 #ifndef XSKE_CSUM_H
@@ -11,7 +11,7 @@
 static inline uint16_t csum_fold(uint64_t sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16); /* below 2^33: below 2^18 */
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (uint16_t)sum;

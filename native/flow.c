@@ -1,260 +1,318 @@
 /* SPDX-License-Identifier: MIT */
-#include <errno.h>
-#include <stdlib.h>
-
 #include "csum.h"
 #include "flow.h"
 
-static uint64_t read_field(const uint8_t *at, uint32_t width)
-{
-	uint64_t value = 0;
+/* ---- templates in the umem ------------------------------------------------------------------------- */
 
-	for (uint32_t i = 0; i < width; i++)
-		value = value << 8 | at[i];
-	return value;
+static void write_metadata(const struct xske_flow *f, uint8_t *head)
+{
+	if (f->first_options & XSKE_DESC_METADATA)
+		memcpy(head - XSKE_TX_METADATA_BYTES, f->metadata, sizeof(f->metadata));
 }
 
-static inline uint64_t write_field(uint8_t *at, uint32_t width, uint64_t value)
-{
-	uint16_t v16;
-	uint32_t v32;
-	uint64_t v64;
+/* All fields of one packet, for a template. */
+static void finish(struct xske_flow *f, struct column *col, uint32_t n, uint64_t tai_ns);
 
-	switch (width) {
-	case 1:
-		*at = (uint8_t)value;
-		return (uint8_t)value;
-	case 2:
-		v16 = __builtin_bswap16((uint16_t)value);
-		memcpy(at, &v16, sizeof(v16));
-		return (uint16_t)value;
-	case 4:
-		v32 = __builtin_bswap32((uint32_t)value);
-		memcpy(at, &v32, sizeof(v32));
-		return (uint32_t)value;
-	default:
-		v64 = __builtin_bswap64(value);
-		memcpy(at, &v64, sizeof(v64));
-		return value;
-	}
+static void write_template(struct xske_flow *f, struct xske_arena *a, uint32_t v)
+{
+	const struct variant *variant = &f->variants[v];
+	uint8_t *head = a->umem->area + variant->addr;
+	struct column col;
+
+	memcpy(head, f->frame, variant->head_len);
+	col.variant[0] = v;
+	col.len[0] = variant->len;
+	col.head[0] = head;
+	col.end[0] = head + variant->len;
+	finish(f, &col, 1, 0);
+	write_metadata(f, head);
 }
 
-static bool patch_fits(const struct xske_patch *p, uint32_t head_len)
+/* A frag for something that stays. Whatever the chunk's slots held before, they do not any more. */
+static int alloc_lasting(struct xske_arena *a, uint32_t len, uint64_t *addr)
 {
-	if (p->width != 1 && p->width != 2 && p->width != 4 && p->width != 8)
-		return false;
-	if ((uint64_t)p->offset + p->width > head_len)
-		return false;
-	return !p->csum_offset || (uint64_t)p->csum_offset + 2 <= head_len;
+	int err = arena_alloc(a, len, addr);
+
+	if (!err)
+		arena_stamp(a, 0);
+	return err;
 }
 
-/* Which of the flow's checksums; a new one for a new place. */
-static uint32_t find_csum(struct xske_flow *f, const struct xske_patch *p)
+/* What lies behind the longest packet's head. */
+static void write_pieces(const struct xske_flow *f, struct xske_arena *a)
 {
-	uint32_t i = 0;
+	const uint8_t *from = f->frame + f->slot_len;
 
-	while (i < f->csum_count && f->csums[i].offset != p->csum_offset)
-		i++;
-	if (i == f->csum_count) {
-		uint16_t check = (uint16_t)read_field(f->frame + p->csum_offset, 2);
-
-		f->csums[f->csum_count++] =
-		        (struct flow_csum){.offset = p->csum_offset, .rest = (uint16_t)~check};
-	}
-	f->csums[i].udp |= p->csum_udp;
-	return i;
+	for (uint32_t i = 0; i < f->piece_count; i++, from += f->usable)
+		memcpy(a->umem->area + f->pieces[i], from,
+		       min_u32(f->usable, (uint32_t)(f->frame + f->frame_len - from)));
 }
 
-static void compile_patch(struct xske_flow *f, const struct xske_patch *p, uint64_t sequence)
+int flow_load(struct xske_flow *f, struct xske_arena *a)
 {
-	uint64_t at = p->modulo ? sequence % p->modulo : sequence;
-	struct flow_patch *patch = &f->patches[f->patch_count++];
+	uint32_t templates = f->templates ? f->variant_count : 0, done = 0;
+	int err = 0;
 
-	*patch = (struct flow_patch){
-	        .offset = p->offset,
-	        .width = p->width,
-	        .csum = XSKE_MAX_PATCHES,
-	        .shift = csum_shift(p->width, p->offset),
-	        .value = p->base + p->step * at,
-	        .step = p->step,
-	        .base = p->base,
-	        .modulo = p->modulo,
-	        .left = p->modulo ? p->modulo - at : UINT64_MAX,
-	};
-	if (p->csum_offset) {
-		uint64_t was = csum_part(read_field(f->frame + p->offset, p->width), patch->shift);
-
-		patch->csum = find_csum(f, p);
-		f->csums[patch->csum].rest += (uint16_t)~csum_fold(was);
-	}
-}
-
-int xske_flow_create(struct xske_umem *umem, const struct xske_flow_config *config, struct xske_flow **out)
-{
-	uint32_t usable = umem->chunk_size - umem->metadata_len;
-	uint32_t rest = config->frame_len;
-	struct xske_flow *f;
-
-	if (!config->frame || !config->frame_len || config->patch_count > XSKE_MAX_PATCHES ||
-	    !config->batch || (config->rate_packets && !config->rate_period_ns))
-		return -EINVAL;
-	if (config->frame_len > XSKE_MAX_DESCS_PER_PACKET * usable)
-		return -EMSGSIZE;
-	f = calloc(1, sizeof(*f) + align_up(config->frame_len, FRAG_ALIGN));
-	if (!f)
-		return -ENOMEM;
-	memcpy(f->frame, config->frame, config->frame_len);
-	f->frame_len = config->frame_len;
-	for (; rest; rest -= f->len[f->descs++])
-		f->len[f->descs] = min_u32(rest, usable);
-	f->head_len = f->len[0];
-	f->copy_len = umem->metadata_len ? f->head_len : align_up(f->head_len, FRAG_ALIGN);
-	for (uint32_t i = 0; i < config->patch_count; i++) {
-		if (!patch_fits(&config->patches[i], f->head_len)) {
-			free(f);
-			return -EINVAL;
-		}
-		compile_patch(f, &config->patches[i], config->first_sequence);
-	}
-	f->pace.packets = config->rate_packets;
-	f->pace.period_ns = config->rate_period_ns;
-	f->remaining = config->count ? config->count : UINT64_MAX;
-	f->duration_ns = config->duration_ns;
-	f->batch = config->batch;
-	f->quota_frags = config->quota_frags ? config->quota_frags : UINT32_MAX;
-	*out = f;
-	return 0;
-}
-
-void xske_flow_destroy(struct xske_flow *f)
-{
-	free(f);
-}
-
-/* Copies the template into frags of the loop's arena; the flow holds a reference on each. */
-int flow_load(struct xske_flow *f, struct xske_arena *a, uint64_t now)
-{
-	const uint8_t *from = f->frame;
-
-	for (uint32_t i = 0; i < f->descs; i++) {
-		int err = arena_alloc(a, f->len[i], &f->addr[i]);
-
-		if (err) {
+	for (; !err && done < templates; done += !err)
+		err = alloc_lasting(a, f->variants[done].head_len, &f->variants[done].addr);
+	for (uint32_t i = 0; !err && i < f->piece_count; i++) {
+		err = alloc_lasting(a, f->usable, &f->pieces[i]);
+		if (err)
 			while (i-- > 0)
-				frag_unref(a, chunk_of(a->umem, f->addr[i]));
-			return err;
-		}
-		memcpy(a->umem->area + f->addr[i], from, f->len[i]);
-		from += f->len[i];
+				frag_unref(a, chunk_of(a->umem, f->pieces[i]));
 	}
+	if (err) {
+		while (done-- > 0)
+			frag_unref(a, chunk_of(a->umem, f->variants[done].addr));
+		return err;
+	}
+	for (uint32_t v = 0; v < templates; v++)
+		write_template(f, a, v);
+	write_pieces(f, a);
+	f->stamp = arena_new_stamp(a);
 	f->loaded = true;
-	pace_start(&f->pace, now);
 	return 0;
 }
 
-void flow_unload(struct xske_flow *f, struct xske_arena *a, struct xske_umem *umem)
+void flow_unload(struct xske_flow *f, struct xske_arena *a)
 {
-	for (uint32_t i = 0; f->loaded && i < f->descs; i++)
-		frag_unref(a, chunk_of(umem, f->addr[i]));
+	if (!f->loaded)
+		return;
+	for (uint32_t v = 0; f->templates && v < f->variant_count; v++)
+		frag_unref(a, chunk_of(a->umem, f->variants[v].addr));
+	for (uint32_t i = 0; i < f->piece_count; i++)
+		frag_unref(a, chunk_of(a->umem, f->pieces[i]));
 	f->loaded = false;
 }
 
-static inline void patch_head(struct xske_flow *f, uint8_t *head)
+void flow_update(struct xske_flow *f, struct xske_arena *a, const struct xske_update *update)
 {
-	uint64_t sums[XSKE_MAX_PATCHES + 1]; /* the last for fields under no checksum */
+	if ((uint64_t)update->offset + update->len > f->frame_len)
+		return;
+	memcpy(f->frame + update->offset, update->bytes, update->len);
+	for (uint32_t v = 0; f->templates && v < f->variant_count; v++)
+		write_template(f, a, v);
+	write_pieces(f, a);
+	f->stamp = arena_new_stamp(a);
+}
 
-	for (uint32_t i = 0; i < f->csum_count; i++)
-		sums[i] = f->csums[i].rest;
-	sums[XSKE_MAX_PATCHES] = 0;
-	for (uint32_t i = 0; i < f->patch_count; i++) {
-		struct flow_patch *patch = &f->patches[i];
-		uint64_t now = write_field(head + patch->offset, patch->width, patch->value);
+/* ---- packets of its own ---------------------------------------------------------------------------- */
 
-		sums[patch->csum] += csum_part(now, patch->shift);
-		patch->value += patch->step;
-		if (--patch->left == 0) {
-			patch->value = patch->base;
-			patch->left = patch->modulo;
+static inline uint32_t next_size(const struct xske_flow *f, uint32_t at, uint32_t step)
+{
+	at += step;
+	return at >= f->order_len ? at - f->order_len : at;
+}
+
+void flow_plan(const struct xske_flow *f, struct column *col, uint32_t n)
+{
+	uint32_t at = f->size_index, step = f->size_moves[FIELD_NEXT_BLOCK];
+
+	if (f->variant_count == 1) {
+		uint32_t len = f->variants[0].len;
+
+		for (uint32_t i = 0; i < n; i++) {
+			col->variant[i] = 0;
+			col->len[i] = len;
+		}
+		return;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t pick = at;
+
+		if (f->random_sizes)
+			pick = (uint32_t)field_random_below(
+			        f->size_key, f->sequence + i * f->moves[FIELD_NEXT_BLOCK], f->order_len);
+		at = next_size(f, at, step);
+		col->variant[i] = f->order ? f->order[pick] : pick;
+		col->len[i] = f->variants[col->variant[i]].len;
+	}
+}
+
+/* What the n (> 1: all on to the next block) packets in the column needed is used up. */
+static void move_on(struct xske_flow *f, uint32_t n, enum field_move move)
+{
+	uint64_t moved = n * f->moves[move];
+
+	f->sequence += moved;
+	if (f->variant_count > 1 && !f->random_sizes)
+		for (uint32_t i = 0; i < n; i++)
+			f->size_index = next_size(f, f->size_index, f->size_moves[move]);
+	f->left = move == FIELD_NEXT_BLOCK ? f->weight : f->left - 1;
+}
+
+static void store_checksums(const struct xske_flow *f, struct column *col, uint32_t n)
+{
+	for (uint32_t c = 0; c < f->checksum_count; c++) {
+		const struct checksum *checksum = &f->checksums[c];
+
+		for (uint32_t i = 0; i < n; i++) {
+			uint16_t sum = csum_fold(col->sum[c][i]);
+			uint16_t check = checksum->partial ? sum : (uint16_t)~sum, wire;
+
+			if (checksum->udp && !check)
+				check = 0xffff;
+			wire = __builtin_bswap16(check);
+			memcpy(col->head[i] + checksum->offset, &wire, sizeof(wire));
+			for (uint32_t csums = checksum->csums; csums; csums &= csums - 1)
+				col->sum[__builtin_ctz(csums)][i] += check;
 		}
 	}
-	for (uint32_t i = 0; i < f->csum_count; i++) {
-		uint16_t check = (uint16_t)~csum_fold(sums[i]);
+}
 
-		write_field(head + f->csums[i].offset, 2, f->csums[i].udp && !check ? 0xffff : check);
+static void finish(struct xske_flow *f, struct column *col, uint32_t n, uint64_t tai_ns)
+{
+	enum field_move move = f->left > 1 ? FIELD_WITHIN : FIELD_NEXT_BLOCK;
+
+	for (uint32_t c = 0; c < f->checksum_count; c++)
+		for (uint32_t i = 0; i < n; i++)
+			col->sum[c][i] = f->sums[col->variant[i] * f->checksum_count + c];
+	for (uint32_t i = 0; i < f->field_count; i++) {
+		struct field *field = &f->fields[i];
+
+		field_values(field, col, n, f->sequence, f->moves[move], move, tai_ns);
+		field_store(field, col, n);
 	}
+	store_checksums(f, col, n);
 }
 
-static inline void copy_head(const struct xske_flow *f, uint8_t *to)
+/* Heads for up to n packets, with the template in them. */
+static uint32_t alloc_heads(const struct xske_flow *f, struct xske_txq *q, struct column *col, uint32_t n)
 {
-	if (likely(f->copy_len == FRAG_ALIGN))
-		memcpy(to, f->frame, FRAG_ALIGN); /* a constant: two to four moves, no call */
-	else
-		memcpy(to, f->frame, f->copy_len);
+	struct xske_arena *a = q->self;
+	uint32_t got = 0, run, stride;
+	uint64_t addr;
+
+	while (got < n && (run = arena_alloc_run(a, f->slot_len, n - got, &addr, &stride))) {
+		uint8_t *at = a->umem->area + addr;
+
+		txq_take_open(q, run);
+		if (unlikely(arena_stamp_of(a) != f->stamp)) {
+			bool whole = addr == a->base + a->headroom + arena_colour(a, stride) &&
+			             a->filler == f->stamp;
+			uint32_t slots = whole ? a->end / stride : run;
+
+			for (uint32_t i = 0; i < slots; i++)
+				memcpy(at + i * stride, f->frame, f->slot_len);
+			arena_stamp(a, whole && f->keeps ? f->stamp : 0);
+			a->filler = f->stamp;
+		}
+		for (uint32_t i = 0; i < run; i++, got++) {
+			col->addr[got] = addr + i * stride;
+			col->head[got] = at + i * stride;
+			col->end[got] = col->head[got] + col->len[got];
+			/* With long slots the cache misses of all heads overlap, before the first is patched. */
+			__builtin_prefetch(col->head[got], 1);
+		}
+	}
+	return got;
 }
 
-static inline uint32_t more(const struct xske_flow *f, uint32_t desc)
+/* A trailer behind the last piece lies in a frag of its own. How many of n have one, or need none. */
+static uint32_t alloc_tails(const struct xske_flow *f, struct xske_txq *q, struct column *col, uint32_t n)
 {
-	return desc + 1 < f->descs ? XSKE_DESC_CONTD : 0;
-}
-
-/* n packets of nothing but the template. */
-static uint32_t post_templates(struct xske_flow *f, struct xske_txq *q, uint32_t n)
-{
-	for (uint32_t d = 0; d < f->descs; d++)
-		txq_borrow(q, chunk_of(q->umem, f->addr[d]), n);
-	for (uint32_t i = 0; i < n; i++)
-		for (uint32_t d = 0; d < f->descs; d++)
-			txq_fill(q, f->addr[d], f->len[d], more(f, d));
+	for (uint32_t i = 0; i < n; i++) {
+		if (f->variants[col->variant[i]].descs == 1)
+			continue;
+		if (alloc_lasting(q->self, f->tail_len, &col->tail_addr[i]))
+			return i;
+		txq_take(q, chunk_of(q->umem, col->tail_addr[i]));
+		col->end[i] = q->umem->area + col->tail_addr[i] + f->tail_len;
+	}
 	return n;
 }
 
-/* n packets with heads of their own; fewer when the arena has no chunk. */
-static uint32_t post_copies(struct xske_flow *f, struct xske_txq *q, uint32_t n)
+/* The descs of one packet behind its head. */
+static void fill_rest(const struct xske_flow *f, struct xske_txq *q, const struct variant *v,
+                      uint64_t tail_addr)
 {
-	uint32_t posted = 0, stride, run;
-	uint64_t addr;
+	uint32_t left = v->len - v->head_len - f->tail_len;
 
-	while (posted < n && (run = arena_alloc_run(q->self, f->head_len, n - posted, &addr, &stride))) {
-		txq_take_open(q, run);
-		for (uint32_t i = 0; i < run; i++, addr += stride) {
-			copy_head(f, q->umem->area + addr);
-			patch_head(f, q->umem->area + addr);
-			txq_fill(q, addr, f->head_len, more(f, 0));
-			for (uint32_t d = 1; d < f->descs; d++)
-				txq_fill(q, f->addr[d], f->len[d], more(f, d));
-		}
-		posted += run;
+	for (uint32_t i = 0; left; i++) {
+		uint32_t len = min_u32(left, f->usable);
+
+		left -= len;
+		txq_borrow(q, chunk_of(q->umem, f->pieces[i]), 1);
+		txq_fill(q, f->pieces[i], len, left || f->tail_len ? XSKE_DESC_CONTD : 0);
 	}
-	for (uint32_t d = 1; posted && d < f->descs; d++)
-		txq_borrow(q, chunk_of(q->umem, f->addr[d]), posted);
-	return posted;
+	if (f->tail_len)
+		txq_fill(q, tail_addr, f->tail_len, 0);
 }
 
-uint32_t flow_run(struct xske_flow *f, struct xske_txq *q, uint64_t now, uint32_t limit, bool *starved)
+static void fill(const struct xske_flow *f, struct xske_txq *q, const struct column *col, uint32_t n)
 {
-	uint32_t want =
-	        (uint32_t)min_u64(min_u64(pace_due(&f->pace, now), f->remaining), min_u32(f->batch, limit));
-	uint32_t room, n, posted = 0;
-
-	if (!want)
-		return 0;
-	room = txq_room(q, want * f->descs);
-	if (f->quota_frags != UINT32_MAX) {
-		uint32_t used = txq_inflight(q) + q->filled;
-
-		room = min_u32(room, f->quota_frags > used ? f->quota_frags - used : 0);
+	if (f->max_descs == 1) {
+		for (uint32_t i = 0; i < n; i++)
+			txq_fill(q, col->addr[i], col->len[i], f->first_options);
+		return;
 	}
-	n = min_u32(want, room / f->descs);
-	if (n)
-		posted = f->patch_count ? post_copies(f, q, n) : post_templates(f, q, n);
-	*starved |= posted < want;
-	if (!posted)
+	for (uint32_t i = 0; i < n; i++) {
+		const struct variant *v = &f->variants[col->variant[i]];
+
+		txq_fill(q, col->addr[i], v->head_len,
+		         f->first_options | (v->descs > 1 ? XSKE_DESC_CONTD : 0));
+		if (v->descs > 1)
+			fill_rest(f, q, v, col->tail_addr[i]);
+	}
+}
+
+static void post_templates(const struct xske_flow *f, struct xske_txq *q, struct column *col, uint32_t n)
+{
+	if (f->variant_count == 1)
+		txq_borrow(q, chunk_of(q->umem, f->variants[0].addr), n);
+	for (uint32_t i = 0; i < n; i++) {
+		col->addr[i] = f->variants[col->variant[i]].addr;
+		if (f->variant_count > 1)
+			txq_borrow(q, chunk_of(q->umem, col->addr[i]), 1);
+	}
+	fill(f, q, col, n);
+}
+
+/* Frags that were taken for packets that cannot be sent go back. */
+static void give_back(const struct xske_flow *f, struct xske_txq *q, const struct column *col, uint32_t from,
+                      uint32_t to)
+{
+	(void)f;
+	for (uint32_t i = from; i < to; i++)
+		txq_untake(q, chunk_of(q->umem, col->addr[i]));
+}
+
+static uint32_t post_copies(struct xske_flow *f, struct xske_txq *q, struct column *col, uint32_t n,
+                            uint64_t tai_ns)
+{
+	uint32_t got = alloc_heads(f, q, col, n);
+
+	if (f->tail_len && f->max_descs > 1) {
+		n = alloc_tails(f, q, col, got);
+		give_back(f, q, col, n, got);
+		got = n;
+	}
+	if (!got)
 		return 0;
-	txq_log(q, f->frame_len, f->descs, posted);
-	f->pace.sent += posted;
-	if (f->remaining != UINT64_MAX)
-		f->remaining -= posted;
-	if (unlikely(!f->end_ns) && f->duration_ns)
-		f->end_ns = now + f->duration_ns;
-	return posted;
+	finish(f, col, got, tai_ns);
+	if (f->first_options & XSKE_DESC_METADATA)
+		for (uint32_t i = 0; i < got; i++)
+			write_metadata(f, col->head[i]);
+	fill(f, q, col, got);
+	return got;
+}
+
+uint32_t flow_post(struct xske_flow *f, struct xske_txq *q, struct column *col, uint32_t n, uint64_t tai_ns)
+{
+	enum field_move move = f->left > 1 ? FIELD_WITHIN : FIELD_NEXT_BLOCK;
+
+	if (f->templates)
+		post_templates(f, q, col, n);
+	else
+		n = post_copies(f, q, col, n, tai_ns);
+	if (!n)
+		return 0;
+	if (f->variant_count == 1) {
+		txq_log(q, col->len[0], f->variants[0].descs, n);
+	} else {
+		for (uint32_t i = 0; i < n; i++)
+			txq_log(q, col->len[i], f->variants[col->variant[i]].descs, 1);
+	}
+	move_on(f, n, move);
+	return n;
 }

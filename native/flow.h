@@ -1,77 +1,80 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * flow.h - a flow program and its run over a batch. Without patches the template's frags are posted again
- * and again (no allocation, no copy, no atomic). With patches every packet gets a copy of the head in a
- * fresh frag of the loop's arena, patched there; what lies behind the head is posted from the template.
- * Belongs to the loop's thread from START_FLOW to its end.
+ * flow.h - one flow: its template, its fields, its lengths, and how n packets of it are made and posted.
+ *
+ * A flow in which only lengths change has one template per length, posted again and again: no allocation, no copy,
+ * no atomic. Otherwise every packet has a head of its own (its first desc) in a frag of the loop's arena, and what lies
+ * behind the head is posted from the template. Heads are prefilled: a chunk that comes back to the flow
+ * still holds the template in each of its slots (its stamp says so), and only the fields are written.
+ * Belongs to the loop's thread from START_MIX to its end.
  */
 #ifndef XSKE_FLOW_H
 #define XSKE_FLOW_H
 
-#include "pace.h"
+#include "field.h"
 #include "txq.h"
 
-struct flow_patch {
-	uint32_t offset, width;
-	uint32_t csum;  /* which of the flow's checksums it changes; XSKE_MAX_PATCHES: none */
-	uint32_t shift; /* csum_shift() */
-	uint64_t value; /* of the next packet */
-	uint64_t step, base, modulo;
-	uint64_t left; /* packets until it wraps; without a modulo more than there will be */
+/* One length. */
+struct variant {
+	uint64_t addr; /* of its template's head, if the flow has templates */
+	uint32_t len;
+	uint32_t head_len; /* bytes in the first desc */
+	uint32_t descs;
 };
 
-/* A checksum that patches change: the template's, less what stood in their fields. */
-struct flow_csum {
+struct checksum {
 	uint32_t offset;
-	bool udp; /* 0 is sent as 0xffff (RFC 768) */
-	uint64_t rest;
+	uint32_t csums; /* those that cover it */
+	bool udp, partial;
 };
 
 struct xske_flow {
-	struct xske_flow *next; /* in the loop's list */
-	struct pace pace;
-	uint64_t remaining; /* packets; UINT64_MAX without a count */
-	uint64_t duration_ns;
-	uint64_t end_ns; /* 0 until the first post */
-	uint32_t batch;
-	uint32_t quota_frags;
+	/* What every packet needs, in two cache lines. */
+	uint64_t sequence; /* of its next packet */
+	uint64_t moves[FIELD_MOVES];
+	uint32_t weight;
+	uint32_t left;       /* packets in this block */
+	uint32_t size_index; /* in order, of the next packet */
+	uint32_t size_moves[FIELD_MOVES];
+	uint32_t order_len, variant_count;
+	uint32_t max_descs;
+	struct variant *variants;
+	uint32_t *order;        /* NULL: 0, 1, 2, ... */
+	uint32_t first_options; /* of the first desc */
 	uint32_t frame_len;
-	uint32_t head_len; /* bytes in the first desc */
-	uint32_t copy_len; /* head_len, or more where the frag's padding takes it */
-	uint32_t descs;    /* per packet */
-	uint32_t patch_count, csum_count;
-	struct flow_patch patches[XSKE_MAX_PATCHES];
-	struct flow_csum csums[XSKE_MAX_PATCHES];
-	uint64_t addr[XSKE_MAX_DESCS_PER_PACKET]; /* the template's frags, one per desc */
-	uint32_t len[XSKE_MAX_DESCS_PER_PACKET];
-	bool loaded;     /* the template's frags are ours */
-	uint8_t frame[]; /* padded to FRAG_ALIGN */
+	uint32_t field_count, checksum_count;
+	bool templates, random_sizes, timestamp;
+	bool keeps; /* a slot that was sent still holds the template but for the fields */
+	uint32_t stamp;
+	uint32_t slot_len; /* most bytes of a head */
+	uint32_t tail_len; /* bytes that are counted from the end: the trailer */
+	struct field *fields;
+	struct checksum *checksums;
+	uint64_t *sums; /* [variant][checksum]: of all that does not change */
+	uint64_t size_key;
+	uint32_t usable; /* bytes of a chunk */
+	uint32_t piece_count;
+	uint8_t *frame;       /* the longest packet, fields and checksums 0 */
+	uint64_t metadata[2]; /* struct xsk_tx_metadata: flags, request */
+	bool loaded;
+	uint64_t pieces[XSKE_MAX_DESCS_PER_PACKET]; /* the template behind the head, a chunk each */
 };
 
-int flow_load(struct xske_flow *f, struct xske_arena *a, uint64_t now);
-void flow_unload(struct xske_flow *f, struct xske_arena *a, struct xske_umem *umem);
-/* Posts what is due and fits; returns packets posted. *starved: due, but no room. */
-uint32_t flow_run(struct xske_flow *f, struct xske_txq *q, uint64_t now, uint32_t limit, bool *starved);
-
-static inline bool flow_is_over(const struct xske_flow *f, uint64_t now)
+/* Copies the template into frags of the loop's arena; the flow holds a reference on each. */
+int flow_load(struct xske_flow *f, struct xske_arena *a);
+void flow_unload(struct xske_flow *f, struct xske_arena *a);
+/* Changes bytes of all templates. While nothing of it is inflight. */
+void flow_update(struct xske_flow *f, struct xske_arena *a, const struct xske_update *update);
+/* The lengths of the next n (up to FIELD_COLUMN) packets into the column; n > 1 only for a flow alone in its mix. */
+void flow_plan(const struct xske_flow *f, struct column *col, uint32_t n);
+/* It will be planned soon. */
+static inline void flow_prefetch(const struct xske_flow *f)
 {
-	return !f->remaining || (f->end_ns && now >= f->end_ns);
+	__builtin_prefetch(f->variants);
+	__builtin_prefetch(f->order);
 }
 
-/* The link was down for so long: neither pace nor duration count it. */
-static inline void flow_shift(struct xske_flow *f, uint64_t ns)
-{
-	f->pace.origin_ns += ns;
-	if (f->end_ns)
-		f->end_ns += ns;
-}
-
-/* When there is something to do again; UINT64_MAX never, 0 now. */
-static inline uint64_t flow_next_ns(const struct xske_flow *f)
-{
-	uint64_t at = f->pace.packets ? pace_next_ns(&f->pace) : 0;
-
-	return f->end_ns && f->end_ns < at ? f->end_ns : at;
-}
+/* Makes and posts n planned packets, which the txq has room for; fewer when the arena has no chunk. */
+uint32_t flow_post(struct xske_flow *f, struct xske_txq *q, struct column *col, uint32_t n, uint64_t tai_ns);
 
 #endif

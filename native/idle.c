@@ -78,7 +78,7 @@ static void doze(struct xske_loop *l, uint64_t ns)
 
 bool loop_has_work(const struct xske_loop *l)
 {
-	return l->flows || endpoints_have_work(l) || txq_inflight(l->txq);
+	return l->mixes.count || endpoints_have_work(l) || txq_inflight(l->txq);
 }
 
 void loop_park(struct xske_loop *l)
@@ -96,7 +96,7 @@ bool loop_backed_off(const struct xske_loop *l)
 void loop_set_clock(struct xske_loop *l)
 {
 	if (!l->config.clock.now_ns)
-		l->config.clock = (struct xske_clock){real_now, real_sleep, l};
+		l->config.clock = (struct xske_clock){.now_ns = real_now, .sleep_ns = real_sleep, .ctx = l};
 }
 
 /* Something moved in this turn. */
@@ -107,19 +107,10 @@ void loop_moved(struct xske_loop *l)
 	l->parked = false;
 }
 
-static uint64_t next_flow_ns(const struct xske_loop *l)
-{
-	uint64_t next = UINT64_MAX;
-
-	for (const struct xske_flow *f = l->flows; f; f = f->next)
-		next = min_u64(next, flow_next_ns(f));
-	return next;
-}
-
 /* Nothing moved in this turn: how long may we be away? */
 void loop_rest(struct xske_loop *l)
 {
-	uint64_t now = l->now_ns, next, ns;
+	uint64_t now = l->now_ns, spin = l->config.clock.virtual_time ? 0 : SPIN_NS, next, ns;
 
 	if (l->down_since_ns) {
 		doze(l, l->probe_ns > now ? l->probe_ns - now : 0);
@@ -134,15 +125,17 @@ void loop_rest(struct xske_loop *l)
 		doze(l, l->parked ? IDLE_SLEEP_NS : IDLE_PARK_NS);
 		return;
 	}
-	next = next_flow_ns(l);
-	if (txq_inflight(l->txq) || l->starved) {
+	next = mixes_next_ns(l);
+	if (l->outlet.starved || l->outlet.waits)
+		next = now; /* for completions, or the capture's reader */
+	if (txq_inflight(l->txq) || next == now) {
 		ns = l->sleep_ns;
 		l->sleep_ns = min_u64(2 * ns, BACKOFF_MAX_NS);
 		/* A flow that is due and had no room waits for completions as well. */
 		if (next > now)
-			ns = min_u64(ns, next > now + SPIN_NS ? next - now - SPIN_NS : 0);
+			ns = min_u64(ns, next > now + spin ? next - now - spin : 0);
 	} else {
-		ns = next > now + SPIN_NS ? next - now - SPIN_NS : 0;
+		ns = next > now + spin ? next - now - spin : 0;
 	}
 	if (ns)
 		doze(l, ns);

@@ -20,8 +20,7 @@ void COLD link_down(struct xske_loop *l)
 
 void COLD link_shift(struct xske_loop *l, uint64_t ns)
 {
-	for (struct xske_flow *f = l->flows; f; f = f->next)
-		flow_shift(f, ns);
+	mixes_shift(l, ns);
 	l->down_total_ns += ns;
 	l->stalled_ns = 0;
 }

@@ -41,37 +41,9 @@ static bool reap(struct xske_loop *l)
 	return true;
 }
 
-static void end_flow(struct xske_loop *l, struct xske_flow **at)
-{
-	struct xske_flow *f = *at;
-
-	*at = f->next;
-	flow_unload(f, l->arena, l->txq->umem);
-	l->finished_flows++;
-	l->signal = true;
-}
-
-static void start_flow(struct xske_loop *l, struct xske_flow *f)
-{
-	int err;
-
-	if (l->state != XSKE_LOOP_RUNNING) {
-		l->finished_flows++;
-		return;
-	}
-	err = flow_load(f, l->arena, l->now_ns);
-	if (err) {
-		loop_fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, f->frame_len);
-		return;
-	}
-	f->next = l->flows;
-	l->flows = f;
-}
-
 static void start_draining(struct xske_loop *l)
 {
-	while (l->flows)
-		end_flow(l, &l->flows);
+	mixes_end(l);
 	if (l->state == XSKE_LOOP_RUNNING)
 		l->state = XSKE_LOOP_DRAINING;
 }
@@ -85,8 +57,11 @@ static bool take_commands(struct xske_loop *l)
 		void *object = (void *)(uintptr_t)command->addr;
 
 		switch (command->len) {
-		case XSKE_COMMAND_START_FLOW:
-			start_flow(l, object);
+		case XSKE_COMMAND_START_MIX:
+			mixes_start(l, object);
+			break;
+		case XSKE_COMMAND_UPDATE:
+			mixes_update(l, object);
 			break;
 		case XSKE_COMMAND_ADD_ENDPOINT:
 			endpoint_add(l, object);
@@ -108,35 +83,15 @@ static bool take_commands(struct xske_loop *l)
 	return ready > 0;
 }
 
-static uint32_t run_flows(struct xske_loop *l, uint32_t limit)
-{
-	struct xske_flow **at = &l->flows;
-	uint32_t posted = 0;
-	bool starved = false;
-
-	while (*at) {
-		struct xske_flow *f = *at;
-
-		if (posted < limit && !flow_is_over(f, l->now_ns))
-			posted += flow_run(f, l->txq, l->now_ns, limit - posted, &starved);
-		if (flow_is_over(f, l->now_ns))
-			end_flow(l, at);
-		else
-			at = &f->next;
-	}
-	l->backpressure += starved;
-	l->starved = starved;
-	return posted;
-}
-
 static bool post(struct xske_loop *l, uint32_t limit)
 {
 	uint32_t posted = endpoints_post(l);
 
-	posted += run_flows(l, limit);
+	posted += mixes_run(l, limit);
 	if (!posted)
 		return false;
 	txq_submit(l->txq);
+	l->last_post_ns = l->now_ns;
 	if (unlikely(!l->first_post_ns))
 		l->first_post_ns = l->now_ns;
 	return true;
@@ -204,7 +159,8 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 		else if (l->draining_ns > l->config.drain_timeout_ns)
 			end_drain(l);
 	}
-	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns || (!txq_inflight(l->txq) && !l->starved)) {
+	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns ||
+	    (!txq_inflight(l->txq) && !l->outlet.starved)) {
 		l->stalled_ns = 0;
 		return;
 	}
@@ -270,6 +226,7 @@ int xske_loop_create(const struct xske_loop_config *config, struct xske_loop **o
 		return -ENOMEM;
 	}
 	l->txq->self = l->arena;
+	l->outlet = (struct outlet){.q = l->txq, .gaps = config->gaps, .capture = config->capture};
 	*out = l;
 	return 0;
 }
@@ -279,6 +236,7 @@ void xske_loop_destroy(struct xske_loop *l)
 	if (!l)
 		return;
 	free(l->commands.slots);
+	free(l->mixes.heap);
 	free(l);
 }
 
@@ -347,7 +305,7 @@ int xske_loop_command(struct xske_loop *l, uint32_t op, void *object)
 {
 	const struct xske_desc command = {.addr = (uintptr_t)object, .len = op};
 
-	if (op < XSKE_COMMAND_START_FLOW || op > XSKE_COMMAND_PAUSE)
+	if (op < XSKE_COMMAND_START_MIX || op > XSKE_COMMAND_UPDATE)
 		return -EINVAL;
 	if (atomic_load_explicit(&l->ended, memory_order_acquire))
 		return -EPIPE;

@@ -3,21 +3,30 @@
 #ifndef XSKE_LOOP_H
 #define XSKE_LOOP_H
 
-#include "flow.h"
+#include "mix.h"
 #include "spsc.h"
+
+/* All mixes of the loop, the first to be due on top. */
+struct schedule {
+	struct xske_mix **heap;
+	uint32_t count;
+};
 
 struct xske_loop {
 	/* The loop thread's own. */
 	struct xske_loop_config config;
 	struct xske_txq *txq;
 	struct xske_arena *arena;
-	struct xske_flow *flows;
+	struct schedule mixes;
+	struct xske_update *update; /* waits until nothing is inflight */
+	struct outlet outlet;
 	struct xske_endpoint *endpoints;
 	struct xske_endpoint *backlog; /* endpoints with work that had no room */
 	uint64_t state, error, error_errno, error_arg;
-	uint64_t turns, backpressure, finished_flows;
+	uint64_t turns, backpressure, active_flows, finished_flows;
 	uint64_t now_ns;
-	uint64_t first_post_ns, last_completion_ns;
+	uint64_t tai_offset_ns, tai_refreshed_ns;
+	uint64_t first_post_ns, last_post_ns, last_completion_ns;
 	uint64_t down_since_ns;              /* 0 = the link is up, as far as we know */
 	uint64_t run_completed, run_dropped; /* packets, when the last one passed (link.c) */
 	uint64_t probe_ns;                   /* when to kick again while it is down */
@@ -28,7 +37,6 @@ struct xske_loop {
 	uint64_t sleep_ns; /* the next back-off */
 	uint64_t away_since_ns;
 	int away;           /* 0, XSKE_LOOP_PAUSED or XSKE_LOOP_STALLED: the caller has the thread */
-	bool starved;       /* a flow is due and found no room or no chunk */
 	bool down_by_drops; /* the peer's end, not ours */
 	bool parked;
 	bool signal; /* somebody must look: write event_fd at the end of the turn */
@@ -71,6 +79,14 @@ void link_dropped(struct xske_loop *l);            /* the kernel dropped one */
 /* loop.c */
 void loop_fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg);
 void loop_finish(struct xske_loop *l);
+
+/* schedule.c */
+void mixes_start(struct xske_loop *l, struct xske_mix *m);
+void mixes_end(struct xske_loop *l);
+void mixes_update(struct xske_loop *l, struct xske_update *update);
+uint32_t mixes_run(struct xske_loop *l, uint32_t limit); /* packets posted */
+uint64_t mixes_next_ns(const struct xske_loop *l);
+void mixes_shift(struct xske_loop *l, uint64_t ns);
 
 /* away.c */
 void loop_leave(struct xske_loop *l, enum xske_loop_state why);

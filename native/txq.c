@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "gaps.h"
 #include "txq.h"
 
 _Static_assert(sizeof(struct xske_ring) == sizeof(struct xsk_ring_prod), "libxdp's producer ring");
@@ -160,6 +161,19 @@ static uint64_t probe_addr(const struct xske_txq *q)
 	return q->umem->len - 1;
 }
 
+/* The kernel has written where the request was. Before the frag can be anybody else's. */
+static void COLD read_stamp(struct xske_txq *q, uint64_t addr)
+{
+	uint64_t stamp;
+
+	if (addr < XSKE_TX_METADATA_BYTES || addr >= q->umem->len)
+		return;
+	memcpy(&stamp, q->umem->area + addr - XSKE_TX_METADATA_BYTES + sizeof(uint64_t), sizeof(stamp));
+	if (q->last_stamp_ns && stamp >= q->last_stamp_ns)
+		histogram_add(q->wire, stamp - q->last_stamp_ns, 1);
+	q->last_stamp_ns = stamp;
+}
+
 uint32_t txq_reap(struct xske_txq *q)
 {
 	uint32_t idx, good = 0, run, n = xsk_ring_cons__peek(&q->cq, q->cq.size, &idx);
@@ -175,6 +189,13 @@ uint32_t txq_reap(struct xske_txq *q)
 		if (unlikely(q->probe_is_out) && addr == probe_addr(q)) {
 			q->probe_is_out = false;
 			continue;
+		}
+		for (uint32_t at = i; unlikely(q->wire != NULL) && at < n; at++) {
+			uint64_t stamped = *xsk_ring_cons__comp_addr(&q->cq, idx + at);
+
+			if (stamped >> shift != addr >> shift)
+				break;
+			read_stamp(q, stamped);
 		}
 		for (; i + run < n; run++)
 			if (*xsk_ring_cons__comp_addr(&q->cq, idx + i + run) >> shift != addr >> shift)

@@ -48,7 +48,9 @@ struct xske_txq {
 	uint32_t run_credit; /* descs completed that fill no whole packet yet */
 	uint32_t run_head, run_tail, run_mask;
 	struct packet_run *runs;
-	struct xdp_desc *kept; /* what is inflight while detached */
+	struct xdp_desc *kept;       /* what is inflight while detached */
+	struct xske_histogram *wire; /* gaps between tx timestamps; NULL: packets carry none */
+	uint64_t last_stamp_ns;
 	struct kick kick;
 };
 
@@ -83,7 +85,14 @@ static inline void txq_take(struct xske_txq *q, struct chunk *c)
 		frag_unref(q->self, c); /* never the last: the txq holds one */
 }
 
-/* The same for n references on the chunk that the loop's arena has open. */
+/* It was not posted after all. */
+static inline void txq_untake(struct xske_txq *q, struct chunk *c)
+{
+	if (!--c->inflight)
+		frag_unref(q->self, c);
+}
+
+/* txq_take for n references on the chunk that the loop's arena has open. */
 static inline void txq_take_open(struct xske_txq *q, uint32_t n)
 {
 	struct chunk *c = q->self->open;

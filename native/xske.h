@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 2u
+#define XSKE_ABI_VERSION 3u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -41,6 +41,8 @@ struct xske_umem_config {
 	uint32_t chunk_size;   /* 2048 or 4096 */
 	uint32_t metadata_len; /* bytes in front of every desc, multiple of 8, < 256; 0 without tx metadata */
 };
+/* What flows need there: sizeof(struct xsk_tx_metadata), include/uapi/linux/if_xdp.h, Linux 6.17 */
+#define XSKE_TX_METADATA_BYTES 24u
 
 /* Where every chunk is. Exact when quiescent (see xske_umem_audit). */
 struct xske_audit {
@@ -126,6 +128,7 @@ struct xske_desc {
 	uint32_t options; /* XSKE_DESC_* */
 };
 #define XSKE_DESC_CONTD 1u            /* mirrors XDP_PKT_CONTD, include/uapi/linux/if_xdp.h, Linux 6.6 */
+#define XSKE_DESC_METADATA 2u         /* mirrors XDP_TX_METADATA, as above, Linux 6.8 */
 #define XSKE_MAX_DESCS_PER_PACKET 18u /* MAX_SKB_FRAGS + 1 in copy mode, net/xdp/xsk.c */
 
 struct xske_txq;
@@ -167,39 +170,174 @@ XSKE_API int xske_rx_fill(const struct xske_ring *fill, const uint64_t *addrs, u
 
 /* ---- flows ------------------------------------------------------------------------------------- */
 
-/* One field of the head that changes from packet to packet: value = base + step * (sequence % modulo),
- * written big-endian at offset. modulo 0 = never wraps. */
+/* How the values of a field follow from the flow's sequence; index = sequence / hold. */
+enum xske_patch_kind {
+	XSKE_PATCH_RANGE = 0, /* base + step * (index % modulo); modulo 0 = never wraps */
+	XSKE_PATCH_LIST = 1,  /* values[index % value_count] */
+	XSKE_PATCH_RANDOM =
+	        2, /* base + step * r, r from 0 to modulo - 1 (modulo 0: 64 bits) by key and sequence */
+	XSKE_PATCH_LENGTH = 3, /* the packet's length - base */
+	XSKE_PATCH_TIME = 4,   /* CLOCK_TAI of the post */
+};
+
+/* Some bits of the packet that change from one to the next, written big-endian. */
 struct xske_patch {
-	uint32_t offset;
-	uint32_t width;       /* 1, 2, 4 or 8 bytes */
-	uint32_t csum_offset; /* Internet checksum to keep right, inside the head; 0 = none */
-	uint32_t csum_udp;    /* 1: a sum of 0 is sent as 0xffff (RFC 768) */
+	int32_t offset;       /* of the bytes that hold them; negative: from the packet's end */
+	uint32_t width;       /* of those: 1, 2, 4 or 8; 0 writes nothing and only counts in checksums */
+	uint32_t kind;        /* enum xske_patch_kind */
+	uint32_t csums;       /* bit i: the flow's checksum i covers it */
+	uint32_t shift;       /* the value stands so many bits up */
+	uint32_t value_count; /* of a list */
+	uint64_t mask;        /* which bits of those bytes are its own */
 	uint64_t base;
 	uint64_t step;
 	uint64_t modulo;
+	uint64_t hold; /* packets with the same value; 0 = 1 */
+	uint64_t key;
+	const uint64_t *values; /* copied */
 };
-#define XSKE_MAX_PATCHES 16u
+#define XSKE_MAX_PATCHES 48u
+
+/* An Internet checksum (RFC 1071), kept right whatever the patches and the length do. In an order in which one
+ * that is covered by another comes first. All offsets but `end` are even. */
+struct xske_csum {
+	uint32_t offset;        /* where it stands */
+	uint32_t start;         /* the first byte it covers */
+	uint32_t end;           /* and the last but one; 0 = the packet's end */
+	uint32_t pseudo_offset; /* bytes elsewhere that it covers too: the addresses */
+	uint32_t pseudo_len;
+	uint32_t constant; /* added: the protocol */
+	uint32_t csums;    /* bit i: checksum i covers this one */
+	uint32_t flags;    /* XSKE_CSUM_* */
+};
+#define XSKE_CSUM_UDP 1u     /* a sum of 0 is sent as 0xffff (RFC 768) */
+#define XSKE_CSUM_PARTIAL 2u /* only the pseudo header's sum: the device does the rest, see offload_start */
+#define XSKE_MAX_CSUMS 8u
 
 struct xske_flow_config {
-	const uint8_t *frame; /* the template, frame_len bytes, copied */
+	const uint8_t *frame; /* the template, frame_len bytes: the longest packet; copied, as all arrays */
 	uint32_t frame_len;   /* bytes without FCS */
-	uint32_t patch_count; /* 0: one template posted many times, nothing is copied */
+	uint32_t flags;       /* XSKE_FLOW_* */
+	uint32_t patch_count;
+	uint32_t csum_count;
+	uint32_t size_count;
+	uint32_t order_len;
 	const struct xske_patch *patches;
-	uint64_t count;        /* packets to send, 0 = no limit */
-	uint64_t duration_ns;  /* from the first post, time with the link down not counted; 0 = no limit */
-	uint64_t rate_packets; /* packets per rate_period_ns; 0 = as fast as possible */
-	uint64_t rate_period_ns;
-	uint64_t first_sequence;
-	uint32_t quota_frags; /* most descs inflight, 0 = the completion ring's size */
-	uint32_t batch;       /* most packets per turn of the loop */
+	const struct xske_csum *csums;
+	const uint32_t *sizes; /* the different lengths of its packets; NULL = frame_len alone */
+	const uint32_t *order; /* packet i has length sizes[order[i % order_len]]; NULL = 0, 1, 2, ... */
+	uint64_t size_key;     /* of XSKE_FLOW_RANDOM_SIZES */
+	uint32_t weight;       /* its packets in a block of its mix */
+	uint32_t queue;        /* this txq sends blocks queue, queue + queues, ... */
+	uint32_t queues;
+	uint32_t offload_start;  /* the device's checksum: what it covers from here on */
+	uint32_t offload_offset; /* and where it stands, counted from there; 0 = none */
+	uint32_t reserved;
 };
+#define XSKE_FLOW_TEMPLATES                                                                                  \
+	1u /* nothing changes but lengths: one template per length, posted again and again */
+#define XSKE_FLOW_RANDOM_SIZES 2u /* order[r], not order[i] */
+#define XSKE_FLOW_TIMESTAMP 4u    /* the kernel says when each packet left (tx metadata) */
 
 struct xske_flow;
 
 XSKE_API int xske_flow_create(struct xske_umem *umem, const struct xske_flow_config *config,
                               struct xske_flow **out);
-/* Only when its loop is not running. */
+/* Only when its loop is not running, or has never got it. */
 XSKE_API void xske_flow_destroy(struct xske_flow *flow);
+
+/* When packets are due: time buys rate_units per period_ns, packets cost units (native/pace.h). */
+struct xske_pace_config {
+	uint64_t rate_units; /* 0 = as fast as possible */
+	uint64_t period_ns;
+	uint64_t packet_units; /* per packet */
+	uint64_t byte_units;   /* per byte of max(length, min_bytes) + overhead_bytes */
+	uint64_t first_units;  /* before the first packet: the queues take turns */
+	uint64_t
+	        burst_gap_units; /* after a burst, instead of its last packet's; 0: a burst pays at its end */
+	uint64_t key;            /* of the Poisson gaps */
+	uint32_t overhead_bytes;
+	uint32_t min_bytes;
+	uint32_t burst;   /* packets; 0 = no bursts */
+	uint32_t poisson; /* 1: costs are exponential, with this mean */
+};
+
+/* Flows that share one pace, in an order that repeats. */
+struct xske_mix;
+
+struct xske_mix_config {
+	struct xske_flow *const *flows; /* the mix's from now on: destroyed with it */
+	const uint32_t *order; /* one block: order_len indexes into flows, each as often as it has weight */
+	uint32_t flow_count;
+	uint32_t order_len;
+	struct xske_pace_config pace;
+	uint64_t count;          /* packets to send, 0 = no limit */
+	uint64_t duration_ns;    /* from the first post, time with the link down not counted; 0 = no limit */
+	uint32_t quota_frags;    /* most descs inflight, 0 = the completion ring's size */
+	uint32_t batch;          /* most packets per turn of the loop */
+	struct xske_mix *beside; /* another one, started and destroyed with this one; NULL = none */
+};
+
+XSKE_API int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out);
+/* Only when its loop is not running, or has never got it. */
+XSKE_API void xske_mix_destroy(struct xske_mix *mix);
+
+/* Bytes of templates that change while running (a gateway's MAC): written when nothing is inflight. */
+struct xske_update {
+	struct xske_flow *const *flows;
+	uint32_t flow_count;
+	uint32_t offset;
+	uint32_t len; /* 1 to 8 */
+	uint8_t bytes[8];
+	uint32_t done; /* 1, released: the loop has forgotten it */
+};
+
+/* ---- gaps between packets ------------------------------------------------------------------------- */
+
+/* Buckets of a histogram over ns: 16 of 1 ns, then 8 to every power of two. */
+#define XSKE_BUCKETS 496u
+
+struct xske_histogram {
+	uint64_t count;
+	uint64_t sum_ns;
+	uint64_t min_ns;
+	uint64_t max_ns;
+	uint64_t bucket[XSKE_BUCKETS];
+};
+
+/* Written by the loop, as the counters. */
+struct xske_gaps {
+	struct xske_histogram post;  /* between a mix's packets, taken at the post */
+	struct xske_histogram error; /* how far each of them was from what the pace asked */
+	struct xske_histogram wire;  /* between the kernel's tx timestamps */
+	uint64_t paced_ns;           /* the sum of the gaps that had a pace */
+	uint64_t asked_ns;           /* and of what it asked */
+};
+
+/* ---- capture: what is sent, as it is sent ----------------------------------------------------------- */
+
+/* A ring of pcap records (nanoseconds, native byte order) from the loop to one reader. */
+struct xske_capture;
+
+/* bytes: power of two. limit: packets to take, 0 = all; then the rest is sent unseen. offset_ns: added (modulo
+ * 2^64) to the loop's clock for the records' times. */
+XSKE_API int xske_capture_create(uint64_t bytes, uint64_t limit, uint64_t offset_ns,
+                                 struct xske_capture **out);
+XSKE_API void xske_capture_destroy(struct xske_capture *capture);
+/* Up to len bytes of whole records; how many. The loop waits while the ring is full. One thread at a time. */
+XSKE_API uint64_t xske_capture_read(struct xske_capture *capture, void *to, uint64_t len);
+/* Takes nothing more: the reader has gone. Any thread. */
+XSKE_API void xske_capture_close(struct xske_capture *capture);
+
+/* ---- a device that is none: for looking at traffic without sending it ------------------------------- */
+
+struct xske_null;
+
+#define XSKE_NULL_START_NS 1000000000u
+
+/* Rings of `size` entries and a kick that completes everything; time passes only by sleeping, from START on. */
+XSKE_API int xske_null_create(uint32_t size, struct xske_null **out);
+XSKE_API void xske_null_destroy(struct xske_null *null);
 
 /* ---- the loop ----------------------------------------------------------------------------------- */
 
@@ -247,6 +385,7 @@ struct xske_counters {
 	uint64_t backpressure;  /* turns in which a flow was due and had no room */
 	uint64_t link_down_ns;  /* time that does not count: waiting for the link, or away from the loop */
 	uint64_t first_post_ns; /* 0 = nothing posted yet */
+	uint64_t last_post_ns;
 	uint64_t last_completion_ns;
 	uint64_t active_flows;
 	uint64_t finished_flows;  /* have posted all they will */
@@ -263,12 +402,19 @@ struct xske_clock {
 	uint64_t (*now_ns)(void *ctx);
 	void (*sleep_ns)(void *ctx, uint64_t ns); /* may return early */
 	void *ctx;
+	uint32_t virtual_time; /* 1: time passes only by sleeping, so nothing is awaited awake */
+	uint32_t reserved;
 };
+
+/* The null device's part of a loop: rings and kick, and its clock. */
+XSKE_API void xske_null_attach(struct xske_null *null, struct xske_txq_config *txq, struct xske_clock *clock);
 
 struct xske_loop_config {
 	struct xske_txq *txq;
 	struct xske_arena *arena;       /* loop-owned; entered by xske_loop_run */
-	struct xske_counters *counters; /* outlives the loop */
+	struct xske_counters *counters; /* outlives the loop, as the next two */
+	struct xske_gaps *gaps;         /* NULL: not taken */
+	struct xske_capture *capture;   /* NULL: none */
 	struct xske_clock clock;
 	uint64_t link_timeout_ns;
 	uint64_t progress_timeout_ns; /* inflight without a completion for so long = stalled */
@@ -278,12 +424,13 @@ struct xske_loop_config {
 };
 
 enum xske_command_op {
-	XSKE_COMMAND_START_FLOW = 1,      /* object: struct xske_flow */
+	XSKE_COMMAND_START_MIX = 1,       /* object: struct xske_mix, and those `beside` it */
 	XSKE_COMMAND_ADD_ENDPOINT = 2,    /* object: struct xske_endpoint */
 	XSKE_COMMAND_REMOVE_ENDPOINT = 3, /* what it submitted and was not posted goes back */
 	XSKE_COMMAND_DRAIN = 4,           /* stop the flows, wait for completions, leave */
 	XSKE_COMMAND_PARK = 5,            /* give idle memory back now; turns says when it has */
 	XSKE_COMMAND_PAUSE = 6,           /* xske_loop_run returns XSKE_LOOP_PAUSED */
+	XSKE_COMMAND_UPDATE = 7,          /* object: struct xske_update */
 };
 
 struct xske_loop;

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import functools
 import ipaddress
 import json
 import signal
@@ -19,14 +18,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from xsk_engine.errors import XskError
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab, enter_new
-from xsk_engine.packet import parse_mac, udp_checksum_offset, udp_frame, udp_header_bytes
+from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
 
 FRAME_BYTES = 512
 PACED_PPS = 100_000
@@ -39,8 +37,6 @@ SOCKETS = 32
 SRC_PORTS = 256
 
 _HEADERS_BYTES = udp_header_bytes(4)
-_SRC_PORT_OFFSET = 34
-_CHECKSUM_OFFSET = udp_checksum_offset(4)
 _MAX_PPS = 20_000_000
 _SETTLE_S = 1.0
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
@@ -137,14 +133,16 @@ def _live(receiver: _Receiver, name: str) -> Any:
             line = f"{name}: {now.completed_packets:>10,} completed {delivered:>10,} delivered"
             print(f"\r{line} {now.pps:>10,.0f} pps", end="", file=sys.stderr, flush=True)
 
-    return show if sys.stderr.isatty() else None
+    return [show] if sys.stderr.isatty() else []
 
 
 def _run_phase(lab: PrivateLab, phase: Phase) -> tuple[dict[str, Any], int]:
     """The report of one phase, and the signal that stopped it (or 0)."""
     from xsk_engine import session
-    from xsk_engine.engine import EngineConfig
-    from xsk_engine.flow import Flow, Patch
+    from xsk_engine.config import EngineConfig
+    from xsk_engine.flow import Flow, Pace, Traffic
+    from xsk_engine.units import parse_rate
+    from xsk_engine.values import Range, Sequence, Values
 
     frame = udp_frame(
         parse_mac(topology.RX_MAC),
@@ -155,22 +153,20 @@ def _run_phase(lab: PrivateLab, phase: Phase) -> tuple[dict[str, Any], int]:
         PORT,
         _payload(),
     )
-    checked = functools.partial(Patch, csum_offset=_CHECKSUM_OFFSET, csum_udp=True)
-    flow = Flow(
-        frame,
-        patches=(
-            checked(_HEADERS_BYTES, 8),  # the sequence
-            checked(_SRC_PORT_OFFSET, 2, base=FIRST_SRC_PORT, modulo=SRC_PORTS),
-        ),
+    fields: dict[str, Values] = {
+        f"@{_HEADERS_BYTES}/8": Sequence(),
+        "udp.src": Range(FIRST_SRC_PORT, FIRST_SRC_PORT + SRC_PORTS - 1),
+    }
+    traffic = Traffic(
+        Flow(frame, fields),
         count=round(phase.rate * phase.seconds) if phase.rate else None,
         duration_s=None if phase.rate else phase.seconds,
-        rate=Fraction(phase.rate) if phase.rate else None,
+        rate=Pace(parse_rate(f"{phase.rate}pps")) if phase.rate else None,
     )
-    asked = f"{phase.rate}pps" if phase.rate else "max"
     before = _udp_errors(lab)
-    with _receiver(lab, flow.count or int(_MAX_PPS * phase.seconds)) as receiver:
+    with _receiver(lab, traffic.count or int(_MAX_PPS * phase.seconds)) as receiver:
         config = EngineConfig(topology.TX_INTERFACE)
-        outcome = session.run(config, flow, asked, _live(receiver, phase.name))
+        outcome = session.run(config, traffic, _live(receiver, phase.name))
         report = outcome.report
         receiver.settle(report["completed_packets"] - report["dropped_packets"])
         seen = receiver.read()

@@ -84,21 +84,21 @@ def _af_xdp() -> Iterator[Finding]:
         yield Finding("AF_XDP", OK, "sockets can be opened")
 
 
-def _has(capability: str) -> bool:
+def has_capability(capability: str) -> bool:
     match = re.search(r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.M)
     return bool(match and int(match[1], 16) >> _CAPABILITIES[capability] & 1)
 
 
 def _capabilities() -> Iterator[Finding]:
     for name in _CAPABILITIES:
-        if _has(name):
+        if has_capability(name):
             yield Finding(name, OK, _CAP_USES[name])
         else:
             yield Finding(name, WARN, f"missing: {_CAP_USES[name]}", "run as root, or setcap")
 
 
 def _memlock() -> Iterator[Finding]:
-    if _has("CAP_IPC_LOCK"):
+    if has_capability("CAP_IPC_LOCK"):
         yield Finding("locked memory", OK, "not limited for this user (CAP_IPC_LOCK)")
         return
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)

@@ -9,20 +9,25 @@ import os
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
+from xsk_engine import netdevgenl
 from xsk_engine._ffi.libc import new_eventfd
+from xsk_engine._ffi.native import MAX_DESCS_PER_PACKET
 from xsk_engine.binding import Binding
+from xsk_engine.capture import Capture
+from xsk_engine.config import EngineConfig
 from xsk_engine.endpoints import RawEndpoint
-from xsk_engine.errors import BrokenError, ClosedError, UnavailableError
-from xsk_engine.flow import Flow, compile_flow
+from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError
+from xsk_engine.flow import Flow, Traffic
+from xsk_engine.mix import Mixes
+from xsk_engine.mixprogram import MixProgram, compile_traffic
 from xsk_engine.netdev import NetDev
 from xsk_engine.stall import StallJudge
-from xsk_engine.stats import Snapshot, merge
+from xsk_engine.stats import Gaps, Snapshot, merge, merge_gaps
 from xsk_engine.umem import Umem
 from xsk_engine.worker import Worker
 from xsk_engine.xsk import REBIND_DEADLINE_S, KernelStats, Xsk
@@ -30,33 +35,9 @@ from xsk_engine.xsk import REBIND_DEADLINE_S, KernelStats, Xsk
 if TYPE_CHECKING:
     import numpy
 
-MIB = 1 << 20
-
 # A worker that was told to stop answers within its drain timeout; so much more for a busy machine.
 _JOIN_GRACE_S = 2.0
 _JOIN_POLL_S = 0.001
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """What to open. Lengths in bytes, times in seconds; the i-th CPU is for the i-th queue."""
-
-    interface: str
-    queues: Sequence[int] = (0,)
-    cpus: Sequence[int] = ()
-    mode: str = "auto"
-    umem_bytes: int = 4 * MIB
-    """4 MiB stays within the cache: a larger working set moves fewer bytes (measured: 26 % at 16 MiB)"""
-    chunk_size: int = 4096
-    tx_metadata_len: int = 0
-    ring_size: int = 2048
-    """entries of the tx and completion ring; power of two"""
-    max_frame_bytes: int | None = None
-    """the longest frame that will be sent, None for what the MTU allows; longer than a chunk needs packets of
-    several descs, which most drivers have in copy mode only"""
-    link_timeout_s: float = 5.0
-    progress_timeout_s: float = 1.0
-    drain_timeout_s: float = 0.5
 
 
 class Engine:
@@ -65,7 +46,7 @@ class Engine:
     Raises ValueError for a bad configuration, UnavailableError for what the environment lacks.
 
         with Engine(EngineConfig("vtx")) as engine:
-            asyncio.run(engine.run(Flow(frame, count=1000)))
+            asyncio.run(engine.run(Traffic(frame, count=1000)))
             print(engine.snapshot().completed_packets)
     """
 
@@ -85,8 +66,11 @@ class Engine:
         self.binding: Binding | None = None
         self._stalls: StallJudge | None = None
         self.workers: list[Worker] = []
+        self.mixes: list[Mixes | None] = []
+        """of each worker, while it runs"""
+        self.captures: list[Capture] = []
         self.event_fd = -1
-        self._final: tuple[Snapshot, KernelStats] | None = None
+        self._final: tuple[Snapshot, KernelStats, Gaps] | None = None
         self._stack = contextlib.ExitStack()
         self._endpoints: set[RawEndpoint] = set()
         self._forked = False
@@ -107,6 +91,7 @@ class Engine:
             self._stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
             stack.callback(self.workers.clear)
             for index, xsk in enumerate(self.binding.xsks):
+                capture = self._open_capture(stack)
                 worker = Worker(
                     self.umem,
                     xsk,
@@ -117,6 +102,7 @@ class Engine:
                     progress_timeout_s=config.progress_timeout_s,
                     drain_timeout_s=config.drain_timeout_s,
                     on_stall=self._judge_stall,
+                    capture=capture,
                 )
                 self.workers.append(worker)
                 stack.callback(worker.close)
@@ -128,10 +114,22 @@ class Engine:
             self._stack = stack.pop_all()
         return self
 
+    def _open_capture(self, stack: contextlib.ExitStack) -> Capture | None:
+        if self.config.capture_packets is None:
+            return None
+        capture = Capture(self.config.capture_packets)
+        stack.callback(capture.close)
+        self.captures.append(capture)
+        return capture
+
     def _open_memory(self, stack: contextlib.ExitStack) -> None:
         """The umem and what is bound to it."""
         config, netdev = self.config, self.netdev
         assert netdev is not None
+        lacking = sorted(config.tx_metadata - netdevgenl.tx_metadata_features(netdev.ifindex))
+        if lacking and config.mode != "copy":
+            self._do_without(stack, lacking)
+            return
         rx_chunks = 0 if config.mode == "copy" else min(netdev.rx_ring, config.ring_size)
         try:
             self._bind(stack, config.mode, rx_chunks)
@@ -143,6 +141,15 @@ class Engine:
             self.binding.reason = (
                 "the locked-memory limit has no room for what a driver in zero-copy receives"
             )
+
+    def _do_without(self, stack: contextlib.ExitStack, lacking: Sequence[str]) -> None:
+        """The driver cannot in zero-copy what is wanted of it."""
+        what = f"the driver has no tx {' and '.join(lacking)} in zero-copy"
+        if self.config.mode == "zerocopy":
+            raise UnavailableError("open", self.config.interface, f"{what}; use --mode copy")
+        self._bind(stack, "copy", 0)
+        assert self.binding is not None
+        self.binding.reason = what
 
     def _bind(self, stack: contextlib.ExitStack, mode: str, rx_chunks: int) -> None:
         """Both or nothing. The driver's receive rings get `rx_chunks` each, beside what was asked for."""
@@ -180,7 +187,7 @@ class Engine:
                 endpoint.close()
             self._endpoints.clear()
             if self._final is None and self.workers:
-                self._final = (self.snapshot(), self.kernel_stats())
+                self._final = (self.snapshot(), self.kernel_stats(), self.gaps())
             if self.workers:
                 self.audit()
         finally:
@@ -227,13 +234,16 @@ class Engine:
 
     # -- running ---------------------------------------------------------------------------------------
 
-    async def run(self, flow: Flow, stop: asyncio.Event | None = None) -> None:
-        """Sends the flow until it is done, `stop` is set or a worker fails; then drains all queues.
+    async def run(self, traffic: Traffic | Flow, stop: asyncio.Event | None = None) -> None:
+        """Sends until it is done, `stop` is set or a worker fails; then drains all queues.
 
-        Count and rate are totals over the queues. Once per engine: ClosedError for a second run. Raises the
-        worker's BrokenError after the drain.
+        Count and rate are totals over the queues. Once per engine: ClosedError for a second run. ValueError
+        for flows that cannot be. Raises the worker's BrokenError after the drain.
         """
-        programs = compile_flow(flow, len(self._open_workers()))
+        if isinstance(traffic, Flow):
+            traffic = Traffic(traffic)
+        workers = self._open_workers()
+        programs = compile_traffic(traffic, len(workers), template_budget=self._template_budget())
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 
@@ -247,12 +257,10 @@ class Engine:
         if waiter is not None:
             waiter.add_done_callback(lambda _: changed.set())
         try:
-            for worker, program in zip(self.workers, programs, strict=True):
-                if program is not None:
-                    worker.start_flow(program)
-            while not (waiter is not None and waiter.done()) and not self._finished(programs):
+            self.mixes = [self._start(w, mine) for w, mine in zip(workers, programs, strict=True)]
+            while not (waiter is not None and waiter.done()) and not self._finished():
                 changed.clear()
-                if self._finished(programs):
+                if self._finished():
                     break
                 await changed.wait()
             await self._drain()
@@ -271,11 +279,44 @@ class Engine:
             raise ClosedError("engine", self.config.interface, "it is not open")
         return self.workers
 
-    def _finished(self, programs: Sequence[object]) -> bool:
+    async def update(self, flows: Sequence[int], offset: int, data: bytes) -> None:
+        """Changes up to 8 bytes of the templates of these flows (by their place in the traffic), on all
+        queues, between two packets. BusyError when a queue is not ready for it within its progress
+        timeout."""
+        pending = [
+            worker.start_update(mixes, flows, offset, data)
+            for worker, mixes in zip(self.workers, self.mixes, strict=True)
+            if mixes is not None
+        ]
+        deadline = time.monotonic() + self.config.progress_timeout_s
+        while any(not update.done for update in pending):
+            if time.monotonic() > deadline and all(w.alive for w in self.workers):
+                raise BusyError("update", self.config.interface, "its packets do not complete")
+            await asyncio.sleep(_JOIN_POLL_S)
+
+    def _template_budget(self) -> int:
+        """Bytes of templates that a worker may keep: half of its part, the rest is for packets."""
+        assert self.umem is not None
+        return self.umem.area.length // 2 // len(self.workers)
+
+    def _start(self, worker: Worker, programs: Sequence[MixProgram]) -> Mixes | None:
+        if not programs:
+            return None
+        try:
+            return worker.start_mixes(programs)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise ValueError(
+                    f"size: a packet of more than {MAX_DESCS_PER_PACKET} descs, or with fields behind "
+                    f"its first, in chunks of {self.config.chunk_size} bytes"
+                ) from None
+            raise
+
+    def _finished(self) -> bool:
         """All flows have posted what they will, or some worker has failed."""
-        pairs = list(zip(self.workers, programs, strict=True))
+        pairs = list(zip(self.workers, self.mixes, strict=True))
         return any(w.failure() or not w.alive for w, _ in pairs) or all(
-            program is None or w.counters.finished_flows for w, program in pairs
+            mixes is None or w.counters.finished_flows >= mixes.flow_count for w, mixes in pairs
         )
 
     async def _drain(self) -> None:
@@ -310,6 +351,12 @@ class Engine:
         if self._final is not None:
             return self._final[1]
         return reduce(add, (w.xsk.kernel_stats() for w in self.workers), KernelStats())
+
+    def gaps(self) -> Gaps:
+        """How far apart the packets were, of all queues; exact once they have ended."""
+        if self._final is not None:
+            return self._final[2]
+        return merge_gaps(w.gaps for w in self.workers)
 
     def audit(self) -> None:
         """Conservation of chunks and descs, while the workers rest. BrokenError names what is missing."""

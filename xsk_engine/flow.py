@@ -1,93 +1,116 @@
-"""A flow is data: a template, a few fields that change, a pace. Compiled here, run in native/. Pure."""
+"""What to send: flows, and the traffic they make together. Data only; :mod:`.flowprogram` makes programs of
+it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
+
+from xsk_engine.headers import Header
+from xsk_engine.payload import Payload
+from xsk_engine.sizes import Sizes
+from xsk_engine.units import Rate
+from xsk_engine.values import Values
 
 DEFAULT_BATCH = 64
 MAX_BATCH = 4096
-_U64 = (1 << 64) - 1
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A field that changes from packet to packet: ``base + step * (sequence % modulo)``.
-
-    Written big-endian, ``width`` (1, 2, 4, 8) bytes at ``offset`` of the frame; ``modulo`` 0 never wraps.
-    ``csum_offset``: an Internet checksum to keep right, 0 for none; ``csum_udp``: a sum of 0 becomes
-    0xffff.
-    """
-
-    offset: int
-    width: int
-    base: int = 0
-    step: int = 1
-    modulo: int = 0
-    csum_offset: int = 0
-    csum_udp: bool = False
+MAX_FLOWS = 100_000
+CHECKSUMS = ("software", "offload", "none")
+ADVANCES = ("together", "nest")
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What to send: the template ``frame`` (bytes without FCS), ``count`` packets or for ``duration_s``
-    seconds, whichever ends first (None: no limit), at ``rate`` packets per second (None: as fast as it
-    goes), at most ``batch`` packets per loop turn and ``quota_frags`` descs inflight (0: the ring's size).
+    """A template and what changes in it from packet to packet.
+
+    ``template``: a whole Ethernet frame without FCS (bytes, bytearray, memoryview, a uint8 numpy array, or
+    a scapy packet), or the headers to build one from. ``fields``: what changes: ``{"udp.src": Range(1000,
+    1999)}``;
+    ``ipv4[1].dst`` is the second IPv4 header's, ``@42/8`` bytes 42 to 49. The same may stand in a Header.
     """
 
-    frame: bytes
-    patches: Sequence[Patch] = ()
+    template: Any
+    fields: Mapping[str, Values] = field(default_factory=dict)
+    sizes: Sizes | None = None
+    """None: the template's length, or what the headers and the payload need, at least 60"""
+    payload: Payload = field(default_factory=Payload)
+    """behind headers; a whole frame has its own"""
+    signature: bool = False
+    """the last 24 bytes say flow, sequence and time (payload.py)"""
+    advance: str = "together"
+    """ranges and lists step together, or nest: the one written last is the fastest"""
+    checksum: str = "software"
+    """or "offload" to the device, or "none" (that of IPv4 headers stays)"""
+    weight: int = 1
+    """how often its turn comes among the flows that share a rate"""
+    pace: Pace | None = None
+    """a rate of its own"""
     count: int | None = None
-    duration_s: float | None = None
-    rate: Fraction | None = None
-    batch: int = DEFAULT_BATCH
-    quota_frags: int = 0
+    """packets, with a pace of its own"""
 
 
 @dataclass(frozen=True)
-class FlowProgram:
-    """A flow as one txq runs it; the fields of native struct xske_flow_config."""
+class Pace:
+    """``rate`` None: as fast as it goes. ``burst`` packets at once, then ``burst_gap_s`` seconds until the
+    next, or None to keep the rate on average. ``poisson``: exponential gaps with the rate's mean."""
 
-    frame: bytes
-    patches: tuple[Patch, ...] = field(default=())
-    count: int | None = None
-    duration_ns: int | None = None
-    rate_packets: int = 0
-    rate_period_ns: int = 0
-    first_sequence: int = 0
-    quota_frags: int = 0
-    batch: int = DEFAULT_BATCH
+    rate: Rate | None = None
+    burst: int = 0
+    burst_gap_s: Fraction | None = None
+    poisson: bool = False
+
+    def __post_init__(self) -> None:
+        if self.burst < 0 or self.burst > 1 << 20:
+            raise ValueError(f"burst: {self.burst} is not in 1 to {1 << 20} packets")
+        if self.burst_gap_s is not None and not self.burst:
+            raise ValueError("burst-gap: it needs a burst of so many packets")
+        if self.burst and self.burst_gap_s is None and self.rate is None:
+            raise ValueError("burst: it needs a burst gap, or a rate to keep on average")
+        if self.poisson and (self.rate is None or self.burst):
+            raise ValueError("poisson: it needs a rate, and no bursts")
 
 
-def compile_flow(flow: Flow, txqs: int) -> list[FlowProgram | None]:
-    """One program per txq: count and rate are totals and are divided. None where nothing is left to do.
+@dataclass(frozen=True)
+class Traffic:
+    """Flows, and what holds for them together.
 
-    ValueError for a batch outside 1 to 4096, a rate outside what the pacer can count, an empty frame.
+    ``flows``: one or several, each a Flow or a whole frame. ``count`` packets in all, or for ``duration_s``
+    seconds, whichever ends first (None: no limit), at ``rate`` packets per second (or a Pace), by those
+    that have no
+    rate of their own. At most ``batch`` packets per turn of a loop, at most ``quota_frags`` descs inflight
+    (0: the
+    ring's size). The same ``seed`` gives the same packets, on any number of queues.
     """
-    if not flow.frame:
-        raise ValueError("flow: the frame is empty")
-    if not 1 <= flow.batch <= MAX_BATCH:
-        raise ValueError(f"batch: {flow.batch} is not in 1 to {MAX_BATCH}")
-    program = FlowProgram(
-        frame=flow.frame,
-        patches=tuple(flow.patches),
-        duration_ns=round(flow.duration_s * 1e9) if flow.duration_s else None,
-        quota_frags=flow.quota_frags,
-        batch=flow.batch,
-    )
-    if flow.rate is not None:
-        # packets / period_ns as whole numbers, exact.
-        per_ns = Fraction(flow.rate) / 10**9 / txqs
-        if max(per_ns.numerator, per_ns.denominator) > _U64:
-            raise ValueError(f"rate: {flow.rate} packets per second cannot be counted exactly")
-        program = replace(program, rate_packets=per_ns.numerator, rate_period_ns=per_ns.denominator)
-    if flow.count is None:
-        return [program] * txqs
-    programs: list[FlowProgram | None] = []
-    first = 0
-    for i in range(txqs):
-        share = flow.count // txqs + (i < flow.count % txqs)
-        programs.append(replace(program, count=share, first_sequence=first) if share else None)
-        first += share
-    return programs
+
+    flows: Flow | bytes | Sequence[Flow | bytes]
+    count: int | None = None
+    duration_s: float | None = None
+    rate: Pace | Fraction | int | None = None
+    seed: int = 1
+    batch: int = DEFAULT_BATCH
+    quota_frags: int = 0
+    timestamps: bool = False
+    """take the kernel's tx timestamps"""
+
+    @property
+    def pace(self) -> Pace:
+        """Of the flows without a rate of their own."""
+        if isinstance(self.rate, Pace):
+            return self.rate
+        return Pace(Rate("pps", Fraction(self.rate)) if self.rate is not None else None)
+
+    @property
+    def all_flows(self) -> tuple[Flow, ...]:
+        """As a tuple of Flow."""
+        many = self.flows if isinstance(self.flows, (list, tuple)) else (self.flows,)
+        return tuple(one if isinstance(one, Flow) else Flow(one) for one in many)
+
+
+def headers_of(flow: Flow) -> tuple[Header, ...] | None:
+    """What its template is built from; None for a whole frame."""
+    template = flow.template
+    if isinstance(template, (list, tuple)) and all(isinstance(one, Header) for one in template):
+        return tuple(template)
+    return None

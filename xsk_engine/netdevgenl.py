@@ -14,6 +14,7 @@ from pyroute2.netlink.generic import GenericNetlinkSocket
 
 _DEV_GET, _QUEUE_GET = 1, 10
 _XSK_ZEROCOPY = 1 << 3
+_TX_METADATA = {"timestamp": 1 << 0, "checksum": 1 << 1}
 
 
 class _dev(genlmsg):
@@ -23,6 +24,9 @@ class _dev(genlmsg):
         ("NETDEV_A_DEV_IFINDEX", "uint32"),
         ("NETDEV_A_DEV_PAD", "none"),
         ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
+        ("NETDEV_A_DEV_XDP_ZC_MAX_SEGS", "uint32"),
+        ("NETDEV_A_DEV_XDP_RX_METADATA_FEATURES", "uint64"),
+        ("NETDEV_A_DEV_XSK_FEATURES", "uint64"),
     )
 
 
@@ -48,15 +52,28 @@ class XdpFacts:
     taken_queues: frozenset[int] | None
 
 
-def _zerocopy(ifindex: int) -> bool | None:
+def _device(ifindex: int, attribute: str) -> int | None:
     with contextlib.closing(GenericNetlinkSocket()) as sock:
         sock.bind("netdev", _dev)
         message = _dev()
         message["cmd"], message["version"] = _DEV_GET, 1
         message["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
         answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST))
-    features = answer[0].get_attr("NETDEV_A_DEV_XDP_FEATURES") if answer else None
+    value = answer[0].get_attr(attribute) if answer else None
+    return None if value is None else int(value)
+
+
+def _zerocopy(ifindex: int) -> bool | None:
+    features = _device(ifindex, "NETDEV_A_DEV_XDP_FEATURES")
     return None if features is None else bool(features & _XSK_ZEROCOPY)
+
+
+def tx_metadata_features(ifindex: int) -> frozenset[str]:
+    """What the driver can do with tx metadata in zero-copy: "timestamp", "checksum"."""
+    with contextlib.suppress(NetlinkError, OSError, KeyError):
+        features = _device(ifindex, "NETDEV_A_DEV_XSK_FEATURES") or 0
+        return frozenset(name for name, bit in _TX_METADATA.items() if features & bit)
+    return frozenset()
 
 
 def _taken(ifindex: int) -> frozenset[int] | None:

@@ -52,11 +52,6 @@ def udp_header_bytes(version: int) -> int:
     return ETHERNET_BYTES + (IPV4_BYTES if version == 4 else IPV6_BYTES) + UDP_BYTES
 
 
-def udp_checksum_offset(version: int) -> int:
-    """Where the UDP checksum stands in the frame."""
-    return udp_header_bytes(version) - 2
-
-
 def udp_frame(
     dst_mac: bytes,
     src_mac: bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xsk_engine.errors import XskError
-from xsk_engine.stats import Snapshot
+from xsk_engine.stats import Gaps, Snapshot
 from xsk_engine.units import format_si
 
 SCHEMA = 1
@@ -19,6 +19,8 @@ def as_json(
     mode_requested: str,
     mode_reason: str | None,
     requested_rate: str,
+    asked_pps: float | None,
+    gaps: Gaps,
     snapshot: Snapshot,
     kernel: dict[str, int],
     chunks: int,
@@ -45,6 +47,10 @@ def as_json(
         "pps": round(s.pps, 3),
         "bps_l2": round(s.bps_l2, 3),
         "bps_l1": round(s.bps_l1, 3),
+        "asked_pps": None if asked_pps is None else round(asked_pps, 6),
+        "posted_pps": round(s.posted_pps, 6),
+        "rate_error_percent": None if gaps.rate_error is None else round(gaps.rate_error * 100, 6),
+        "gaps": {"post": gaps.post.as_dict(), "error": gaps.error.as_dict(), "wire": gaps.wire.as_dict()},
         "kernel": kernel,
         "kicks": {
             "calls": s.kick_calls,
@@ -89,6 +95,7 @@ def as_text(report: dict[str, Any]) -> str:
             f"{format_si(report['bps_l1'], 'bit/s')} layer 1, over {report['duration_s']:.3f} s "
             f"(asked: {report['requested_rate']})",
         ),
+        *_pace_lines(report),
         (
             "kicks",
             ", ".join(f"{value:,} {name}" for name, value in kicks.items() if value or name == "calls"),
@@ -101,3 +108,35 @@ def as_text(report: dict[str, Any]) -> str:
         ("cpu", f"{report['cpu']['user_s']:.2f} s user, {report['cpu']['system_s']:.2f} s system"),
     ]
     return "\n".join(f"{name:<10} {text}" for name, text in lines)
+
+
+def _pace_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """How well the pace was kept."""
+    lines = []
+    if report["rate_error_percent"] is not None:
+        lines.append(
+            (
+                "pace",
+                f"asked {report['asked_pps']:,.3f} pps, posted {report['posted_pps']:,.3f} pps, "
+                f"off by {report['rate_error_percent']:+.4f} %",
+            )
+        )
+    for name, key in (("gaps", "post"), ("gap error", "error"), ("wire gaps", "wire")):
+        one = report["gaps"][key]
+        if (one["count"] and report["rate_error_percent"] is not None) or (one["count"] and key == "wire"):
+            lines.append(
+                (
+                    name,
+                    f"mean {_time(one['mean_ns'])}, median {_time(one['p50_ns'])}, "
+                    f"p99 {_time(one['p99_ns'])}, p99.9 {_time(one['p99_9_ns'])}, max {_time(one['max_ns'])}",
+                )
+            )
+    return lines
+
+
+def _time(ns: float) -> str:
+    """``12.3 us``."""
+    for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
+        if ns >= factor:
+            return f"{ns / factor:.3g} {unit}"
+    return f"{ns:.3g} ns"

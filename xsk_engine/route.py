@@ -97,6 +97,15 @@ def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress) -> Any:
     return route
 
 
+def current_mac(ifname: str, ifindex: int, dst_ip: IPAddress) -> str | None:
+    """The neighbour's MAC on the route to `dst_ip` as the kernel has it now; None when it has none, or no
+    route. Does not wait."""
+    with contextlib.suppress(UnavailableError, NetlinkError, OSError), IPRoute() as ipr:
+        attributes = _attributes(_lookup(ipr, ifname, ifindex, dst_ip))
+        return _neighbour(ipr, ifindex, ipaddress.ip_address(attributes.get("RTA_GATEWAY", str(dst_ip))))
+    return None
+
+
 def resolve(
     ifname: str,
     ifindex: int,

@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import errno
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.capture import PcapWriter
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, XskError
-from xsk_engine.flow import Flow
+from xsk_engine.flow import Traffic
+from xsk_engine.mixprogram import compile_traffic
 from xsk_engine.report import as_json
 
 Watch = Callable[[Engine], Awaitable[None]]
@@ -42,7 +45,9 @@ def _raise_interrupted(number: int, _frame: object) -> None:
     raise Interrupted(number)
 
 
-def _report(engine: Engine, rate: str, cpu_before: Any, error: XskError | None) -> dict[str, Any]:
+def _report(
+    engine: Engine, traffic: Traffic, asked_pps: float | None, cpu_before: Any, error: XskError | None
+) -> dict[str, Any]:
     binding, umem, now = engine.binding, engine.umem, psutil.Process().cpu_times()
     kernel = engine.kernel_stats()
     assert umem is not None
@@ -52,7 +57,9 @@ def _report(engine: Engine, rate: str, cpu_before: Any, error: XskError | None) 
         mode=binding.mode if binding else None,
         mode_requested=engine.config.mode,
         mode_reason=binding.reason if binding else None,
-        requested_rate=rate,
+        requested_rate=str(traffic.pace.rate or "max"),
+        asked_pps=asked_pps,
+        gaps=engine.gaps(),
         snapshot=engine.snapshot(),
         kernel={
             "tx_invalid_descs": kernel.tx_invalid_descs,
@@ -73,7 +80,7 @@ def _report(engine: Engine, rate: str, cpu_before: Any, error: XskError | None) 
     )
 
 
-async def _send(engine: Engine, flow: Flow, watch: Watch | None, stopped_by: list[int]) -> None:
+async def _send(engine: Engine, traffic: Traffic, watches: Sequence[Watch], stopped_by: list[int]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -86,13 +93,15 @@ async def _send(engine: Engine, flow: Flow, watch: Watch | None, stopped_by: lis
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
-    watcher = asyncio.ensure_future(watch(engine)) if watch else None
+    watchers = [asyncio.ensure_future(watch(engine)) for watch in watches]
     try:
-        await engine.run(flow, stop)
+        await engine.run(traffic, stop)
     finally:
-        if watcher is not None:
+        for watcher in watchers:
             watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+        for failure in await asyncio.gather(*watchers, return_exceptions=True):
+            if failure is not None and not isinstance(failure, asyncio.CancelledError):
+                raise failure
 
 
 def _incomplete(engine: Engine) -> XskError | None:
@@ -107,8 +116,11 @@ def _incomplete(engine: Engine) -> XskError | None:
     )
 
 
-def run(config: EngineConfig, flow: Flow, requested_rate: str, watch: Watch | None = None) -> Outcome:
-    """Sends the flow and returns what happened. Main thread only: it handles SIGINT and SIGTERM.
+def run(
+    config: EngineConfig, traffic: Traffic, watches: Sequence[Watch] = (), *, pcap_out: str | None = None
+) -> Outcome:
+    """Sends it and returns what happened. Main thread only: it handles SIGINT and SIGTERM. `pcap_out`: a
+    file for what the config captures.
 
     UnavailableError (nothing was opened), Interrupted (a signal while opening).
     """
@@ -121,10 +133,11 @@ def run(config: EngineConfig, flow: Flow, requested_rate: str, watch: Watch | No
     before = {n: signal.signal(n, _raise_interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         engine.open()
+        writer = PcapWriter(pcap_out, engine.captures) if pcap_out else None
         try:
             # A flow that ends by itself leaves its errors in the workers; so does one that is stopped.
             with contextlib.closing(uvloop.new_event_loop()) as loop:
-                loop.run_until_complete(_send(engine, flow, watch, stopped_by))
+                loop.run_until_complete(_send(engine, traffic, watches, stopped_by))
         except XskError as failure:
             error = failure
         except Interrupted as interrupted:
@@ -133,19 +146,30 @@ def run(config: EngineConfig, flow: Flow, requested_rate: str, watch: Watch | No
             # The event loop took its handlers with it; what comes now is noted, and the summary still made.
             for number in before:
                 signal.signal(number, lambda n, _frame: stopped_by.append(n))
-            error = _close(engine) or error
+            error = _close(engine, writer) or error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     error = error or _incomplete(engine)
+    asked = asked_pps(traffic)
     return Outcome(
-        _report(engine, requested_rate, cpu_before, error), error, stopped_by[0] if stopped_by else 0
+        _report(engine, traffic, asked, cpu_before, error), error, stopped_by[0] if stopped_by else 0
     )
 
 
-def _close(engine: Engine) -> XskError | None:
-    try:
-        engine.close()
-    except XskError as error:
-        return error
-    return None
+def asked_pps(traffic: Traffic) -> float | None:
+    """Of all flows together; None when one of them goes as fast as it can."""
+    rates = [mix.asked_pps for mix in compile_traffic(traffic)[0]]
+    return None if None in rates else sum(filter(None, rates))
+
+
+def _close(engine: Engine, writer: PcapWriter | None) -> XskError | None:
+    """Both, whatever happens; what went wrong first."""
+    failures: list[XskError] = []
+    for close in (engine.stop, writer.close if writer else None, engine.close):
+        try:
+            if close is not None:
+                close()
+        except XskError as error:
+            failures.append(error)
+    return failures[0] if failures else None

@@ -63,6 +63,8 @@ class Snapshot:
     """time spent waiting for the link, the longest of the queues"""
     first_post_ns: int = 0
     """CLOCK_MONOTONIC of the first post, 0 if none"""
+    last_post_ns: int = 0
+    """of the last one"""
     last_completion_ns: int = 0
     """CLOCK_MONOTONIC of the last completion, 0 if none"""
     active_flows: int = 0
@@ -88,6 +90,12 @@ class Snapshot:
         return max(self.last_completion_ns - self.first_post_ns, 0) / 1e9
 
     @property
+    def posted_pps(self) -> float:
+        """Packets per second between the first post and the last; time with the link down does not count."""
+        span = self.last_post_ns - self.first_post_ns - self.link_down_ns
+        return (self.submitted_packets - 1) / span * 1e9 if span > 0 else 0.0
+
+    @property
     def dropped_packets(self) -> int:
         """Completed by the kernel without being sent (EBUSY)."""
         return self.kick_ebusy
@@ -111,7 +119,7 @@ class Snapshot:
         return self._per_second(self.completed_wire_bytes * 8)
 
 
-_LONGEST = ("last_completion_ns", "link_down_ns")
+_LONGEST = ("last_post_ns", "last_completion_ns", "link_down_ns")
 
 
 def merge(pages: Iterable[Any]) -> Snapshot:
@@ -122,3 +130,106 @@ def merge(pages: Iterable[Any]) -> Snapshot:
         total[name] = max((page[name] for page in read), default=0)
     total["first_post_ns"] = min((p["first_post_ns"] for p in read if p["first_post_ns"]), default=0)
     return Snapshot(**total)
+
+
+_EXACT_BUCKETS = 16
+
+
+def _bucket_top(index: int) -> int:
+    """The largest ns that falls into it (native/gaps.h)."""
+    if index < _EXACT_BUCKETS:
+        return index
+    power, eighth = divmod(index - _EXACT_BUCKETS, 8)
+    return ((8 + eighth + 1) << power + 1) - 1
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Times in ns, in buckets at most an eighth wide."""
+
+    count: int = 0
+    """how many"""
+    sum_ns: int = 0
+    """of all of them"""
+    min_ns: int = 0
+    """the shortest"""
+    max_ns: int = 0
+    """the longest"""
+    buckets: tuple[int, ...] = ()
+    """how many in each"""
+
+    @property
+    def mean_ns(self) -> float:
+        """0 without any."""
+        return self.sum_ns / self.count if self.count else 0.0
+
+    def percentile_ns(self, percent: float) -> int:
+        """Not more than an eighth above the true one; 0 without any."""
+        wanted, seen = self.count * percent / 100, 0
+        for index, n in enumerate(self.buckets):
+            seen += n
+            if n and seen >= wanted:
+                return min(_bucket_top(index), self.max_ns)
+        return self.max_ns
+
+    def as_dict(self) -> dict[str, Any]:
+        """Mean, extremes and percentiles; buckets as [largest ns, how many], the empty ones left out."""
+        return {
+            "count": self.count,
+            "mean_ns": round(self.mean_ns, 3),
+            "min_ns": self.min_ns,
+            "p50_ns": self.percentile_ns(50),
+            "p99_ns": self.percentile_ns(99),
+            "p99_9_ns": self.percentile_ns(99.9),
+            "max_ns": self.max_ns,
+            "buckets": [[_bucket_top(i), n] for i, n in enumerate(self.buckets) if n],
+        }
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """How far apart packets were. Each queue's own, put together."""
+
+    post: Histogram
+    """between packets of flows that share a rate, taken at the post"""
+    error: Histogram
+    """how far each of them was from the gap its pace asked for"""
+    wire: Histogram
+    """between the kernel's tx timestamps, if they were asked for"""
+    paced_ns: int = 0
+    """the sum of the gaps that had a pace"""
+    asked_ns: int = 0
+    """and of what it asked"""
+
+    @property
+    def rate_error(self) -> float | None:
+        """By which part the rate was missed: -0.01 is one percent too slow. None without a rate."""
+        return self.asked_ns / self.paced_ns - 1 if self.paced_ns and self.asked_ns else None
+
+
+def _merge_histograms(pages: list[Any]) -> Histogram:
+    filled = [page for page in pages if page.count]
+    if not filled:
+        return Histogram()
+    return Histogram(
+        sum(page.count for page in filled),
+        sum(page.sum_ns for page in filled),
+        min(page.min_ns for page in filled),
+        max(page.max_ns for page in filled),
+        tuple(map(sum, zip(*(list(page.bucket) for page in filled), strict=True))),
+    )
+
+
+def merge_gaps(pages: Iterable[Any]) -> Gaps:
+    """Adds up gap pages (objects with the fields of native Gaps)."""
+    read = list(pages)
+    post, error, wire = (
+        _merge_histograms([getattr(page, name) for page in read]) for name in ("post", "error", "wire")
+    )
+    return Gaps(
+        post,
+        error,
+        wire,
+        sum(page.paced_ns for page in read),
+        sum(page.asked_ns for page in read),
+    )

@@ -1,11 +1,12 @@
 """Parsing of what users write: ``1Mpps``, ``4MiB``, ``5s``, ``0,2-3``. Pure; errors are ``ValueError``.
 
-k, M and G are 1000; MB is 10^6 bytes, MiB is 2^20; times are s, ms, us.
+k, M and G are 1000, rates name their layer; MB is 10^6 bytes, MiB is 2^20; times are s, ms, us.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 
 _DECIMAL = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3}
@@ -26,19 +27,54 @@ def _split(text: str, what: str) -> tuple[Fraction, str]:
     return Fraction(match[1]), match[2]
 
 
-def parse_rate(text: str) -> Fraction | None:
-    """Packets per second of ``N[kMG]pps``, or None for ``max``."""
+@dataclass(frozen=True)
+class Rate:
+    """``value`` of ``unit``: "pps", "bps_l2" (bits of frames without FCS), "bps_l1" (with FCS, preamble and
+    gap), "percent" (of the link's speed at layer 1)."""
+
+    unit: str
+    value: Fraction
+    text: str = ""
+
+    def __str__(self) -> str:
+        return self.text or f"{float(self.value):g} {self.unit}"
+
+    def of_link(self, bits_per_s: int | None) -> Rate:
+        """A percentage as bps_l1. ValueError when the link has no speed."""
+        if self.unit != "percent":
+            return self
+        if not bits_per_s:
+            raise ValueError(f"rate: {self}: the interface has no link speed; use pps or bps")
+        return Rate("bps_l1", self.value * bits_per_s / 100, self.text)
+
+    def pps(self, mean_bytes: float, mean_wire_bytes: float) -> float:
+        """Packets per second, for packets of so many bytes on average (without FCS; with all of layer 1)."""
+        if self.unit == "pps":
+            return float(self.value)
+        return float(self.value) / 8 / (mean_bytes if self.unit == "bps_l2" else mean_wire_bytes)
+
+
+_RATE_UNITS = {"pps": "pps", "bps": "bps_l2", "bps_l2": "bps_l2", "bps_l1": "bps_l1", "%": "percent"}
+_MOST = {"pps": 10**9, "bps_l2": 10**13, "bps_l1": 10**13, "percent": 100}
+
+
+def parse_rate(text: str) -> Rate | None:
+    """``100kpps``, ``1Gbps`` (frames without FCS; also bps_l2), ``1Gbps_l1``, ``50%`` (of the link), or
+    None for ``max``."""
     if text.strip() == "max":
         return None
     number, unit = _split(text, "rate")
-    if not unit.endswith("pps") or unit[:-3] not in _DECIMAL:
-        raise ValueError(f"rate: {text!r}: use max or N[kMG]pps, for example 100kpps")
-    rate = number * _DECIMAL[unit[:-3]]
-    if not rate:
+    for suffix, name in _RATE_UNITS.items():
+        if unit.endswith(suffix) and unit[: -len(suffix)] in _DECIMAL and (name != "percent" or unit == "%"):
+            value = number * _DECIMAL[unit[: -len(suffix)]]
+            break
+    else:
+        raise ValueError(f"rate: {text!r}: use max, N[kMG]pps, N[kMG]bps, N[kMG]bps_l1 or N%, as 100kpps")
+    if not value:
         raise ValueError("rate: 0 sends nothing; use max, or a number above 0")
-    if rate > 10**9 or rate < Fraction(1, 1000):
-        raise ValueError(f"rate: {text!r} is outside 0.001pps to 1Gpps")
-    return rate
+    if value > _MOST[name] or value < Fraction(1, 1000):
+        raise ValueError(f"rate: {text!r} is outside 0.001 to {format_si(_MOST[name])} {name}")
+    return Rate(name, value, text.strip())
 
 
 def parse_bytes(text: str) -> int:

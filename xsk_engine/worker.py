@@ -8,15 +8,17 @@ import errno
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import byref, c_void_p
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine._ffi.native import native
+from xsk_engine.capture import Capture
 from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError, XskError, errno_name
-from xsk_engine.flow import FlowProgram
+from xsk_engine.mix import Mixes
+from xsk_engine.mixprogram import MixProgram
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import Xsk
 
@@ -44,10 +46,12 @@ class Worker:
         progress_timeout_s: float,
         drain_timeout_s: float,
         on_stall: Callable[[Worker, Xsk], int],
+        capture: Capture | None = None,
     ) -> None:
         self.xsk = xsk
         self.index = index
         self.counters = ffi.Counters()
+        self.gaps = ffi.Gaps()
         self._name = f"queue {xsk.queue}"
         self._umem = umem
         self._cpu = cpu
@@ -59,7 +63,8 @@ class Worker:
         self._command_lock = threading.Lock()
         self._event_fd = event_fd
         self._failure: XskError | None = None
-        self._flows: list[c_void_p] = []
+        self._mixes: list[Mixes] = []
+        self._updates: list[Any] = []
         self._thread: threading.Thread | None = None
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
@@ -74,6 +79,8 @@ class Worker:
                 txq=self.txq,
                 arena=self.arena,
                 counters=ctypes.pointer(self.counters),
+                gaps=ctypes.pointer(self.gaps),
+                capture=capture.handle if capture is not None else None,
                 link_timeout_ns=int(link_timeout_s * 1e9),
                 progress_timeout_ns=int(progress_timeout_s * 1e9),
                 drain_timeout_ns=int(drain_timeout_s * 1e9),
@@ -82,7 +89,7 @@ class Worker:
             )
             self.loop = ffi.create(native.loop_create, byref(loop_config))
             stack.callback(native.loop_destroy, self.loop)
-            stack.callback(self._destroy_flows)
+            stack.callback(self._destroy_mixes)
             self._stack = stack.pop_all()
 
     def _txq_config(self, xsk: Xsk) -> ffi.TxqConfig:
@@ -187,29 +194,21 @@ class Worker:
 
     # -- commands ------------------------------------------------------------------------------------------
 
-    def start_flow(self, program: FlowProgram) -> None:
-        """Hands a flow program to the loop, which copies its template into the umem."""
-        patches = (ffi.Patch * max(len(program.patches), 1))()
-        for patch, spec in zip(patches, program.patches, strict=False):
-            for field in ffi.Patch._fields_:
-                setattr(patch, field[0], int(getattr(spec, field[0])))
-        frame = ctypes.create_string_buffer(program.frame, len(program.frame))
-        config = ffi.FlowConfig(
-            frame=ctypes.addressof(frame),
-            frame_len=len(program.frame),
-            patch_count=len(program.patches),
-            patches=patches,
-            count=program.count or 0,
-            duration_ns=program.duration_ns or 0,
-            rate_packets=program.rate_packets,
-            rate_period_ns=program.rate_period_ns,
-            first_sequence=program.first_sequence,
-            quota_frags=program.quota_frags,
-            batch=program.batch,
-        )
-        flow = ffi.create(native.flow_create, self._umem.handle, byref(config))
-        self._flows.append(flow)
-        self.command(ffi.START_FLOW, flow)
+    def start_mixes(self, programs: Sequence[MixProgram]) -> Mixes:
+        """Hands them to the loop, which copies their templates into the umem. They live as long as the
+        worker."""
+        mixes = Mixes(self._umem, programs)
+        self._mixes.append(mixes)
+        self.command(ffi.START_MIX, mixes.handle)
+        return mixes
+
+    def start_update(self, mixes: Mixes, flows: Sequence[int], offset: int, data: bytes) -> Any:
+        """Has the loop change bytes of these flows' templates; ``done`` of what comes back becomes 1. One
+        at a time."""
+        update = mixes.update(flows, offset, data)
+        self._updates = [*(one for one in self._updates if not one.done), update]  # the loop's until then
+        self.command(ffi.UPDATE, ctypes.cast(ctypes.pointer(update), c_void_p))
+        return update
 
     def command(self, op: int, target: c_void_p | None = None) -> None:
         """Any thread. ClosedError when the loop has ended, BusyError when a thousand commands wait."""
@@ -285,9 +284,9 @@ class Worker:
             number = errno.ETIMEDOUT
         return BrokenError(operation, self._name, message, errno=number or errno.ETIMEDOUT)
 
-    def _destroy_flows(self) -> None:
-        while self._flows:
-            native.flow_destroy(self._flows.pop())
+    def _destroy_mixes(self) -> None:
+        while self._mixes:
+            self._mixes.pop().close()
 
     def close(self) -> None:
         """After the thread ended. Idempotent."""

@@ -4,7 +4,8 @@ import os
 import pytest
 from wire import Wire, is_real_root
 
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.lab.private import PrivateLab
 
 REASON = "not inside a laboratory; run make test-lab"

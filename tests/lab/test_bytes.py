@@ -6,10 +6,12 @@ from fractions import Fraction
 import pytest
 from wire import another_lab, frame
 
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.errors import WouldBlockError
-from xsk_engine.flow import Flow, Patch
+from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab.topology import LabOptions
+from xsk_engine.values import Sequence
 
 RATE = Fraction(10_000)
 COUNT = 150  # what the buffer of one UDP socket holds
@@ -21,7 +23,7 @@ COUNT = 150  # what the buffer of one UDP socket holds
 def test_a_template_arrives(wire, send, size, chunk_size, backend):
     sent = frame(size)
     with wire.capture() as frames:
-        engine = send(Flow(sent, count=300, rate=RATE), chunk_size=chunk_size, **backend)
+        engine = send(Traffic(sent, count=300, rate=RATE), chunk_size=chunk_size, **backend)
     assert frames == [sent] * 300
     snapshot = engine.snapshot()
     assert (snapshot.submitted_packets, snapshot.completed_packets) == (300, 300)
@@ -32,9 +34,9 @@ def test_a_template_arrives(wire, send, size, chunk_size, backend):
 @pytest.mark.parametrize("backend", [{}, {"tx_metadata_len": 16}], ids=["libxdp", "sockopt"])
 def test_patched_frames_arrive_in_order(wire, send, backend):
     sent = frame(200)
-    sequence = Patch(42, 8, csum_offset=40, csum_udp=True)
+    sequence = {"@42/8": Sequence()}
     with wire.capture() as frames, wire.listening() as receiver:
-        send(Flow(sent, patches=[sequence], count=COUNT, rate=RATE), **backend)
+        send(Traffic(Flow(sent, sequence), count=COUNT, rate=RATE), **backend)
         receiver.settimeout(2)
         # The kernel has checked the checksum of what a socket delivers.
         payloads = [receiver.recv(2048) for _ in range(COUNT)]
@@ -46,7 +48,7 @@ def test_patched_frames_arrive_in_order(wire, send, backend):
 def test_ipv6(wire, send):
     sent = frame(100, version=6)
     with wire.capture() as frames:
-        send(Flow(sent, count=100, rate=RATE))
+        send(Traffic(sent, count=100, rate=RATE))
     assert frames == [sent] * 100
 
 
@@ -56,7 +58,7 @@ def test_jumbo_frames_in_several_descs(wire, send, size):
     with another_lab(LabOptions(mtu=65535)) as jumbo:
         sent = frame(size)
         with jumbo.capture() as frames:
-            engine = send(Flow(sent, count=50, rate=Fraction(2000)))
+            engine = send(Traffic(sent, count=50, rate=Fraction(2000)))
         assert len(frames) == 50
         assert all(f == sent for f in frames)
         assert engine.snapshot().submitted_descs == 50 * -(-size // 4096)
@@ -64,9 +66,9 @@ def test_jumbo_frames_in_several_descs(wire, send, size):
 
 def test_two_queues_share_a_umem_and_divide_the_count(wire, send):
     sent = frame(60)
-    sequence = Patch(42, 8, csum_offset=40, csum_udp=True)
+    sequence = {"@42/8": Sequence()}
     with wire.capture() as frames:
-        engine = send(Flow(sent, patches=[sequence], count=501, rate=RATE), queues=(0, 1), cpus=(1, 0))
+        engine = send(Traffic(Flow(sent, sequence), count=501, rate=RATE), queues=(0, 1), cpus=(1, 0))
     assert sorted(int.from_bytes(f[42:50], "big") for f in frames) == list(range(501))
     assert list(engine.workers) == [], "closed"
     assert engine.snapshot().completed_packets == 501
@@ -74,7 +76,7 @@ def test_two_queues_share_a_umem_and_divide_the_count(wire, send):
 
 def test_a_million_frames_counted_by_the_peer(wire, send):
     with wire.counted() as arrived, wire.listening():
-        engine = send(Flow(frame(60), count=1_000_000))
+        engine = send(Traffic(frame(60), count=1_000_000))
         assert arrived() == 1_000_000
     assert engine.snapshot().completed_packets == 1_000_000
 
@@ -85,7 +87,7 @@ def test_raw_endpoints_beside_a_flow(wire):
         endpoint = engine.raw(quota_chunks=2)
 
         async def both():
-            running = asyncio.ensure_future(engine.run(Flow(other, count=200, rate=Fraction(1000))))
+            running = asyncio.ensure_future(engine.run(Traffic(other, count=200, rate=Fraction(1000))))
             for i in range(200):
                 data = sent[:42] + i.to_bytes(2, "big") + sent[44:]
                 while True:
@@ -114,7 +116,7 @@ def test_numpy_sees_counters_and_umem_without_copies(wire):
     with wire.capture() as frames, Engine(EngineConfig("vtx")) as engine:
         (page,) = engine.counter_pages()
         assert page["completed_packets"][0] == 0
-        asyncio.run(engine.run(Flow(sent, count=10)))
+        asyncio.run(engine.run(Traffic(sent, count=10)))
         assert page["completed_packets"][0] == 10
         with pytest.raises(ValueError, match="read-only"):
             page["turns"] = 1

@@ -19,6 +19,7 @@ FIELDS = {
     "schema", "interface", "queues", "mode", "mode_requested", "mode_reason", "requested_rate",
     "submitted_packets", "completed_packets", "dropped_packets", "submitted_bytes", "submitted_descs",
     "duration_s", "pps", "bps_l2", "bps_l1", "kernel", "kicks", "allocator", "drain", "cpu", "umem", "error",
+    "asked_pps", "posted_pps", "rate_error_percent", "gaps",
 }  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def test_a_closed_stdout_exits_1(wire):
         (("--size", "1515"), 2, "1514"),
         (("--dst-ip", "10.99.0.1"), 3, "ENETUNREACH"),
         (("--dst-ip", "127.0.0.1"), 3, "this machine itself"),
-        (("--size", "60.5"), 2, "whole number"),
+        (("--size", "60.5"), 2, "60-1514"),
         (("--umem-mb", "65536"), 3, "smaller --umem-mb"),
         (("--queue", "5"), 3, "ethtool"),
         (("--mode", "zerocopy"), 3, "--mode copy"),

@@ -14,16 +14,18 @@ from wire import another_lab, deafen_zerocopy, frame, holdings, wait_until
 from xsk_engine import binding, netdev
 from xsk_engine._ffi import libbpf
 from xsk_engine.binding import Binding
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, ClosedError, UnavailableError, XskError
-from xsk_engine.flow import Flow, Patch
+from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab.topology import LabOptions
 from xsk_engine.program import PassProgram
 from xsk_engine.stall import StallJudge
+from xsk_engine.values import Sequence
 from xsk_engine.worker import Worker
 from xsk_engine.xsk import Xsk
 
-SEQUENCE = Patch(42, 8, csum_offset=40, csum_udp=True)
+SEQUENCE = {"@42/8": Sequence()}
 RATE = Fraction(10_000)
 
 
@@ -61,7 +63,7 @@ def send_through_a_fallback(flow, queues):
 @pytest.mark.parametrize("count", [1, 100])
 def test_every_packet_once(wire, pretender, queues, count):
     with wire.capture() as frames:
-        send_through_a_fallback(Flow(frame(100), patches=[SEQUENCE], count=count, rate=RATE), queues)
+        send_through_a_fallback(Traffic(Flow(frame(100), SEQUENCE), count=count, rate=RATE), queues)
         wait_until(lambda: len(frames) >= count)
     assert sequences(frames) == list(range(count))
 
@@ -72,7 +74,7 @@ def test_nothing_is_lost_on_the_way(wire, pretender, queues, count):
     """Fewer packets than the rings take, and more. What waited leaves in a burst that no ordinary user's
     socket keeps, so the kernel counts."""
     with wire.counted() as arrived, wire.listening():
-        send_through_a_fallback(Flow(frame(100), patches=[SEQUENCE], count=count, rate=RATE), queues)
+        send_through_a_fallback(Traffic(Flow(frame(100), SEQUENCE), count=count, rate=RATE), queues)
         wait_until(lambda: arrived() >= count)
         assert arrived() == count
 
@@ -95,7 +97,7 @@ def test_who_insists_on_zerocopy_gets_an_error(wire, pretender):
         Engine(EngineConfig("vtx", mode="zerocopy", progress_timeout_s=0.3)) as engine,
         pytest.raises(BrokenError, match=r"no completion.*--mode copy"),
     ):
-        asyncio.run(engine.run(Flow(frame(60), duration_s=5)))
+        asyncio.run(engine.run(Traffic(frame(60), duration_s=5)))
 
 
 @pytest.mark.parametrize("queues", [(0,), (0, 1)])
@@ -114,7 +116,7 @@ def test_the_fallback_itself_fails(wire, pretender, queues):
         pretender.setattr(binding.Binding, "_bind", refuse)
         endpoint = engine.raw()
         with pytest.raises(XskError, match="injected"):
-            asyncio.run(engine.run(Flow(frame(60), duration_s=5)))
+            asyncio.run(engine.run(Traffic(frame(60), duration_s=5)))
         with pytest.raises(ClosedError):
             endpoint.send(frame(60))
     assert engine.snapshot().completed_packets == 0
@@ -130,7 +132,7 @@ def test_closing_in_the_middle_of_it(wire, pretender):
             async def briefly(engine=engine, delay=delay):
                 stop = asyncio.Event()
                 asyncio.get_running_loop().call_later(delay, stop.set)
-                await engine.run(Flow(frame(60), rate=RATE), stop)
+                await engine.run(Traffic(frame(60), rate=RATE), stop)
 
             asyncio.run(briefly())
         assert not any(w.alive for w in engine.workers)
@@ -143,7 +145,7 @@ def test_a_lost_carrier_is_waited_for_and_not_fallen_back_from(wire, pretender):
         with Engine(config) as engine:
             lab.ip("link", "set", "vrx", "down", rx=True)
             with pytest.raises(BrokenError, match=r"link was down.*--link-timeout"):
-                asyncio.run(engine.run(Flow(frame(60), duration_s=5)))
+                asyncio.run(engine.run(Traffic(frame(60), duration_s=5)))
         assert engine.binding.mode == "zerocopy"
 
 
@@ -158,7 +160,7 @@ def test_a_driver_that_binds_and_then_refuses_to_send(wire, pretender, mode):
     with Engine(EngineConfig("vtx", mode=mode)) as engine:
         assert engine.binding.mode == "copy"
         assert "refuses to send (EOPNOTSUPP)" in engine.binding.reason
-        asyncio.run(engine.run(Flow(frame(60), count=10)))
+        asyncio.run(engine.run(Traffic(frame(60), count=10)))
     assert engine.snapshot().completed_packets == 10
 
 
@@ -176,7 +178,7 @@ def test_a_completion_in_the_last_moment(wire, pretender):
         Engine(EngineConfig("vtx", queues=(0, 1), progress_timeout_s=0.3)) as engine,
         pytest.raises(BrokenError, match="no completion"),
     ):
-        asyncio.run(engine.run(Flow(frame(60), duration_s=5, rate=RATE)))
+        asyncio.run(engine.run(Traffic(frame(60), duration_s=5, rate=RATE)))
     assert engine.binding.mode == "zerocopy"
 
 
@@ -186,7 +188,7 @@ def test_whatever_the_judge_raises_ends_the_run(wire, pretender):
         Engine(EngineConfig("vtx", progress_timeout_s=0.3)) as engine,
         pytest.raises(BrokenError, match="ZeroDivisionError"),
     ):
-        asyncio.run(engine.run(Flow(frame(60), duration_s=5)))
+        asyncio.run(engine.run(Traffic(frame(60), duration_s=5)))
 
 
 @pytest.mark.parametrize("mode", ["copy", "auto"])

@@ -15,7 +15,8 @@ import pytest
 from wire import another_lab, frame, holdings, wait_until
 
 from xsk_engine._ffi import libc, libxdp, native, sockopt
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.errors import (
     BrokenError,
     BusyError,
@@ -25,10 +26,10 @@ from xsk_engine.errors import (
     WouldBlockError,
     XskError,
 )
-from xsk_engine.flow import Flow
+from xsk_engine.flow import Traffic
 from xsk_engine.lab.topology import LabOptions
 
-PACED = Flow(frame(60), duration_s=1.0, rate=Fraction(1000))
+PACED = Traffic(frame(60), duration_s=1.0, rate=Fraction(1000))
 
 
 def during(lab, flow, *actions, **config):
@@ -78,7 +79,7 @@ def test_the_peer_goes_down(wire):
     """Every packet is completed and lost; the engine notices by the run of EBUSY."""
     with another_lab(LabOptions()) as lab:
         peer_down = ("link", "set", "vrx", "down")
-        flow = Flow(frame(60), duration_s=3)
+        flow = Traffic(frame(60), duration_s=3)
         engine, error = during(lab, flow, (0.3, peer_down, True), link_timeout_s=0.5)
         assert isinstance(error, BrokenError)
         assert "link was down" in str(error)
@@ -292,9 +293,9 @@ def test_a_loop_that_does_not_start(wire, monkeypatch, delay_s):
 
 def test_an_engine_runs_once_and_says_so(wire):
     with Engine(EngineConfig("vtx")) as engine:
-        asyncio.run(engine.run(Flow(frame(60), count=1)))
+        asyncio.run(engine.run(Traffic(frame(60), count=1)))
         with pytest.raises(ClosedError, match="open a new engine"):
-            asyncio.run(engine.run(Flow(frame(60), count=1)))
+            asyncio.run(engine.run(Traffic(frame(60), count=1)))
         with pytest.raises(ClosedError):
             engine.raw()
 
@@ -304,7 +305,7 @@ def test_a_cancelled_run_stops_sending(wire):
 
         async def cancelled():
             with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(engine.run(Flow(frame(60), rate=Fraction(1000))), 0.2)
+                await asyncio.wait_for(engine.run(Traffic(frame(60), rate=Fraction(1000))), 0.2)
 
         asyncio.run(cancelled())
         wait_until(lambda: not any(w.alive for w in engine.workers))
@@ -343,11 +344,12 @@ def test_endpoints_closed_under_a_sender(wire):
 
 ONE_SHOT = """
 import asyncio, sys, time
-from xsk_engine.engine import Engine, EngineConfig
-from xsk_engine.flow import Flow
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
+from xsk_engine.flow import Traffic
 with Engine(EngineConfig("vtx")) as engine:
     print("up", flush=True)
-    asyncio.run(engine.run(Flow(bytes.fromhex(sys.argv[1]))))
+    asyncio.run(engine.run(Traffic(bytes.fromhex(sys.argv[1]))))
 """
 
 
@@ -370,7 +372,7 @@ def test_fork_in_the_middle(wire):
     with Engine(EngineConfig("vtx")) as engine:
 
         async def run():
-            task = asyncio.ensure_future(engine.run(Flow(frame(60), count=500, rate=Fraction(1000))))
+            task = asyncio.ensure_future(engine.run(Traffic(frame(60), count=500, rate=Fraction(1000))))
             await asyncio.sleep(0.1)
             child = os.fork()
             if child == 0:

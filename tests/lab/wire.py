@@ -30,6 +30,8 @@ class Wire:
 
     def __init__(self, lab: PrivateLab):
         self.lab = lab
+        self.roomy = can_enlarge()
+        """a capture keeps everything: an ordinary user's socket holds some 150 frames"""
 
     def in_rx(self):
         return namespaces.entered(self.lab.rx_fd)
@@ -40,8 +42,9 @@ class Wire:
             subprocess.run(["ip", *arguments], check=True, timeout=10, pass_fds=())
 
     @contextlib.contextmanager
-    def capture(self):
-        """All frames that arrive at vrx and are not ours to expect to be IPv6 housekeeping."""
+    def capture(self, ours=None):
+        """The frames that arrive at vrx and that `ours` takes; by default those to PORT."""
+        ours = ours or is_ours
         with self.in_rx():
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             sock.bind((topology.RX_INTERFACE, 0))
@@ -57,8 +60,7 @@ class Wire:
                     if stop.is_set():
                         return
                     continue
-                # 4 = PACKET_OUTGOING; port 9000 in either IP version
-                if address[2] != 4 and is_ours(frame):
+                if address[2] != 4 and ours(frame):  # 4 = PACKET_OUTGOING
                     frames.append(frame)
 
         thread = threading.Thread(target=read)
@@ -117,6 +119,25 @@ class Wire:
             yield sock
 
 
+def snmp(wire):
+    """The receiver's kernel counters, as {"UdpInCsumErrors": 0, ...}."""
+    with wire.in_rx():
+        lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+        six = Path("/proc/thread-self/net/snmp6").read_text().splitlines()
+    counters = {}
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        kind = names.split(":")[0]
+        counters |= {kind + n: int(v) for n, v in zip(names.split()[1:], values.split()[1:], strict=True)}
+    return counters | {name: int(value) for name, value in (line.split() for line in six)}
+
+
+def can_enlarge():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)
+        return True
+    return False
+
+
 def enlarge(sock):
     """As much as it takes; for an ordinary user what there is."""
     with contextlib.suppress(OSError):
@@ -124,6 +145,7 @@ def enlarge(sock):
 
 
 def is_ours(frame):
+    """UDP to PORT, in either IP version."""
     if frame[12:14] == b"\x08\x00":
         return frame[23] == 17 and frame[36:38] == struct.pack("!H", PORT)
     return frame[12:14] == b"\x86\xdd" and frame[20] == 17 and frame[56:58] == struct.pack("!H", PORT)

@@ -91,13 +91,14 @@ import asyncio
 from fractions import Fraction
 from pathlib import Path
 from tests.lab.wire import frame
-from xsk_engine.engine import Engine, EngineConfig
-from xsk_engine.flow import Flow
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
+from xsk_engine.flow import Traffic
 with Engine(EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)) as engine:
     lost = Path("/sys/class/net/vtx/carrier_down_count")
     before = int(lost.read_text())
     print("sending", flush=True)
-    asyncio.run(engine.run(Flow(frame(60), duration_s=4, rate=Fraction(1000))))
+    asyncio.run(engine.run(Traffic(frame(60), duration_s=4, rate=Fraction(1000))))
     assert int(lost.read_text()) == before + 1
 s = engine.snapshot()
 assert s.completed_packets == s.submitted_packets > 1000, s

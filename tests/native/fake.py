@@ -48,6 +48,11 @@ def address(function) -> int:
 NEAR_WRAP = 2**32 - 100
 
 
+def patch(offset, width, **values):
+    """A field that fills its bytes."""
+    return ffi.Patch(offset=offset, width=width, **({"mask": (1 << width * 8) - 1, "step": 1} | values))
+
+
 class Bench:
     """A umem, a fake kernel and a loop that is stepped by hand."""
 
@@ -71,11 +76,13 @@ class Bench:
         self.txq = ffi.create(native.txq_create, self.umem.handle, ctypes.byref(config))
         self.arena = self.open_arena(loop_owned=True)
         self.counters = ffi.Counters()
+        self.gaps = ffi.Gaps()
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK) if hasattr(os, "eventfd") else os.pipe()[0]
         loop_config = ffi.LoopConfig(
             txq=self.txq,
             arena=self.arena,
             counters=ctypes.pointer(self.counters),
+            gaps=ctypes.pointer(self.gaps),
             clock=ffi.Clock(address(fake.now), address(fake.sleep), self.kernel),
             link_timeout_ns=link_timeout_ns,
             progress_timeout_ns=progress_timeout_ns,
@@ -84,26 +91,59 @@ class Bench:
             event_fd=-1,
         )
         self.loop = ffi.create(native.loop_create, ctypes.byref(loop_config))
-        self.flows = []
+        self.mixes = []
 
     def open_arena(self, quota=1 << 20, loop_owned=False, txq_id=0):
         config = ffi.ArenaConfig(quota, txq_id, ffi.ARENA_LOOP_OWNED if loop_owned else 0)
         return ffi.create(native.arena_open, self.umem.handle, ctypes.byref(config))
 
-    def start(self, frame=b"\x02" * 60, patches=(), **values):
+    def flow(self, frame=b"\x02" * 60, patches=(), csums=(), sizes=(), **values):
+        """A native flow; without patches one that only posts its template."""
         buffer = ctypes.create_string_buffer(frame, len(frame))
-        array = (ffi.Patch * max(len(patches), 1))(*patches)
+        still = all(patch.kind == ffi.PATCH_LENGTH for patch in patches)
         config = ffi.FlowConfig(
             frame=ctypes.addressof(buffer),
             frame_len=len(frame),
             patch_count=len(patches),
-            patches=array,
+            patches=(ffi.Patch * max(len(patches), 1))(*patches),
+            csum_count=len(csums),
+            csums=(ffi.Csum * max(len(csums), 1))(*csums),
+            size_count=len(sizes),
+            sizes=(c_uint32 * len(sizes))(*sizes) if sizes else None,
+            **({"weight": 1, "queues": 1, "flags": ffi.FLOW_TEMPLATES if still else 0} | values),
+        )
+        return ffi.create(native.flow_create, self.umem.handle, ctypes.byref(config))
+
+    def start(
+        self, frame=b"\x02" * 60, patches=(), rate_packets=0, rate_period_ns=0, flow=None, pace=None, **values
+    ):
+        """One flow of its own mix, started."""
+        flow = self.flow(frame, patches, **(flow or {}))
+        pace = {"rate_units": rate_packets, "period_ns": rate_period_ns, "packet_units": 1} | (pace or {})
+        return self.start_mix([flow], [0], pace, **values)
+
+    def start_mix(self, flows, order, pace=None, beside=None, command=True, **values):
+        config = ffi.MixConfig(
+            flows=(c_void_p * len(flows))(*flows),
+            order=(c_uint32 * len(order))(*order),
+            flow_count=len(flows),
+            order_len=len(order),
+            pace=ffi.PaceConfig(**(pace or {})),
+            beside=beside,
             **({"batch": 16} | values),
         )
-        flow = ffi.create(native.flow_create, self.umem.handle, ctypes.byref(config))
-        self.flows.append(flow)
-        native.loop_command(self.loop, ffi.START_FLOW, flow)
-        return flow
+        try:
+            mix = ffi.create(native.mix_create, ctypes.byref(config))
+        except OSError:
+            for flow in flows:
+                native.flow_destroy(flow)
+            raise
+        if beside is not None:
+            self.mixes.remove(beside)
+        self.mixes.append(mix)
+        if command:
+            native.loop_command(self.loop, ffi.START_MIX, mix)
+        return mix
 
     def drain(self):
         native.loop_command(self.loop, ffi.DRAIN, None)
@@ -141,8 +181,8 @@ class Bench:
         assert page.submitted_descs == page.completed_descs + page.inflight_descs
         audit = self.umem.audit()
         native.loop_destroy(self.loop)
-        for flow in self.flows:
-            native.flow_destroy(flow)
+        for mix in self.mixes:
+            native.mix_destroy(mix)
         native.arena_close(self.arena)
         if not page.inflight_descs:
             after = self.umem.audit()

@@ -4,7 +4,7 @@ import ctypes
 import errno
 
 import pytest
-from fake import NEAR_WRAP, address, fake
+from fake import NEAR_WRAP, address, fake, patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,7 +178,7 @@ def test_everything_inflight_moves_to_another_socket(draining, count, size, patc
     one = Bench(ring=64, progress_timeout_ns=SECOND, drain_timeout_ns=SECOND)
     kernel, config = new_socket(one)
     frame = bytes(i & 0xFF for i in range(size))
-    patches = [ffi.Patch(offset=8, width=8, step=1)] if patched else []
+    patches = [patch(8, 8)] if patched else []
     try:
         one.start(frame=frame, count=count, patches=patches)
         if draining:

@@ -5,7 +5,7 @@ import errno
 import random
 
 import pytest
-from fake import fake
+from fake import fake, patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
@@ -70,29 +70,35 @@ def test_template_packets_and_jumbo_frames(bench):
 
 @given(
     payload=st.binary(min_size=16, max_size=200),
-    first=st.integers(0, 2**64 - 1),
     base=st.integers(0, 65535),
     modulo=st.integers(1, 7),
+    hold=st.integers(1, 4),
+    queues=st.integers(1, 3),
 )
 @settings(max_examples=60, deadline=None)
-def test_patched_packets_have_right_checksums(payload, first, base, modulo):
+def test_patched_packets_have_right_checksums(payload, base, modulo, hold, queues):
     from fake import Bench
 
     one = Bench(ring=64)
     mac = bytes(6)
     address = packet.ipaddress.ip_address("10.77.0.1")
     frame = packet.udp_frame(mac, mac, address, address, 1000, 9, payload)
-    sequence = ffi.Patch(offset=42, width=8, csum_offset=40, csum_udp=1, base=0, step=1)
-    odd = ffi.Patch(offset=51, width=4, csum_offset=40, csum_udp=1, base=base, step=77)
-    byte = ffi.Patch(offset=57, width=1, csum_offset=40, csum_udp=1, base=base & 0xFF, step=3)
-    port = ffi.Patch(offset=34, width=2, csum_offset=40, csum_udp=1, base=base, step=1, modulo=modulo)
-    one.start(frame=frame, patches=[sequence, odd, byte, port], count=20, first_sequence=first)
+    fields = [
+        patch(42, 8, csums=1),
+        patch(51, 4, csums=1, base=base, step=77),  # odd
+        patch(57, 1, csums=1, base=base & 0xFF, step=3),
+        patch(34, 2, csums=1, base=base, modulo=modulo, hold=hold),
+        ffi.Patch(kind=ffi.PATCH_LENGTH, base=34, csums=1),
+    ]
+    udp = ffi.Csum(offset=40, start=34, pseudo_offset=26, pseudo_len=8, constant=17, flags=ffi.CSUM_UDP)
+    place = {"queue": queues - 1, "queues": queues}
+    one.start(frame=frame, patches=fields, count=20, flow={"csums": [udp], **place})
     one.step(3)
     assert fake.held(one.kernel) == 20
     for i in range(20):
-        raw = one.packet(i)
-        assert int.from_bytes(raw[42:50], "big") == (first + i) % 2**64
-        assert int.from_bytes(raw[34:36], "big") == (base + (first + i) % modulo) % 65536
+        raw, sequence = one.packet(i), queues - 1 + i * queues
+        assert int.from_bytes(raw[42:50], "big") == sequence
+        assert int.from_bytes(raw[34:36], "big") == (base + sequence // hold % modulo) % 65536
         parsed = Ether(raw)
         right = parsed.copy()
         del right[UDP].chksum, right[IP].chksum
@@ -104,7 +110,7 @@ def test_patched_packets_have_right_checksums(payload, first, base, modulo):
 def test_completions_out_of_order_and_late(bench):
     one = bench(ring=64, chunk_size=2048)
     rng = random.Random(5)
-    one.start(frame=b"x" * 600, patches=[ffi.Patch(offset=0, width=8, step=1)], count=2000)
+    one.start(frame=b"x" * 600, patches=[patch(0, 8)], count=2000)
     turns = 0
     while one.counters.completed_packets < 2000:
         turns += 1
@@ -114,13 +120,13 @@ def test_completions_out_of_order_and_late(bench):
             if held := fake.held(one.kernel):
                 fake.complete(one.kernel, rng.randrange(held))
     assert one.counters.bad_completions == 0
-    assert one.counters.allocated_frags == 2001
+    assert one.counters.allocated_frags == 2000
 
 
 @pytest.mark.parametrize("kind", ["unknown", "duplicate", "never posted"])
 def test_a_completion_that_cannot_be_is_an_error_with_its_addr(bench, kind):
     one = bench(ring=64)
-    one.start(count=4, patches=[ffi.Patch(offset=0, width=8, step=1)], frame=b"y" * 1500)
+    one.start(count=4, patches=[patch(0, 8)], frame=b"y" * 1500)
     one.step(3)
     first = fake.held_desc(one.kernel, 0).addr
     addr = {"unknown": one.umem.area.length + 64, "duplicate": first, "never posted": 40 * 2048}[kind]
@@ -280,7 +286,7 @@ def test_a_link_that_is_down_and_then_stuck_has_a_deadline(bench, number):
 def test_parking_on_command(bench):
     one = bench(ring=64)
     fake.policy(one.kernel, 1 << 30, 1)
-    one.start(count=10, patches=[ffi.Patch(offset=0, width=8, step=1)])
+    one.start(count=10, patches=[patch(0, 8)])
     one.step(2)
     assert one.counters.owned_chunks == 16, "a slab"
     native.loop_command(one.loop, ffi.PARK, None)
@@ -318,7 +324,7 @@ def test_a_rate_holds_at_every_batch_size(bench, batch, packets, period):
 def test_a_paced_loop_sleeps_and_an_idle_one_gives_its_memory_back(bench):
     one = bench(ring=64)
     fake.policy(one.kernel, 1 << 30, 1)
-    one.start(count=10, rate_packets=1, rate_period_ns=SECOND, patches=[ffi.Patch(offset=0, width=8, step=1)])
+    one.start(count=10, rate_packets=1, rate_period_ns=SECOND, patches=[patch(0, 8)])
     one.step(4000)
     assert one.counters.completed_packets >= 1
     while not one.counters.finished_flows:
@@ -416,7 +422,7 @@ def test_no_chunk_for_a_template(bench):
 def test_a_starved_flow_waits_and_then_fails(bench):
     """Its template fits, its packets do not: chunks are elsewhere."""
     one = bench(ring=64, chunks=1, progress_timeout_ns=SECOND)
-    one.start(frame=b"z" * 2000, patches=[ffi.Patch(offset=0, width=8, step=1)])
+    one.start(frame=b"z" * 2000, patches=[patch(0, 8)])
     assert one.run() == ffi.LOOP_FAILED
     assert one.counters.error == ffi.ERROR_NO_PROGRESS
     assert one.counters.quota_waits > 0
@@ -424,13 +430,27 @@ def test_a_starved_flow_waits_and_then_fails(bench):
 
 def test_bad_flows_are_refused(bench):
     one = bench()
+    whole = {"offset": 40, "start": 34}
     for values in (
         {"frame": b"x" * (19 * 2048)},
-        {"patches": [ffi.Patch(offset=59, width=2)]},
-        {"patches": [ffi.Patch(offset=0, width=3)]},
-        {"patches": [ffi.Patch(offset=0, width=2, csum_offset=59)]},
+        {"patches": [patch(59, 2)]},
+        {"patches": [patch(-1, 2)]},
+        {"patches": [patch(0, 3)]},
+        {"patches": [patch(0, 2, csums=1)]},
+        {"patches": [patch(0, 2, kind=ffi.PATCH_LIST)]},
+        {"patches": [patch(0, 2)], "flow": {"flags": ffi.FLOW_TEMPLATES}},
+        {"flow": {"csums": [ffi.Csum(offset=59)]}},
+        {"flow": {"csums": [ffi.Csum(offset=40, start=35)]}},
+        {"flow": {"csums": [ffi.Csum(**whole, end=61)]}},
+        {"flow": {"csums": [ffi.Csum(**whole, csums=1)]}},
+        {"flow": {"csums": [ffi.Csum(**whole, csums=2)]}},
+        {"flow": {"sizes": [61]}},
+        {"flow": {"sizes": [0]}},
+        {"flow": {"queue": 1}},
+        {"flow": {"weight": 0}},
+        {"flow": {"offload_start": 34, "offload_offset": 6}},  # without room for tx metadata
         {"batch": 0},
         {"rate_packets": 1},
     ):
-        with pytest.raises(OSError, match="flow_create"):
+        with pytest.raises(OSError, match="_create"):
             one.start(**values)

@@ -6,21 +6,38 @@ from xsk_engine import units
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "unit", "value"),
     [
-        ("max", None),
-        ("1pps", 1),
-        ("1.5kpps", 1500),
-        ("2Mpps", 2_000_000),
-        ("1Gpps", 10**9),
-        ("0.5pps", Fraction(1, 2)),
+        ("1pps", "pps", 1),
+        ("1.5kpps", "pps", 1500),
+        ("2Mpps", "pps", 2_000_000),
+        ("1Gpps", "pps", 10**9),
+        ("0.5pps", "pps", Fraction(1, 2)),
+        ("1bps", "bps_l2", 1),
+        ("1Gbps", "bps_l2", 10**9),
+        ("1Gbps_l2", "bps_l2", 10**9),
+        ("2.5Gbps_l1", "bps_l1", 2_500_000_000),
+        ("50%", "percent", 50),
+        ("12.5 %", "percent", Fraction(25, 2)),
     ],
 )
-def test_rate(text, expected):
-    assert units.parse_rate(text) == expected
+def test_rate(text, unit, value):
+    rate = units.parse_rate(text)
+    assert (rate.unit, rate.value, str(rate)) == (unit, value, text)
+    assert units.parse_rate("max") is None
 
 
-@pytest.mark.parametrize("text", ["0", "0pps", "1", "-1pps", "1bps", "pps", "2Gpps", "1MMpps", "nan pps", ""])
+def test_percent_of_a_link():
+    half = units.parse_rate("50%").of_link(10**10)
+    assert (half.unit, half.value) == ("bps_l1", 5 * 10**9)
+    with pytest.raises(ValueError, match="no link speed"):
+        units.parse_rate("50%").of_link(None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "0pps", "1", "-1pps", "bps", "pps", "2Gpps", "1MMpps", "0%", "101%", "1k%", "1Bps", "nan pps", ""],
+)
 def test_rate_refuses(text):
     with pytest.raises(ValueError, match="rate"):
         units.parse_rate(text)

@@ -13,9 +13,12 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ARENA_LOOP_OWNED = 1
 DESC_CONTD = 1
+TX_METADATA_BYTES = 24
+BUCKETS = 496
+NULL_START_NS = 10**9
 MAX_DESCS_PER_PACKET = 18
 
 LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED, LOOP_PAUSED, LOOP_STALLED = range(7)
@@ -28,7 +31,10 @@ LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED, LOOP_PAUSED, L
     ERROR_FLOW,
 ) = range(6)
 PROBE_DROPPED, PROBE_COMPLETED, PROBE_UNSEEN = range(3)
-START_FLOW, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE = range(1, 7)
+START_MIX, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE, UPDATE = range(1, 8)
+PATCH_RANGE, PATCH_LIST, PATCH_RANDOM, PATCH_LENGTH, PATCH_TIME = range(5)
+CSUM_UDP, CSUM_PARTIAL = 1, 2
+FLOW_TEMPLATES, FLOW_RANDOM_SIZES, FLOW_TIMESTAMP = 1, 2, 4
 NOT_CALLED, CALLED_BY_COMMAND, CALLED_TO_ABORT = range(3)
 ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
 
@@ -118,13 +124,35 @@ class TxqConfig(ctypes.Structure):
 
 class Patch(ctypes.Structure):
     _fields_ = [
-        ("offset", c_uint32),
+        ("offset", c_int32),
         ("width", c_uint32),
-        ("csum_offset", c_uint32),
-        ("csum_udp", c_uint32),
+        ("kind", c_uint32),
+        ("csums", c_uint32),
+        ("shift", c_uint32),
+        ("value_count", c_uint32),
+        ("mask", c_uint64),
         ("base", c_uint64),
         ("step", c_uint64),
         ("modulo", c_uint64),
+        ("hold", c_uint64),
+        ("key", c_uint64),
+        ("values", POINTER(c_uint64)),
+    ]
+
+
+class Csum(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint32)
+        for name in (
+            "offset",
+            "start",
+            "end",
+            "pseudo_offset",
+            "pseudo_len",
+            "constant",
+            "csums",
+            "flags",
+        )
     ]
 
 
@@ -132,15 +160,86 @@ class FlowConfig(ctypes.Structure):
     _fields_ = [
         ("frame", c_void_p),
         ("frame_len", c_uint32),
+        ("flags", c_uint32),
         ("patch_count", c_uint32),
+        ("csum_count", c_uint32),
+        ("size_count", c_uint32),
+        ("order_len", c_uint32),
         ("patches", POINTER(Patch)),
+        ("csums", POINTER(Csum)),
+        ("sizes", POINTER(c_uint32)),
+        ("order", POINTER(c_uint32)),
+        ("size_key", c_uint64),
+        ("weight", c_uint32),
+        ("queue", c_uint32),
+        ("queues", c_uint32),
+        ("offload_start", c_uint32),
+        ("offload_offset", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class PaceConfig(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, c_uint64)
+            for name in (
+                "rate_units",
+                "period_ns",
+                "packet_units",
+                "byte_units",
+                "first_units",
+                "burst_gap_units",
+                "key",
+            )
+        ),
+        *((name, c_uint32) for name in ("overhead_bytes", "min_bytes", "burst", "poisson")),
+    ]
+
+
+class MixConfig(ctypes.Structure):
+    _fields_ = [
+        ("flows", POINTER(c_void_p)),
+        ("order", POINTER(c_uint32)),
+        ("flow_count", c_uint32),
+        ("order_len", c_uint32),
+        ("pace", PaceConfig),
         ("count", c_uint64),
         ("duration_ns", c_uint64),
-        ("rate_packets", c_uint64),
-        ("rate_period_ns", c_uint64),
-        ("first_sequence", c_uint64),
         ("quota_frags", c_uint32),
         ("batch", c_uint32),
+        ("beside", c_void_p),
+    ]
+
+
+class Update(ctypes.Structure):
+    _fields_ = [
+        ("flows", POINTER(c_void_p)),
+        ("flow_count", c_uint32),
+        ("offset", c_uint32),
+        ("len", c_uint32),
+        ("bytes", c_uint8 * 8),
+        ("done", c_uint32),
+    ]
+
+
+class Histogram(ctypes.Structure):
+    _fields_ = [
+        ("count", c_uint64),
+        ("sum_ns", c_uint64),
+        ("min_ns", c_uint64),
+        ("max_ns", c_uint64),
+        ("bucket", c_uint64 * BUCKETS),
+    ]
+
+
+class Gaps(ctypes.Structure):
+    _fields_ = [
+        ("post", Histogram),
+        ("error", Histogram),
+        ("wire", Histogram),
+        ("paced_ns", c_uint64),
+        ("asked_ns", c_uint64),
     ]
 
 
@@ -172,6 +271,7 @@ class Counters(ctypes.Structure):
             "backpressure",
             "link_down_ns",
             "first_post_ns",
+            "last_post_ns",
             "last_completion_ns",
             "active_flows",
             "finished_flows",
@@ -186,7 +286,13 @@ class Counters(ctypes.Structure):
 
 
 class Clock(ctypes.Structure):
-    _fields_ = [("now_ns", c_void_p), ("sleep_ns", c_void_p), ("ctx", c_void_p)]
+    _fields_ = [
+        ("now_ns", c_void_p),
+        ("sleep_ns", c_void_p),
+        ("ctx", c_void_p),
+        ("virtual_time", c_uint32),
+        ("reserved", c_uint32),
+    ]
 
 
 class LoopConfig(ctypes.Structure):
@@ -194,6 +300,8 @@ class LoopConfig(ctypes.Structure):
         ("txq", c_void_p),
         ("arena", c_void_p),
         ("counters", POINTER(Counters)),
+        ("gaps", POINTER(Gaps)),
+        ("capture", c_void_p),
         ("clock", Clock),
         ("link_timeout_ns", c_uint64),
         ("progress_timeout_ns", c_uint64),
@@ -235,7 +343,13 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "xske_desc": Desc,
     "xske_txq_config": TxqConfig,
     "xske_patch": Patch,
+    "xske_csum": Csum,
     "xske_flow_config": FlowConfig,
+    "xske_pace_config": PaceConfig,
+    "xske_mix_config": MixConfig,
+    "xske_update": Update,
+    "xske_histogram": Histogram,
+    "xske_gaps": Gaps,
     "xske_counters": Counters,
     "xske_clock": Clock,
     "xske_loop_config": LoopConfig,
@@ -269,6 +383,15 @@ _TABLE: dict[str, Any] = {
     "xske_rx_fill": ([_RING, _ADDR, c_uint32], c_int, negative_errno),
     "xske_flow_create": ([c_void_p, POINTER(FlowConfig), _OUT], c_int, negative_errno),
     "xske_flow_destroy": ([c_void_p], None, None),
+    "xske_mix_create": ([POINTER(MixConfig), _OUT], c_int, negative_errno),
+    "xske_mix_destroy": ([c_void_p], None, None),
+    "xske_capture_create": ([c_uint64, c_uint64, c_uint64, _OUT], c_int, negative_errno),
+    "xske_capture_destroy": ([c_void_p], None, None),
+    "xske_capture_read": ([c_void_p, c_void_p, c_uint64], c_uint64, None),
+    "xske_capture_close": ([c_void_p], None, None),
+    "xske_null_create": ([c_uint32, _OUT], c_int, negative_errno),
+    "xske_null_destroy": ([c_void_p], None, None),
+    "xske_null_attach": ([c_void_p, POINTER(TxqConfig), POINTER(Clock)], None, None),
     "xske_loop_create": ([POINTER(LoopConfig), _OUT], c_int, negative_errno),
     "xske_loop_destroy": ([c_void_p], None, None),
     "xske_loop_run": ([c_void_p], c_int, negative_errno),

@@ -26,24 +26,16 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
-def _ip(text: str) -> Any:
-    import ipaddress
+def _payload(text: str) -> Any:
+    from xsk_engine.payload import parse_payload
 
-    # The scope of a link-local address is the interface it is sent through.
-    return ipaddress.ip_address(text.split("%")[0])
-
-
-def _mac(text: str) -> bytes:
-    from xsk_engine.packet import parse_mac
-
-    return parse_mac(text)
+    return parse_payload(text)
 
 
-class Rate(Parsed):
-    """Keeps the text beside the number, for the summary."""
+def _sizes(text: str) -> Any:
+    from xsk_engine.sizes import parse_sizes
 
-    def __init__(self) -> None:
-        super().__init__("rate", lambda text: (text, units.parse_rate(text)))
+    return parse_sizes(text)
 
 
 COUNT = Parsed("count", units.parse_count)
@@ -51,7 +43,6 @@ BYTES = Parsed("bytes", units.parse_bytes)
 SECONDS = Parsed("time", units.parse_seconds)
 QUEUES = Parsed("list", lambda text: units.parse_int_list(text, "queue"))
 CPUS = Parsed("list", lambda text: units.parse_int_list(text, "cpu"))
-IP = Parsed("ip", _ip)
-MAC = Parsed("mac", _mac)
-RATE = Rate()
-PORT = click.IntRange(0, 65535)
+RATE = Parsed("rate", lambda text: (text, units.parse_rate(text)))
+SIZES = Parsed("sizes", _sizes)
+PAYLOAD = Parsed("payload", _payload)

@@ -6,7 +6,8 @@ import pytest
 
 from tests.lab.wire import Wire
 from xsk_engine import netdev
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.lab.private import PrivateLab
 
 REASON = "not inside the emulated machine; run make test-machine"

@@ -12,9 +12,10 @@ from typing import Any
 
 from tests.machine.guest.adopt import adopt
 from xsk_engine import netdev
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.errors import XskError
-from xsk_engine.flow import Flow
+from xsk_engine.flow import Traffic
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.packet import parse_mac
 
@@ -43,7 +44,7 @@ def zerocopy(interface: str, dst: str, src: str) -> dict[str, Any]:
     frame = (parse_mac(dst) + parse_mac(src) + b"\x88\xb5").ljust(60, b"\0")  # 88b5: IEEE 802, experiments
     try:
         with Engine(EngineConfig(interface, mode="zerocopy", link_timeout_s=20)) as engine:
-            asyncio.run(engine.run(Flow(frame, count=FRAMES)))
+            asyncio.run(engine.run(Traffic(frame, count=FRAMES)))
     except XskError as error:
         return {"works": False, "detail": str(error)}
     completed = engine.snapshot().completed_packets

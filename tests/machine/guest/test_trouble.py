@@ -13,11 +13,13 @@ from tests.lab.wire import cli, deafen_zerocopy, frame, wait_until
 from tests.machine.guest.adopt import adopt_tx
 from xsk_engine import netdev
 from xsk_engine._ffi import libbpf
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, UnavailableError
-from xsk_engine.flow import Flow, Patch
+from xsk_engine.flow import Flow, Traffic
+from xsk_engine.values import Sequence
 
-SEQUENCE = Patch(42, 8, csum_offset=40, csum_udp=True)
+SEQUENCE = {"@42/8": Sequence()}
 
 
 def run_with(actions, flow, **config):
@@ -45,7 +47,7 @@ DOWN, UP = ("ip", "link", "set", "vtx", "down"), ("ip", "link", "set", "vtx", "u
 
 
 def test_the_interface_goes_down_and_up_while_sending(wire, nic):
-    flow = Flow(frame(60), duration_s=2, rate=Fraction(2000))
+    flow = Traffic(frame(60), duration_s=2, rate=Fraction(2000))
     engine, error = run_with([(0.5, DOWN), (0.5, UP)], flow)
     assert error is None
     snapshot = engine.snapshot()
@@ -55,7 +57,7 @@ def test_the_interface_goes_down_and_up_while_sending(wire, nic):
 
 
 def test_the_interface_stays_down(wire, nic):
-    flow = Flow(frame(60), duration_s=30, rate=Fraction(2000))
+    flow = Traffic(frame(60), duration_s=30, rate=Fraction(2000))
     engine, error = run_with([(0.5, DOWN)], flow, link_timeout_s=3)
     assert isinstance(error, BrokenError)
     assert "--link-timeout" in str(error)
@@ -78,7 +80,7 @@ def test_the_nic_is_reset_while_sending(wire, igb):
 
         async def both():
             await asyncio.gather(
-                engine.run(Flow(frame(60), duration_s=2, rate=Fraction(2000))), watch(engine)
+                engine.run(Traffic(frame(60), duration_s=2, rate=Fraction(2000))), watch(engine)
             )
 
         asyncio.run(both())
@@ -94,7 +96,7 @@ def test_a_driver_that_completes_nothing(wire, nic, monkeypatch, queues, count):
     if max(queues) >= nic.queues:
         pytest.skip(f"{nic.driver} has one queue here")
     deafen_zerocopy(monkeypatch)
-    flow = Flow(frame(200), patches=[SEQUENCE], count=count, rate=Fraction(2000))
+    flow = Traffic(Flow(frame(200), SEQUENCE), count=count, rate=Fraction(2000))
     with wire.capture() as frames:
         engine, error = run_with([], flow, queues=queues, progress_timeout_s=0.3)
         assert error is None
@@ -117,7 +119,7 @@ def test_a_program_of_somebody_else_is_used_and_left_alone(wire, igb):
         netdev.wait_for_link("vtx", 20)
         theirs = libbpf.attached_program(igb.ifindex)
         with Engine(EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)) as engine:
-            asyncio.run(engine.run(Flow(frame(60), count=10)))
+            asyncio.run(engine.run(Traffic(frame(60), count=10)))
         assert libbpf.attached_program(igb.ifindex) == theirs
         assert engine.snapshot().completed_packets == 10
     finally:
@@ -170,7 +172,7 @@ def test_doctor_says_what_there_is(wire, nic):
 def test_the_driver_is_unbound_while_sending(wire, nic):
     device = Path("/sys/class/net/vtx/device").resolve()
     driver = device.joinpath("driver").resolve()
-    flow = Flow(frame(60), duration_s=10, rate=Fraction(2000))
+    flow = Traffic(frame(60), duration_s=10, rate=Fraction(2000))
     unbind = ("sh", "-c", f"echo {device.name} > {driver}/unbind")
     try:
         engine, error = run_with([(0.5, unbind)], flow)

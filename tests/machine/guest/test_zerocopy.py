@@ -13,13 +13,15 @@ from tests.lab.wire import frame, holdings, start, wait_until
 from xsk_engine import netdev
 from xsk_engine._ffi import libbpf
 from xsk_engine._ffi.native import native
-from xsk_engine.engine import Engine, EngineConfig
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.errors import QueueTakenError, UnavailableError, WouldBlockError
-from xsk_engine.flow import Flow, Patch
+from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab import topology
+from xsk_engine.values import Sequence
 
 RATE = Fraction(2000)  # what a Python reader follows under emulation
-SEQUENCE = Patch(42, 8, csum_offset=40, csum_udp=True)
+SEQUENCE = {"@42/8": Sequence()}
 
 
 def sequences(frames):
@@ -31,7 +33,7 @@ def sequences(frames):
 def test_a_template_arrives(wire, send, size, chunk_size):
     sent = frame(size)
     with wire.capture() as frames:
-        engine = send(Flow(sent, count=200, rate=RATE), chunk_size=chunk_size)
+        engine = send(Traffic(sent, count=200, rate=RATE), chunk_size=chunk_size)
         wait_until(lambda: len(frames) == 200)
     assert frames == [sent] * 200
     assert engine.snapshot().completed_packets == 200
@@ -41,7 +43,7 @@ def test_a_template_arrives(wire, send, size, chunk_size):
 def test_patched_frames_arrive_in_order_and_with_right_checksums(wire, send):
     sent = frame(200)
     with wire.capture() as frames, wire.listening() as receiver:
-        send(Flow(sent, patches=[SEQUENCE], count=150, rate=RATE))
+        send(Traffic(Flow(sent, SEQUENCE), count=150, rate=RATE))
         receiver.settimeout(5)
         payloads = [receiver.recv(2048) for _ in range(150)]  # the kernel has checked the sums
         wait_until(lambda: len(frames) == 150)
@@ -91,7 +93,7 @@ def test_one_frag_and_its_clones_inflight_many_times(wire, send):
 
 def test_a_burst_is_counted_by_the_peer(wire, igb, send):
     with wire.counted() as arrived, wire.listening():
-        engine = send(Flow(frame(60), count=4000))
+        engine = send(Traffic(frame(60), count=4000))
         total = 0
 
         def all_there():
@@ -107,7 +109,7 @@ def test_a_burst_is_counted_by_the_peer(wire, igb, send):
 def test_two_queues_share_a_umem(wire, igb, send):
     with wire.capture() as frames:
         engine = send(
-            Flow(frame(60), patches=[SEQUENCE], count=301, rate=RATE), queues=(0, 1), chunk_size=2048
+            Traffic(Flow(frame(60), SEQUENCE), count=301, rate=RATE), queues=(0, 1), chunk_size=2048
         )
         wait_until(lambda: len(frames) == 301)
     assert sorted(sequences(frames)) == list(range(301))
@@ -187,5 +189,5 @@ def test_kill_9_leaves_no_program(wire, nic):
     wait_until(lambda: not libbpf.attached_program(nic.ifindex)[0])
     netdev.wait_for_link("vtx", 20)
     with Engine(EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)) as engine:
-        asyncio.run(engine.run(Flow(frame(60), count=10)))
+        asyncio.run(engine.run(Traffic(frame(60), count=10)))
     assert engine.snapshot().completed_packets == 10

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "capture.h"
+#include "gaps.h"
+#include "mix.h"
+
+/* In a block of many flows the cache misses of those to come overlap: first the flow itself, then its lengths. Lower:
+ * still under way when its turn comes; higher: gone again. */
+#define PREFETCH_FLOW 12u
+#define PREFETCH_VARIANTS 6u
+
+int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out)
+{
+	struct xske_mix *m;
+
+	if (!config->flow_count || !config->order_len || !config->batch ||
+	    (config->pace.rate_units && !config->pace.period_ns))
+		return -EINVAL;
+	for (uint32_t i = 0; i < config->order_len; i++)
+		if (config->order[i] >= config->flow_count)
+			return -EINVAL;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->flows = calloc(config->flow_count, sizeof(struct xske_flow *));
+	m->order = config->order_len > 1 ? calloc(config->order_len, sizeof(struct xske_flow *)) : NULL;
+	if (!m->flows || (config->order_len > 1 && !m->order)) {
+		free(m->flows);
+		free(m);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < config->flow_count; i++) {
+		m->flows[i] = config->flows[i];
+		m->max_bytes = max_u32(m->max_bytes, m->flows[i]->frame_len);
+	}
+	for (uint32_t i = 0; m->order && i < config->order_len; i++)
+		m->order[i] = m->flows[config->order[i]];
+	m->flow_count = config->flow_count;
+	m->order_len = config->order_len;
+	m->beside = config->beside;
+	pace_init(&m->pace, &config->pace);
+	m->remaining = config->count ? config->count : UINT64_MAX;
+	m->duration_ns = config->duration_ns;
+	m->batch = config->batch;
+	m->quota_frags = config->quota_frags ? config->quota_frags : UINT32_MAX;
+	*out = m;
+	return 0;
+}
+
+void xske_mix_destroy(struct xske_mix *m)
+{
+	while (m) {
+		struct xske_mix *beside = m->beside;
+
+		for (uint32_t i = 0; i < m->flow_count; i++)
+			xske_flow_destroy(m->flows[i]);
+		free(m->flows);
+		free(m->order);
+		free(m);
+		m = beside;
+	}
+}
+
+int mix_load(struct xske_mix *m, struct xske_arena *a, uint64_t now)
+{
+	for (uint32_t i = 0; i < m->flow_count; i++) {
+		int err = flow_load(m->flows[i], a);
+
+		if (err) {
+			mix_unload(m, a);
+			return err;
+		}
+	}
+	pace_start(&m->pace, now);
+	return 0;
+}
+
+void mix_unload(struct xske_mix *m, struct xske_arena *a)
+{
+	for (uint32_t i = 0; i < m->flow_count; i++)
+		flow_unload(m->flows[i], a);
+}
+
+void mix_shift(struct xske_mix *m, uint64_t ns)
+{
+	m->pace.origin_ns += ns;
+	if (m->last_post_ns)
+		m->last_post_ns += ns;
+	if (m->end_ns)
+		m->end_ns += ns;
+}
+
+/* Packets of this flow that the rings, the quota and the capture have room for. */
+static uint32_t room_for(const struct xske_mix *m, const struct xske_flow *f, struct outlet *o, uint32_t want)
+{
+	uint32_t room = txq_room(o->q, want * f->max_descs), most;
+
+	if (m->quota_frags != UINT32_MAX) {
+		uint32_t used = txq_inflight(o->q) + o->q->filled;
+
+		room = min_u32(room, m->quota_frags > used ? m->quota_frags - used : 0);
+	}
+	if (f->max_descs > 1)
+		room /= f->max_descs;
+	room = min_u32(room, want);
+	if (likely(!o->capture))
+		return room;
+	most = capture_room(o->capture, f->frame_len);
+	o->waits |= most < room;
+	return min_u32(room, most);
+}
+
+/* n packets were posted: how far apart, and how far from what was asked? */
+static void note_gaps(struct xske_mix *m, struct outlet *o, const struct column *col, uint32_t n)
+{
+	struct xske_gaps *gaps = o->gaps;
+	uint64_t gap = o->now_ns - m->last_post_ns;
+
+	if (m->last_post_ns)
+		histogram_add(&gaps->post, gap, 1);
+	if (n > 1)
+		histogram_add(&gaps->post, 0, n - 1);
+	if (!pace_is_max(&m->pace)) {
+		for (uint32_t i = 0; i < n; i++) {
+			double is = i ? 0 : (double)gap, off = is - m->asked_gap_ns;
+
+			if (i || m->last_post_ns) {
+				histogram_add(&gaps->error, (uint64_t)(off < 0 ? -off : off), 1);
+				gaps->paced_ns += (uint64_t)is;
+				gaps->asked_ns += (uint64_t)(m->asked_gap_ns + 0.5);
+			}
+			m->asked_gap_ns = (double)col->cost[i] * m->pace.ns_per_unit;
+		}
+	}
+	m->last_post_ns = o->now_ns;
+}
+
+static void account(struct xske_mix *m, struct outlet *o, const struct xske_flow *f, const struct column *col,
+                    uint32_t n)
+{
+	pace_pay(&m->pace, col->len, col->cost, n);
+	if (o->gaps)
+		note_gaps(m, o, col, n);
+	if (unlikely(o->capture != NULL))
+		capture_take(o->capture, o->q, f, col, n, o->now_ns);
+	if (m->remaining != UINT64_MAX)
+		m->remaining -= n;
+	if (unlikely(!m->end_ns) && m->duration_ns)
+		m->end_ns = o->now_ns + m->duration_ns;
+}
+
+/* The flow whose turn it is, and how many packets in a row are its own. */
+static struct xske_flow *whose_turn(const struct xske_mix *m, uint32_t most, uint32_t *n)
+{
+	if (!m->order) {
+		*n = min_u32(most, FIELD_COLUMN);
+		return m->flows[0];
+	}
+	if (likely(m->at + PREFETCH_FLOW < m->order_len)) {
+		const struct xske_flow *f = m->order[m->at + PREFETCH_FLOW];
+
+		__builtin_prefetch(f, 1);
+		__builtin_prefetch((const char *)f + XSKE_CACHE_LINE, 1);
+		flow_prefetch(m->order[m->at + PREFETCH_VARIANTS]);
+	}
+	*n = 1;
+	return m->order[m->at];
+}
+
+uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
+{
+	uint32_t most = (uint32_t)min_u64(min_u32(m->batch, limit), m->remaining), posted = 0;
+	struct column col;
+
+	pace_look(&m->pace, o->now_ns);
+	while (posted < most) {
+		uint32_t n, due, room, done;
+		struct xske_flow *f = whose_turn(m, most - posted, &n);
+
+		flow_plan(f, &col, n);
+		due = pace_due(&m->pace, col.len, col.cost, n);
+		if (!due)
+			break;
+		room = room_for(m, f, o, due);
+		done = room ? flow_post(f, o->q, &col, room, o->tai_ns) : 0;
+		o->starved |= done < due && !o->waits;
+		if (done)
+			account(m, o, f, &col, done);
+		posted += done;
+		if (m->order && done && ++m->at == m->order_len)
+			m->at = 0;
+		if (done < n)
+			break;
+	}
+	return posted;
+}

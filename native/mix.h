@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mix.h - flows that share one pace, in an order that repeats: a block. A txq sends every n-th block, so that the
+ * packets of a flow are the same whatever the number of txqs. One mix is what --rate and --count are about; a
+ * flow with a rate of its own is a mix of its own.
+ */
+#ifndef XSKE_MIX_H
+#define XSKE_MIX_H
+
+#include "flow.h"
+#include "pace.h"
+
+struct xske_mix {
+	struct xske_mix *beside;
+	uint64_t due_ns; /* when it wants to be looked at again (schedule.h) */
+	struct pace pace;
+	uint64_t remaining; /* packets; UINT64_MAX without a count */
+	uint64_t duration_ns;
+	uint64_t end_ns; /* 0 until the first post */
+	uint64_t last_post_ns;
+	double asked_gap_ns; /* from its last packet to the next */
+	uint32_t batch;
+	uint32_t quota_frags;
+	uint32_t flow_count;
+	uint32_t order_len;
+	uint32_t at; /* in order */
+	uint32_t max_bytes;
+	struct xske_flow **flows;
+	struct xske_flow **order; /* NULL: one flow */
+};
+
+/* Where a mix posts to, and who watches. */
+struct outlet {
+	struct xske_txq *q;
+	struct xske_gaps *gaps;
+	struct xske_capture *capture;
+	uint64_t now_ns;
+	uint64_t tai_ns;
+	bool starved; /* something was due and found no room or no chunk */
+	bool waits;   /* for whoever reads the capture */
+};
+
+int mix_load(struct xske_mix *m, struct xske_arena *a, uint64_t now);
+void mix_unload(struct xske_mix *m, struct xske_arena *a);
+/* Posts what is due and fits; returns packets posted. */
+uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit);
+/* The link was down for so long: neither pace nor duration count it. */
+void mix_shift(struct xske_mix *m, uint64_t ns);
+
+static inline bool mix_is_over(const struct xske_mix *m, uint64_t now)
+{
+	return !m->remaining || (m->end_ns && now >= m->end_ns);
+}
+
+/* When there is something to do again; 0 now. */
+static inline uint64_t mix_next_ns(const struct xske_mix *m)
+{
+	uint64_t at = pace_is_max(&m->pace) ? 0 : pace_next_ns(&m->pace);
+
+	return m->end_ns && m->end_ns < at ? m->end_ns : at;
+}
+
+#endif

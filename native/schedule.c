@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* schedule.c - the mixes of a loop, in a heap by when they are due: ten thousand flows with rates of their own cost no more
+ * than those of them that are due. */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "loop.h"
+
+/* The leap seconds and what NTP does to the clocks reach the stamps within this time. */
+#define TAI_REFRESH_NS NSEC_PER_SEC
+
+static void sift_down(struct schedule *s, uint32_t at)
+{
+	struct xske_mix *m = s->heap[at];
+
+	for (uint32_t child; (child = 2 * at + 1) < s->count; at = child) {
+		if (child + 1 < s->count && s->heap[child + 1]->due_ns < s->heap[child]->due_ns)
+			child++;
+		if (s->heap[child]->due_ns >= m->due_ns)
+			break;
+		s->heap[at] = s->heap[child];
+	}
+	s->heap[at] = m;
+}
+
+static void reorder(struct schedule *s)
+{
+	for (uint32_t i = s->count / 2; i-- > 0;)
+		sift_down(s, i);
+}
+
+static int reserve(struct schedule *s, const struct xske_mix *m)
+{
+	struct xske_mix **heap;
+	uint32_t n = s->count;
+
+	for (; m; m = m->beside)
+		n++;
+	heap = realloc(s->heap, n * sizeof(struct xske_mix *));
+	if (!heap)
+		return -1;
+	s->heap = heap;
+	return 0;
+}
+
+static void refuse(struct xske_loop *l, const struct xske_mix *m)
+{
+	for (; m; m = m->beside)
+		l->finished_flows += m->flow_count;
+}
+
+static void refresh_tai(struct xske_loop *l)
+{
+	struct timespec t;
+
+	if (l->config.clock.virtual_time) /* stamps are the same in every run */
+		return;
+	clock_gettime(CLOCK_TAI, &t);
+	l->outlet.tai_ns = (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+	l->tai_offset_ns = l->outlet.tai_ns - l->now_ns;
+	l->tai_refreshed_ns = l->now_ns;
+}
+
+void mixes_start(struct xske_loop *l, struct xske_mix *m)
+{
+	if (l->state != XSKE_LOOP_RUNNING) {
+		refuse(l, m);
+		return;
+	}
+	if (reserve(&l->mixes, m)) {
+		loop_fail(l, XSKE_ERROR_FLOW, ENOMEM, m->max_bytes);
+		return;
+	}
+	refresh_tai(l);
+	for (; m; m = m->beside) {
+		int err = mix_load(m, l->arena, l->now_ns);
+
+		if (err) {
+			loop_fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, m->max_bytes);
+			return;
+		}
+		for (uint32_t i = 0; l->config.gaps && i < m->flow_count; i++)
+			if (m->flows[i]->timestamp)
+				l->txq->wire = &l->config.gaps->wire;
+		m->due_ns = l->now_ns;
+		l->active_flows += m->flow_count;
+		l->mixes.heap[l->mixes.count++] = m;
+	}
+	reorder(&l->mixes);
+}
+
+static void end_first(struct xske_loop *l)
+{
+	struct xske_mix *m = l->mixes.heap[0];
+
+	mix_unload(m, l->arena);
+	l->active_flows -= m->flow_count;
+	l->finished_flows += m->flow_count;
+	l->mixes.heap[0] = l->mixes.heap[--l->mixes.count];
+	if (l->mixes.count)
+		sift_down(&l->mixes, 0);
+	l->signal = true;
+}
+
+static void forget_update(struct xske_loop *l)
+{
+	if (l->update)
+		__atomic_store_n(&l->update->done, 1, __ATOMIC_RELEASE);
+	l->update = NULL;
+}
+
+void mixes_end(struct xske_loop *l)
+{
+	while (l->mixes.count)
+		end_first(l);
+	forget_update(l);
+}
+
+void mixes_update(struct xske_loop *l, struct xske_update *update)
+{
+	if (l->state != XSKE_LOOP_RUNNING || l->update) /* one at a time; who sends two waits for `done` */
+		__atomic_store_n(&update->done, 1, __ATOMIC_RELEASE);
+	else
+		l->update = update;
+}
+
+/* Templates are written only while nobody reads them. */
+static bool apply_update(struct xske_loop *l)
+{
+	if (txq_inflight(l->txq))
+		return false;
+	for (uint32_t i = 0; i < l->update->flow_count; i++)
+		if (l->update->flows[i]->loaded)
+			flow_update(l->update->flows[i], l->arena, l->update);
+	forget_update(l);
+	return true;
+}
+
+uint32_t mixes_run(struct xske_loop *l, uint32_t limit)
+{
+	struct outlet *o = &l->outlet;
+	uint32_t posted = 0;
+
+	o->starved = o->waits = false;
+	o->now_ns = l->now_ns;
+	if (unlikely(l->now_ns - l->tai_refreshed_ns > TAI_REFRESH_NS))
+		refresh_tai(l);
+	o->tai_ns = l->now_ns + l->tai_offset_ns;
+	if (unlikely(l->update != NULL) && !apply_update(l))
+		return 0;
+	while (l->mixes.count && !o->starved && !o->waits) {
+		struct xske_mix *m = l->mixes.heap[0];
+
+		if (m->due_ns > l->now_ns)
+			break;
+		if (posted < limit && !mix_is_over(m, l->now_ns))
+			posted += mix_run(m, o, limit - posted);
+		if (mix_is_over(m, l->now_ns)) {
+			end_first(l);
+			continue;
+		}
+		if (posted >= limit)
+			break;
+		m->due_ns = mix_next_ns(m);
+		if (m->due_ns <= l->now_ns)
+			m->due_ns = l->now_ns + 1; /* once a turn: the others' turn first */
+		sift_down(&l->mixes, 0);
+	}
+	l->backpressure += o->starved;
+	return posted;
+}
+
+uint64_t mixes_next_ns(const struct xske_loop *l)
+{
+	return l->mixes.count ? l->mixes.heap[0]->due_ns : UINT64_MAX;
+}
+
+void mixes_shift(struct xske_loop *l, uint64_t ns)
+{
+	for (uint32_t i = 0; i < l->mixes.count; i++) {
+		mix_shift(l->mixes.heap[i], ns);
+		l->mixes.heap[i]->due_ns += ns;
+	}
+}

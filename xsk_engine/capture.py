@@ -1,0 +1,134 @@
+"""What is sent, as it is sent, into a pcap file (draft-ietf-opsawg-pcap, times in nanoseconds)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import struct
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from ctypes import c_void_p
+
+from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi.native import native
+from xsk_engine.errors import BrokenError
+
+_RING_BYTES = 16 << 20
+"""lower: the loop waits for the disk sooner; higher: memory"""
+_BLOCK_BYTES = 1 << 20
+_POLL_S = 0.002
+_JOIN_S = 10.0
+_SNAPLEN, _LINKTYPE_ETHERNET = 262144, 1
+HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_ETHERNET)
+"""in front of the records, in this machine's byte order"""
+
+
+class Capture:
+    """The ring into which one loop copies what it posts, at most ``packets`` (0: all). While it is full the
+    loop posts nothing, so somebody must read. ``clock_start_ns``: of a loop with a clock of its own.
+
+    Create and close in one thread, read in one.
+    """
+
+    def __init__(self, packets: int, *, clock_start_ns: int | None = None) -> None:
+        if clock_start_ns is None:
+            offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        else:
+            offset = -clock_start_ns
+        self.handle: c_void_p | None = ffi.create(
+            native.capture_create, _RING_BYTES, packets, offset & (1 << 64) - 1
+        )
+        self._block = ctypes.create_string_buffer(_BLOCK_BYTES)
+
+    def read(self) -> bytes:
+        """The next records' bytes; a record may be split between two calls. b"" when there are none now."""
+        length = native.capture_read(self.handle, self._block, _BLOCK_BYTES)
+        return ctypes.string_at(self._block, length)
+
+    def stop(self) -> None:
+        """It takes nothing more, and nobody waits for it. Any thread."""
+        native.capture_close(self.handle)
+
+    def close(self) -> None:
+        """After the loop has ended. Idempotent."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            native.capture_destroy(handle)
+
+
+class PcapWriter:
+    """Drains captures into a file in a thread of its own. Packets of several queues stand one queue's block
+    behind the other's; their times tell the order.
+
+    OSError when the file cannot be made. close() writes what is left; BrokenError when the disk refused.
+    """
+
+    def __init__(self, path: str, captures: Sequence[Capture]) -> None:
+        self._path = path
+        self._captures = list(captures)
+        self._files = [open(path, "wb")]  # noqa: SIM115
+        self._rest = [b""] * len(captures)
+        self._failure: OSError | None = None
+        self._stopped = threading.Event()
+        self._write(HEADER)
+        self._thread = threading.Thread(target=self._run, name="pcap-out", daemon=True)
+        self._thread.start()
+
+    def _write(self, data: bytes) -> None:
+        self._files[0].write(data)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                if not self._drain():
+                    self._stopped.wait(_POLL_S)
+            while self._drain():
+                pass
+            self._files[0].flush()
+        except OSError as error:
+            self._failure = error
+            for capture in self._captures:
+                capture.stop()
+
+    def _drain(self) -> int:
+        read = 0
+        for i, capture in enumerate(self._captures):
+            data = capture.read()
+            read += len(data)
+            if len(self._captures) > 1:
+                data, self._rest[i] = _whole_records(self._rest[i] + data)
+            self._write(data)
+        return read
+
+    def close(self) -> None:
+        """While the captures are still open. Idempotent."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self._thread.join(_JOIN_S)
+        with contextlib.suppress(OSError):
+            self._files[0].close()
+        if self._failure is not None:
+            number = self._failure.errno or 0
+            raise BrokenError("pcap-out", self._path, "the file is not complete", errno=number)
+
+
+def _whole_records(data: bytes) -> tuple[bytes, bytes]:
+    """What can be written now, and the beginning of a record."""
+    at = 0
+    while len(data) >= at + 16:
+        end = at + 16 + int(struct.unpack_from("=8xI", data, at)[0])
+        if end > len(data):
+            break
+        at = end
+    return data[:at], data[at:]
+
+
+def write_blocks(path: str, blocks: Iterable[bytes]) -> int:
+    """Records into a file; its bytes."""
+    with open(path, "wb") as file:
+        file.write(HEADER)
+        for block in blocks:
+            file.write(block)
+        return file.tell()
