@@ -92,27 +92,26 @@ MIXTURE = (
 )
 
 
-@pytest.mark.parametrize("packets", [200_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("packets", [240_000, pytest.param(12_000_000, marks=pytest.mark.slow)])
 def test_the_receivers_kernel_finds_no_bad_checksum(wire, send, packets):
+    # To closed ports: the kernel verifies those at once, and those for a socket only when they are read.
     before = snmp(wire)
-    with wire.listening():
-        send(Traffic([parse_flow(text) for text in MIXTURE], count=packets))
+    send(Traffic([parse_flow(text) for text in MIXTURE], count=packets))
     after = snmp(wire)
     grown = {name: after[name] - before.get(name, 0) for name in after}
     assert {name: n for name, n in grown.items() if "CsumErrors" in name and n} == {}
     assert grown["IpInHdrErrors"] == 0
-    assert grown["UdpInDatagrams"] + grown["UdpRcvbufErrors"] > packets // 3
-    assert grown["TcpInSegs"] > packets // 8
-    assert grown["IcmpInMsgs"] > packets // 20
-    assert grown["Icmp6InMsgs"] > packets // 20
+    assert grown["UdpNoPorts"] == packets * 6 // 12
+    assert grown["Udp6NoPorts"] == packets * 2 // 12
+    assert grown["TcpInSegs"] == packets * 2 // 12
+    assert grown["IcmpInMsgs"] == grown["Icmp6InMsgs"] == packets // 12
 
 
 def test_the_receivers_kernel_would_find_one(wire, send):
     before = snmp(wire)["UdpInCsumErrors"]
     flow = parse_flow(f"{ETH}ip src=10.77.0.1 dst=10.77.0.2 / udp dst=9000 csum=7")
-    with wire.listening():
-        send(Traffic(flow, count=10))
-        wait_until(lambda: snmp(wire)["UdpInCsumErrors"] == before + 10)
+    send(Traffic(flow, count=10))
+    wait_until(lambda: snmp(wire)["UdpInCsumErrors"] == before + 10)
 
 
 # ---- jumbo frames, offload, timestamps ----------------------------------------------------------------
@@ -123,7 +122,7 @@ def test_the_receivers_kernel_would_find_one(wire, send):
 def test_jumbo_frames_with_fields_in_front_and_behind(send, wire, size, extra):
     with another_lab(LabOptions(mtu=65535)) as jumbo:
         if "signature" in extra:
-            size = size.replace("60-", "70-")
+            size = size.replace("60-", "80-")
         flow = parse_flow(f"{ETH}{UDP} ; size={size} ; payload=pattern {extra}")
         with jumbo.capture() as frames:
             send(Traffic(flow, count=40, rate=Fraction(500)))

@@ -23,6 +23,7 @@ from xsk_engine.worker import Worker
 
 ETH_P_ALL = 3
 PORT = 9000
+_SOL_PACKET, _PACKET_AUXDATA = 263, 8
 
 
 class Wire:
@@ -48,6 +49,7 @@ class Wire:
         with self.in_rx():
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             sock.bind((topology.RX_INTERFACE, 0))
+        sock.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         enlarge(sock)
         sock.settimeout(0.05)
         frames, stop = [], threading.Event()
@@ -55,11 +57,12 @@ class Wire:
         def read():
             while True:
                 try:
-                    frame, address = sock.recvfrom(1 << 17)
+                    frame, auxiliary, _, address = sock.recvmsg(1 << 17, 64)
                 except TimeoutError:
                     if stop.is_set():
                         return
                     continue
+                frame = tagged(frame, auxiliary)
                 if address[2] != 4 and ours(frame):  # 4 = PACKET_OUTGOING
                     frames.append(frame)
 
@@ -117,6 +120,16 @@ class Wire:
         enlarge(sock)
         with sock:
             yield sock
+
+
+def tagged(frame, auxiliary):
+    """With its outer VLAN tag, which the kernel hands over beside it (struct tpacket_auxdata)."""
+    for level, kind, data in auxiliary:
+        if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
+            status, tci, tpid = struct.unpack("I12xHH", data)
+            if status & 0x10:  # TP_STATUS_VLAN_VALID
+                return frame[:12] + struct.pack("!HH", tpid, tci) + frame[12:]
+    return frame
 
 
 def snmp(wire):
