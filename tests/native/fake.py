@@ -68,6 +68,7 @@ class Bench:
         link_timeout_ns=5 * 10**9,
         progress_timeout_ns=10**9,
         drain_timeout_ns=10**9,
+        capture=None,
     ):
         self.umem = Umem(chunks * chunk_size, chunk_size, tx_metadata_len=metadata_len)
         self.kernel = fake.create(ring, cq or ring, cursor)
@@ -83,6 +84,7 @@ class Bench:
             arena=self.arena,
             counters=ctypes.pointer(self.counters),
             gaps=ctypes.pointer(self.gaps),
+            capture=capture,
             clock=ffi.Clock(address(fake.now), address(fake.sleep), self.kernel),
             link_timeout_ns=link_timeout_ns,
             progress_timeout_ns=progress_timeout_ns,
