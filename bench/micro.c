@@ -119,6 +119,11 @@ static double path_three_fields(void)
 	return packet_path(&(struct path_options){.frame_len = FRAME, .fields = 3});
 }
 
+static double path_three_random(void)
+{
+	return packet_path(&(struct path_options){.frame_len = FRAME, .fields = 3, .lab = true});
+}
+
 static double path_three_fields_1514(void)
 {
 	return packet_path(&(struct path_options){.frame_len = 1514, .fields = 3});
@@ -156,6 +161,7 @@ int main(int argc, char **argv)
 	        {"path_template", path_template},
 	        {"path_one_field", path_one_field},
 	        {"path_three_fields", path_three_fields},
+	        {"path_three_random_fields", path_three_random},
 	        {"path_three_fields_1514", path_three_fields_1514},
 	        {"path_imix", path_imix},
 	        {"path_imix_10000_tuples", path_imix_tuples},

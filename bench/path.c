@@ -92,6 +92,17 @@ static const struct xske_patch FIELDS[] = {
         {.width = 0, .csums = 1, .kind = XSKE_PATCH_LENGTH, .base = UDP},
 };
 #define LENGTH_FIELDS 3u
+#define RANDOM(at, bytes, covered)                                                                           \
+	{.offset = (at),                                                                                     \
+	 .width = (bytes),                                                                                   \
+	 .mask = (1ull << (bytes) * 8) - 1,                                                                  \
+	 .csums = (covered),                                                                                 \
+	 .kind = XSKE_PATCH_RANDOM,                                                                          \
+	 .step = 1,                                                                                          \
+	 .key = (at),                                                                                        \
+	 .modulo = 1ull << (bytes) * 8}
+/* What bench-limit sends. */
+static const struct xske_patch LAB_FIELDS[] = {RANDOM(IP + 4, 2, 2), RANDOM(UDP, 2, 1), RANDOM(50, 4, 1)};
 static const struct xske_csum CHECKSUMS[] = {
         {.offset = UDP + 6,
          .start = UDP,
@@ -113,9 +124,9 @@ static struct xske_flow *make_flow(const struct path_options *options, const uin
 	        .patches = patches,
 	        .patch_count = options->fields,
 	        .csums = CHECKSUMS,
-	        .csum_count = options->imix     ? 2
-	                      : options->fields ? 1
-	                                        : 0,
+	        .csum_count = options->imix || options->lab ? 2
+	                      : options->fields             ? 1
+	                                                    : 0,
 	        .weight = 1,
 	        .queues = 1,
 	        .flags = options->fields ? 0 : XSKE_FLOW_TEMPLATES,
@@ -123,6 +134,8 @@ static struct xske_flow *make_flow(const struct path_options *options, const uin
 	struct xske_flow *f;
 
 	memcpy(patches, FIELDS, options->fields * sizeof(*FIELDS));
+	if (options->lab)
+		memcpy(patches, LAB_FIELDS, sizeof(LAB_FIELDS));
 	if (options->imix) {
 		memcpy(patches + options->fields, FIELDS + 3, LENGTH_FIELDS * sizeof(*FIELDS));
 		config.patch_count += LENGTH_FIELDS;

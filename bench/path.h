@@ -18,6 +18,7 @@ struct path_options {
 	uint32_t
 	        fields; /* 0: the template itself is posted; 1 to 3: so many are patched, under one checksum */
 	uint32_t flows; /* as many flow objects, taking turns; 0 = 1 */
+	bool lab;       /* three random fields, under two checksums */
 	bool imix;      /* 60, 590 and 1514 bytes at 7:4:1 instead of frame_len */
 	bool give_back; /* to the chunk pool after every batch: no recycling within the arena */
 };

@@ -77,32 +77,106 @@ static void blank(struct xske_flow *f, const struct xske_flow_config *c)
 		memset(f->frame + c->csums[i].offset, 0, 2);
 }
 
-/* The sum of the frame's bytes before `at`, of which words[] has those of whole words. */
-static uint64_t sum_before(const struct xske_flow *f, const uint64_t *words, uint32_t at)
+/* Bytes start to end as a sum; start is even. */
+static uint64_t sum_of(const uint8_t *frame, uint32_t start, uint32_t end)
 {
-	return words[at / 2] + (at & 1 ? (uint64_t)f->frame[at - 1] << 8 : 0);
+	uint64_t sum = 0;
+
+	for (uint32_t i = start; i < end; i++)
+		sum += (uint64_t)frame[i] << (i & 1 ? 0 : 8);
+	return sum;
 }
 
-static int sum_up(struct xske_flow *f, const struct xske_flow_config *c)
+static uint64_t length_value(const struct xske_patch *p, uint32_t len)
 {
+	uint64_t value = (uint64_t)(len - p->base) << p->shift;
+
+	return p->width ? value & p->mask : value;
+}
+
+/* What a length adds to checksum i, in packets of this length. */
+static uint64_t sum_of_lengths(const struct xske_flow_config *c, uint32_t i, uint32_t len)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t k = 0; k < c->patch_count; k++) {
+		const struct xske_patch *p = &c->patches[k];
+		uint32_t shift = p->width ? csum_shift(p->width, (uint32_t)p->offset) : 0;
+
+		if (p->kind == XSKE_PATCH_LENGTH && p->csums >> i & 1)
+			sum += csum_part(length_value(p, len), shift);
+	}
+	return sum;
+}
+
+/* Of all of checksum i that follows from the length alone. One pass per checksum, however many lengths. */
+static int sum_up(struct xske_flow *f, const struct xske_flow_config *c, uint32_t i)
+{
+	const struct xske_csum *s = &c->csums[i];
 	uint64_t *words = calloc(f->frame_len / 2 + 1, sizeof(*words));
+	uint64_t fixed = s->constant + sum_of(f->frame, s->pseudo_offset, s->pseudo_offset + s->pseudo_len);
 
 	if (!words)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < f->frame_len / 2; i++)
-		words[i + 1] = words[i] + ((uint64_t)f->frame[2 * i] << 8 | f->frame[2 * i + 1]);
-	for (uint32_t v = 0; v < f->variant_count; v++)
-		for (uint32_t i = 0; i < c->csum_count; i++) {
-			const struct xske_csum *s = &c->csums[i];
-			uint32_t end = s->end ? s->end : f->variants[v].len - f->tail_len;
-			uint64_t sum = s->constant + words[(s->pseudo_offset + s->pseudo_len) / 2] -
-			               words[s->pseudo_offset / 2];
+	for (uint32_t at = s->start; at + 1 < f->frame_len; at += 2)
+		words[at / 2 + 1] = words[at / 2] + sum_of(f->frame, at, at + 2);
+	for (uint32_t v = 0; v < f->variant_count; v++) {
+		uint32_t end = s->end ? s->end : f->variants[v].len - f->tail_len;
+		uint64_t sum = fixed + sum_of_lengths(c, i, f->variants[v].len);
 
-			if (!(s->flags & XSKE_CSUM_PARTIAL) && end > s->start)
-				sum += sum_before(f, words, end) - words[s->start / 2];
-			f->sums[v * c->csum_count + i] = sum;
-		}
+		if (!(s->flags & XSKE_CSUM_PARTIAL) && end > s->start)
+			sum += words[end / 2] + (end & 1 ? sum_of(f->frame, end - 1, end) : 0);
+		f->sums[v * c->csum_count + i] = sum;
+	}
 	free(words);
+	return 0;
+}
+
+/* With one length, length fields are constants. */
+static void write_lengths(struct xske_flow *f, const struct xske_flow_config *c)
+{
+	for (uint32_t k = 0; k < c->patch_count; k++) {
+		const struct xske_patch *p = &c->patches[k];
+		uint64_t value = length_value(p, f->frame_len);
+
+		if (p->kind != XSKE_PATCH_LENGTH || f->variant_count > 1)
+			continue;
+		for (uint32_t at = p->width; at-- > 0; value >>= 8)
+			f->frame[(uint32_t)p->offset + at] |= (uint8_t)value;
+	}
+}
+
+static bool is_constant(const struct xske_flow *f, const struct xske_flow_config *c, uint32_t i)
+{
+	if (f->variant_count > 1)
+		return false;
+	for (uint32_t k = 0; k < c->patch_count; k++)
+		if (c->patches[k].kind != XSKE_PATCH_LENGTH && c->patches[k].csums >> i & 1)
+			return false;
+	for (uint32_t k = 0; k < i; k++)
+		if (!f->checksums[k].constant && f->checksums[k].csums >> i & 1)
+			return false;
+	return true;
+}
+
+/* A checksum that is the same in every packet is written once, before those that cover it are summed up. */
+static int make_checksums(struct xske_flow *f, const struct xske_flow_config *c)
+{
+	for (uint32_t i = 0; i < c->csum_count; i++) {
+		struct checksum *checksum = &f->checksums[i];
+		int err = sum_up(f, c, i);
+
+		if (err)
+			return err;
+		checksum->constant = is_constant(f, c, i);
+		if (checksum->constant) {
+			uint16_t check = checksum_of(checksum, f->sums[i]);
+
+			f->frame[checksum->offset] = (uint8_t)(check >> 8);
+			f->frame[checksum->offset + 1] = (uint8_t)check;
+		}
+	}
+	write_lengths(f, c); /* which the sums have already */
 	return 0;
 }
 
@@ -156,20 +230,26 @@ static int copy_fields(struct xske_flow *f, const struct xske_flow_config *c)
 {
 	for (uint32_t i = 0; i < c->patch_count; i++) {
 		const struct xske_patch *p = &c->patches[i];
-		uint64_t *values = NULL;
+		struct field *field = &f->fields[f->field_count];
+		uint64_t *values;
 
-		field_init(&f->fields[i], p, f->sequence, f->moves);
-		f->fields[i].values = NULL;
-		if (p->kind == XSKE_PATCH_LIST) {
-			values = malloc(p->value_count * sizeof(*values));
-			if (!values)
-				return -ENOMEM;
-			memcpy(values, p->values, p->value_count * sizeof(*values));
-			f->fields[i].values = values;
-		}
-		f->field_count++;
 		if (p->offset < 0)
 			f->tail_len = max_u32(f->tail_len, (uint32_t)-p->offset);
+		/* Its part of the checksums is known for every length: see sum_up(). */
+		if (p->kind == XSKE_PATCH_LENGTH && (f->variant_count == 1 || !p->width))
+			continue;
+		field_init(field, p, f->sequence, f->moves);
+		f->field_count++;
+		if (p->kind == XSKE_PATCH_LENGTH)
+			field->csums = 0;
+		field->values = NULL;
+		if (p->kind != XSKE_PATCH_LIST)
+			continue;
+		values = malloc(p->value_count * sizeof(*values));
+		if (!values)
+			return -ENOMEM;
+		memcpy(values, p->values, p->value_count * sizeof(*values));
+		field->values = values;
 	}
 	for (uint32_t i = 0; i < c->csum_count; i++)
 		f->checksums[i] = (struct checksum){.offset = c->csums[i].offset,
@@ -250,7 +330,7 @@ static int make(struct xske_flow *f, const struct xske_flow_config *c, const str
 	/* A trailer of one length lies in the middle of another. */
 	f->keeps = !f->tail_len || f->variant_count == 1;
 	blank(f, c);
-	return sum_up(f, c);
+	return make_checksums(f, c);
 }
 
 int xske_flow_create(struct xske_umem *umem, const struct xske_flow_config *config, struct xske_flow **out)

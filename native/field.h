@@ -27,6 +27,7 @@ struct column {
 	uint64_t value[FIELD_COLUMN];
 	uint64_t cost[FIELD_COLUMN];
 	uint64_t sum[XSKE_MAX_CSUMS][FIELD_COLUMN];
+	uint64_t nowhere[FIELD_COLUMN];
 };
 
 /* How far a flow's sequence goes from one packet to the next: within its block of the mix, and from its last
@@ -65,13 +66,18 @@ void field_store(const struct field *f, struct column *col, uint32_t n);
 
 /* A random number that depends on nothing but key and sequence: the mixing function of SplitMix64 (Steele, Lea,
  * Flood: Fast splittable pseudorandom number generators, 2014) over a Weyl sequence. */
-static inline uint64_t field_random(uint64_t key, uint64_t sequence)
-{
-	uint64_t x = key + sequence * 0x9e3779b97f4a7c15u;
+#define FIELD_WEYL 0x9e3779b97f4a7c15u
 
+static inline uint64_t field_scramble(uint64_t x)
+{
 	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
 	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
 	return x ^ (x >> 31);
+}
+
+static inline uint64_t field_random(uint64_t key, uint64_t sequence)
+{
+	return field_scramble(key + sequence * FIELD_WEYL);
 }
 
 /* 0 to n - 1; n = 0: all 64 bits. The bias is below n / 2^64. */

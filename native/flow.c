@@ -17,7 +17,7 @@ static void write_template(struct xske_flow *f, struct xske_arena *a, uint32_t v
 {
 	const struct variant *variant = &f->variants[v];
 	uint8_t *head = a->umem->area + variant->addr;
-	struct column col;
+	struct column col = {0};
 
 	memcpy(head, f->frame, variant->head_len);
 	col.variant[0] = v;
@@ -141,23 +141,32 @@ static void move_on(struct xske_flow *f, uint32_t n, enum field_move move)
 	f->left = move == FIELD_NEXT_BLOCK ? f->weight : f->left - 1;
 }
 
-static void store_checksums(const struct xske_flow *f, struct column *col, uint32_t n)
+static void store_checksum(const struct checksum *checksum, struct column *col, const uint64_t *sum,
+                           uint32_t n)
 {
-	for (uint32_t c = 0; c < f->checksum_count; c++) {
-		const struct checksum *checksum = &f->checksums[c];
+	const struct checksum c =
+	        *checksum; /* or it would be read again after every packet that is written */
 
-		for (uint32_t i = 0; i < n; i++) {
-			uint16_t sum = csum_fold(col->sum[c][i]);
-			uint16_t check = checksum->partial ? sum : (uint16_t)~sum, wire;
+	for (uint32_t i = 0; i < n; i++) {
+		uint16_t check = checksum_of(&c, sum[i]), wire = __builtin_bswap16(check);
 
-			if (checksum->udp && !check)
-				check = 0xffff;
-			wire = __builtin_bswap16(check);
-			memcpy(col->head[i] + checksum->offset, &wire, sizeof(wire));
-			for (uint32_t csums = checksum->csums; csums; csums &= csums - 1)
-				col->sum[__builtin_ctz(csums)][i] += check;
-		}
+		memcpy(col->head[i] + c.offset, &wire, sizeof(wire));
+		col->value[i] = check;
 	}
+	for (uint32_t csums = c.csums; csums; csums &= csums - 1)
+		for (uint32_t i = 0; i < n; i++)
+			col->sum[__builtin_ctz(csums)][i] += col->value[i];
+}
+
+static inline void start_sum(const struct xske_flow *f, struct column *col, uint32_t n, uint32_t c)
+{
+	if (f->variant_count > 1) {
+		for (uint32_t i = 0; i < n; i++)
+			col->sum[c][i] = f->sums[col->variant[i] * f->checksum_count + c];
+		return;
+	}
+	for (uint32_t i = 0; i < n && !f->checksums[c].constant; i++)
+		col->sum[c][i] = f->sums[c];
 }
 
 static void finish(struct xske_flow *f, struct column *col, uint32_t n, uint64_t tai_ns)
@@ -165,15 +174,16 @@ static void finish(struct xske_flow *f, struct column *col, uint32_t n, uint64_t
 	enum field_move move = f->left > 1 ? FIELD_WITHIN : FIELD_NEXT_BLOCK;
 
 	for (uint32_t c = 0; c < f->checksum_count; c++)
-		for (uint32_t i = 0; i < n; i++)
-			col->sum[c][i] = f->sums[col->variant[i] * f->checksum_count + c];
+		start_sum(f, col, n, c);
 	for (uint32_t i = 0; i < f->field_count; i++) {
 		struct field *field = &f->fields[i];
 
 		field_values(field, col, n, f->sequence, f->moves[move], move, tai_ns);
 		field_store(field, col, n);
 	}
-	store_checksums(f, col, n);
+	for (uint32_t c = 0; c < f->checksum_count; c++)
+		if (!f->checksums[c].constant)
+			store_checksum(&f->checksums[c], col, col->sum[c], n);
 }
 
 /* Heads for up to n packets, with the template in them. */
@@ -200,7 +210,8 @@ static uint32_t alloc_heads(const struct xske_flow *f, struct xske_txq *q, struc
 		for (uint32_t i = 0; i < run; i++, got++) {
 			col->addr[got] = addr + i * stride;
 			col->head[got] = at + i * stride;
-			col->end[got] = col->head[got] + col->len[got];
+			if (f->tail_len)
+				col->end[got] = col->head[got] + col->len[got];
 			/* With long slots the cache misses of all heads overlap, before the first is patched. */
 			__builtin_prefetch(col->head[got], 1);
 		}

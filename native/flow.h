@@ -11,6 +11,7 @@
 #ifndef XSKE_FLOW_H
 #define XSKE_FLOW_H
 
+#include "csum.h"
 #include "field.h"
 #include "txq.h"
 
@@ -26,7 +27,15 @@ struct checksum {
 	uint32_t offset;
 	uint32_t csums; /* those that cover it */
 	bool udp, partial;
+	bool constant; /* stands in the template */
 };
+
+static inline uint16_t checksum_of(const struct checksum *c, uint64_t sum)
+{
+	uint16_t check = c->partial ? csum_fold(sum) : (uint16_t)~csum_fold(sum);
+
+	return c->udp && !check ? 0xffff : check;
+}
 
 struct xske_flow {
 	/* What every packet needs, in two cache lines. */

@@ -172,22 +172,22 @@ static struct xske_flow *whose_turn(const struct xske_mix *m, uint32_t most, uin
 uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 {
 	uint32_t most = (uint32_t)min_u64(min_u32(m->batch, limit), m->remaining), posted = 0;
-	struct column col;
+	struct column *col = &o->column;
 
 	pace_look(&m->pace, o->now_ns);
 	while (posted < most) {
 		uint32_t n, due, room, done;
 		struct xske_flow *f = whose_turn(m, most - posted, &n);
 
-		flow_plan(f, &col, n);
-		due = pace_due(&m->pace, col.len, col.cost, n);
+		flow_plan(f, col, n);
+		due = pace_due(&m->pace, col->len, col->cost, n);
 		if (!due)
 			break;
 		room = room_for(m, f, o, due);
-		done = room ? flow_post(f, o->q, &col, room, o->tai_ns) : 0;
+		done = room ? flow_post(f, o->q, col, room, o->tai_ns) : 0;
 		o->starved |= done < due && !o->waits;
 		if (done)
-			account(m, o, f, &col, done);
+			account(m, o, f, col, done);
 		posted += done;
 		if (m->order && done && ++m->at == m->order_len)
 			m->at = 0;

@@ -38,6 +38,7 @@ struct outlet {
 	uint64_t tai_ns;
 	bool starved; /* something was due and found no room or no chunk */
 	bool waits;   /* for whoever reads the capture */
+	struct column column;
 };
 
 int mix_load(struct xske_mix *m, struct xske_arena *a, uint64_t now);

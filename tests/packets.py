@@ -148,14 +148,22 @@ def _rebuilt(packet: Packet) -> Packet:
     """The same with lengths and checksums of scapy's making; a UDP checksum of 0 stays."""
     again = packet.copy()
     for layer in _layers(again):
-        if isinstance(layer, (IP, UDP, TCP, ICMP, _ICMPv6, ICMPv6Unknown, GRE)):
-            for name in ("chksum", "cksum"):
-                if name in layer.fields and not (isinstance(layer, UDP) and layer.fields[name] == 0):
-                    del layer.fields[name]
-        if isinstance(layer, (IP, UDP)):
-            layer.fields.pop("len", None)
-        if isinstance(layer, IPv6):
-            layer.fields.pop("plen", None)
+        own = {
+            IP: ("chksum", "len"),
+            UDP: ("chksum", "len"),
+            TCP: ("chksum",),
+            ICMP: ("chksum",),
+            GRE: ("chksum",),
+            IPv6: ("plen",),
+        }
+        names = next((n for kind, n in own.items() if isinstance(layer, kind)), ())
+        if isinstance(layer, (_ICMPv6, ICMPv6Unknown)):
+            names = ("cksum",)
+        for name in names:
+            if name in layer.fields and not (
+                name == "chksum" and isinstance(layer, UDP) and not layer.chksum
+            ):
+                delattr(layer, name)  # and not from .fields: scapy would keep the bytes that it has read
     return again
 
 

@@ -10,8 +10,10 @@ import subprocess
 from xsk_engine.capture import HEADER
 
 KEPT = {
-    "frame", "data", "eth", "ethertype", "llc", "vlan", "ieee8021ad", "mpls", "arp", "ip", "ipv6", "udp", "tcp",
-    "icmp", "icmpv6", "gre", "vxlan", "ipv6.hopopts", "ipv6.dstopts", "ipv6.routing", "ipv6.fraghdr", "_ws.malformed",
+    "frame", "data", "eth", "ethertype", "llc", "vlan", "ieee8021ad", "mpls", "arp", "ip", "ipv6",
+    "udp", "tcp",
+    "icmp", "icmpv6", "gre", "vxlan", "ipv6.hopopts", "ipv6.dstopts", "ipv6.routing", "ipv6.fraghdr",
+    "_ws.malformed",
     "_ws.expert", "_ws.short", "_ws.unreassembled", "ip.options", "ip.proto", "ipv6.opt",
 }  # fmt: skip
 VERIFY = ["ip.check_checksum", "udp.check_checksum", "tcp.check_checksum"]

@@ -178,7 +178,7 @@ def test_what_a_driver_in_zero_copy_cannot_do_is_refused(wire, monkeypatch):
         assert "checksum" in one.binding.reason
 
 
-# ---- while it runs --------------------------------------------------------------------------------------------
+# ---- while it runs -----------------------------------------------------------------------------
 
 
 def test_a_neighbours_new_mac_is_followed(wire):

@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from packets import flows, sent, why_wrong
 
 from xsk_engine.flow import Traffic
+from xsk_engine.spec import parse_flow
 
 
 @given(flows())
@@ -13,3 +14,17 @@ def test_scapy_agrees_with_every_packet(flow):
     assert len(packets) == 12
     for packet in packets:
         assert not why_wrong(packet)
+
+
+def test_scapy_would_disagree_with_one_flipped_bit():
+    flow = parse_flow("ip dst=10.0.0.1 / udp ; size=100")
+    (good,) = sent(Traffic(flow), 1)
+    assert not why_wrong(good)
+    for at in (
+        *range(16, 42),
+        99,
+    ):  # all that a checksum or a length covers, but for IP's own version and TOS
+        bad = bytearray(good)
+        bad[at] ^= 1
+        if at not in (20, 21, 23):  # then it is another protocol, or a fragment
+            assert why_wrong(bytes(bad)), at
