@@ -340,9 +340,10 @@ int xske_flow_create(struct xske_umem *umem, const struct xske_flow_config *conf
 
 	if (!is_sound(config))
 		return -EINVAL;
-	f = calloc(1, sizeof(*f));
+	f = aligned_alloc(XSKE_CACHE_LINE, align_up(sizeof(*f), XSKE_CACHE_LINE));
 	if (!f)
 		return -ENOMEM;
+	memset(f, 0, sizeof(*f));
 	err = make(f, config, umem);
 	if (err) {
 		xske_flow_destroy(f);

@@ -34,6 +34,7 @@ int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out)
 	for (uint32_t i = 0; i < config->flow_count; i++) {
 		m->flows[i] = config->flows[i];
 		m->max_bytes = max_u32(m->max_bytes, m->flows[i]->frame_len);
+		m->max_descs = max_u32(m->max_descs, m->flows[i]->max_descs);
 	}
 	for (uint32_t i = 0; m->order && i < config->order_len; i++)
 		m->order[i] = m->flows[config->order[i]];
@@ -92,24 +93,27 @@ void mix_shift(struct xske_mix *m, uint64_t ns)
 		m->end_ns += ns;
 }
 
-/* Packets of this flow that the rings, the quota and the capture have room for. */
-static uint32_t room_for(const struct xske_mix *m, const struct xske_flow *f, struct outlet *o, uint32_t want)
+/* Descs that the rings and the quota have room for, for up to n packets. */
+static uint32_t room_for(const struct xske_mix *m, const struct outlet *o, uint32_t n)
 {
-	uint32_t room = txq_room(o->q, want * f->max_descs), most;
+	uint32_t room = txq_room(o->q, n * m->max_descs), used;
 
-	if (m->quota_frags != UINT32_MAX) {
-		uint32_t used = txq_inflight(o->q) + o->q->filled;
-
-		room = min_u32(room, m->quota_frags > used ? m->quota_frags - used : 0);
-	}
-	if (f->max_descs > 1)
-		room /= f->max_descs;
-	room = min_u32(room, want);
-	if (likely(!o->capture))
+	if (m->quota_frags == UINT32_MAX)
 		return room;
+	used = txq_inflight(o->q) + o->q->filled;
+	return min_u32(room, m->quota_frags > used ? m->quota_frags - used : 0);
+}
+
+/* Packets of this flow, of n that are due, that this and the capture have room for. */
+static uint32_t fitting(const struct xske_flow *f, struct outlet *o, uint32_t n, uint32_t room)
+{
+	uint32_t fits = f->max_descs == 1 ? min_u32(n, room) : min_u32(n, room / f->max_descs), most;
+
+	if (likely(!o->capture))
+		return fits;
 	most = capture_room(o->capture, f->frame_len);
-	o->waits |= most < room;
-	return min_u32(room, most);
+	o->waits |= most < fits;
+	return min_u32(fits, most);
 }
 
 /* n packets were posted: how far apart, and how far from what was asked? */
@@ -140,7 +144,8 @@ static void note_gaps(struct xske_mix *m, struct outlet *o, const struct column 
 static void account(struct xske_mix *m, struct outlet *o, const struct xske_flow *f, const struct column *col,
                     uint32_t n)
 {
-	pace_pay(&m->pace, col->len, col->cost, n);
+	if (!pace_is_max(&m->pace))
+		pace_pay(&m->pace, col->len, col->cost, n);
 	if (o->gaps)
 		note_gaps(m, o, col, n);
 	if (unlikely(o->capture != NULL))
@@ -173,18 +178,22 @@ uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 {
 	uint32_t most = (uint32_t)min_u64(min_u32(m->batch, limit), m->remaining), posted = 0;
 	struct column *col = &o->column;
+	bool at_once = pace_is_max(&m->pace);
+	uint32_t room;
 
 	pace_look(&m->pace, o->now_ns);
+	room = room_for(m, o, most);
 	while (posted < most) {
-		uint32_t n, due, room, done;
+		uint32_t n, due, fits, done;
 		struct xske_flow *f = whose_turn(m, most - posted, &n);
 
 		flow_plan(f, col, n);
-		due = pace_due(&m->pace, col->len, col->cost, n);
+		due = at_once ? n : pace_due(&m->pace, col->len, col->cost, n);
 		if (!due)
 			break;
-		room = room_for(m, f, o, due);
-		done = room ? flow_post(f, o->q, col, room, o->tai_ns) : 0;
+		fits = fitting(f, o, due, room);
+		done = fits ? flow_post(f, o->q, col, fits, o->tai_ns) : 0;
+		room -= done * f->max_descs;
 		o->starved |= done < due && !o->waits;
 		if (done)
 			account(m, o, f, col, done);

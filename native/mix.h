@@ -25,6 +25,7 @@ struct xske_mix {
 	uint32_t order_len;
 	uint32_t at; /* in order */
 	uint32_t max_bytes;
+	uint32_t max_descs; /* of a packet */
 	struct xske_flow **flows;
 	struct xske_flow **order; /* NULL: one flow */
 };

@@ -62,8 +62,6 @@ uint32_t pace_due(const struct pace *p, const uint32_t *len, uint64_t *cost, uin
 	const struct xske_pace_config *c = &p->config;
 	uint64_t paid = p->paid, held = p->held, own;
 
-	if (pace_is_max(p))
-		return n;
 	if (p->allowed < paid)
 		return 0;
 	if (p->constant) {
@@ -96,10 +94,6 @@ void pace_pay(struct pace *p, const uint32_t *len, const uint64_t *cost, uint32_
 {
 	const struct xske_pace_config *c = &p->config;
 
-	if (pace_is_max(p)) {
-		p->packets += n;
-		return;
-	}
 	for (uint32_t i = 0; i < n; i++) {
 		p->paid += cost[i];
 		if (c->burst && !c->burst_gap_units)

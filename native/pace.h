@@ -31,7 +31,7 @@ void pace_init(struct pace *p, const struct xske_pace_config *config);
 void pace_start(struct pace *p, uint64_t now);
 /* To be called before the two below, once per look at the clock. */
 void pace_look(struct pace *p, uint64_t now);
-/* How many of the next n packets, of these lengths, are due; writes what each of them costs. */
+/* With a rate: how many of the next n packets, of these lengths, are due; writes what each of them costs. */
 uint32_t pace_due(const struct pace *p, const uint32_t *len, uint64_t *cost, uint32_t n);
 /* n of them were posted. */
 void pace_pay(struct pace *p, const uint32_t *len, const uint64_t *cost, uint32_t n);
