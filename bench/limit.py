@@ -155,7 +155,8 @@ def judge(pair: Pair, figures: dict[str, list[float]]) -> dict[str, Any]:
     quartiles = statistics.quantiles(ratios, n=4)
     print(
         f"{pair.name}: {statistics.median(figures['ours']):,.0f} : "
-        f"{statistics.median(figures['rival']):,.0f} pps, ratio {ratio:.3f} (quartiles {quartiles[0]:.3f} to {quartiles[2]:.3f}), "
+        f"{statistics.median(figures['rival']):,.0f} pps, ratio {ratio:.3f} "
+        f"(quartiles {quartiles[0]:.3f} to {quartiles[2]:.3f}), "
         f"target {pair.target}: {'met' if ratio >= pair.target else 'MISSED'}"
     )
     return {

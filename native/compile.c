@@ -24,7 +24,8 @@ static bool patch_is_sound(const struct xske_patch *p, const struct xske_flow_co
 	if (p->width != 1 && p->width != 2 && p->width != 4 && p->width != 8)
 		return false;
 	if (p->offset < 0)
-		return (uint64_t)-(int64_t)p->offset <= shortest && (uint32_t)-p->offset >= p->width;
+		return p->kind != XSKE_PATCH_LENGTH && (uint64_t)-(int64_t)p->offset <= shortest &&
+		       (uint32_t)-p->offset >= p->width;
 	return (uint64_t)p->offset + p->width <= shortest;
 }
 

@@ -10,6 +10,12 @@ static void write_metadata(const struct xske_flow *f, uint8_t *head)
 		memcpy(head - XSKE_TX_METADATA_BYTES, f->metadata, sizeof(f->metadata));
 }
 
+/* Only a packet's first desc has some, and who reads stamps must see that. */
+static void clear_metadata(const struct xske_umem *umem, uint64_t addr)
+{
+	memset(umem->area + addr - umem->metadata_len, 0, umem->metadata_len);
+}
+
 /* All fields of one packet, for a template. */
 static void finish(struct xske_flow *f, struct column *col, uint32_t n, uint64_t tai_ns);
 
@@ -43,9 +49,11 @@ static void write_pieces(const struct xske_flow *f, struct xske_arena *a)
 {
 	const uint8_t *from = f->frame + f->slot_len;
 
-	for (uint32_t i = 0; i < f->piece_count; i++, from += f->usable)
+	for (uint32_t i = 0; i < f->piece_count; i++, from += f->usable) {
+		clear_metadata(a->umem, f->pieces[i]);
 		memcpy(a->umem->area + f->pieces[i], from,
 		       min_u32(f->usable, (uint32_t)(f->frame + f->frame_len - from)));
+	}
 }
 
 int flow_load(struct xske_flow *f, struct xske_arena *a)
@@ -87,7 +95,7 @@ void flow_unload(struct xske_flow *f, struct xske_arena *a)
 
 void flow_update(struct xske_flow *f, struct xske_arena *a, const struct xske_update *update)
 {
-	if ((uint64_t)update->offset + update->len > f->frame_len)
+	if (update->len > sizeof(update->bytes) || (uint64_t)update->offset + update->len > f->frame_len)
 		return;
 	memcpy(f->frame + update->offset, update->bytes, update->len);
 	for (uint32_t v = 0; f->templates && v < f->variant_count; v++)
@@ -228,6 +236,7 @@ static uint32_t alloc_tails(const struct xske_flow *f, struct xske_txq *q, struc
 		if (alloc_lasting(q->self, f->tail_len, &col->tail_addr[i]))
 			return i;
 		txq_take(q, chunk_of(q->umem, col->tail_addr[i]));
+		clear_metadata(q->umem, col->tail_addr[i]);
 		col->end[i] = q->umem->area + col->tail_addr[i] + f->tail_len;
 	}
 	return n;

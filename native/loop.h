@@ -18,7 +18,7 @@ struct xske_loop {
 	struct xske_txq *txq;
 	struct xske_arena *arena;
 	struct schedule mixes;
-	struct xske_update *update; /* waits until nothing is inflight */
+	struct xske_update *update; /* they wait until nothing is inflight */
 	struct outlet outlet;
 	struct xske_endpoint *endpoints;
 	struct xske_endpoint *backlog; /* endpoints with work that had no room */

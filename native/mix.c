@@ -25,9 +25,10 @@ int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out)
 	if (!m)
 		return -ENOMEM;
 	m->flows = calloc(config->flow_count, sizeof(struct xske_flow *));
-	m->order = config->order_len > 1 ? calloc(config->order_len, sizeof(struct xske_flow *)) : NULL;
-	if (!m->flows || (config->order_len > 1 && !m->order)) {
+	m->order = calloc(config->order_len, sizeof(struct xske_flow *));
+	if (!m->flows || !m->order) {
 		free(m->flows);
+		free(m->order);
 		free(m);
 		return -ENOMEM;
 	}
@@ -36,7 +37,7 @@ int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out)
 		m->max_bytes = max_u32(m->max_bytes, m->flows[i]->frame_len);
 		m->max_descs = max_u32(m->max_descs, m->flows[i]->max_descs);
 	}
-	for (uint32_t i = 0; m->order && i < config->order_len; i++)
+	for (uint32_t i = 0; i < config->order_len; i++)
 		m->order[i] = m->flows[config->order[i]];
 	m->flow_count = config->flow_count;
 	m->order_len = config->order_len;
@@ -133,10 +134,11 @@ static void note_gaps(struct xske_mix *m, struct outlet *o, const struct column 
 			if (i || m->last_post_ns) {
 				histogram_add(&gaps->error, (uint64_t)(off < 0 ? -off : off), 1);
 				gaps->paced_ns += (uint64_t)is;
-				gaps->asked_ns += (uint64_t)(m->asked_gap_ns + 0.5);
+				o->asked_ns += m->asked_gap_ns;
 			}
 			m->asked_gap_ns = (double)col->cost[i] * m->pace.ns_per_unit;
 		}
+		gaps->asked_ns = (uint64_t)o->asked_ns;
 	}
 	m->last_post_ns = o->now_ns;
 }
@@ -159,9 +161,9 @@ static void account(struct xske_mix *m, struct outlet *o, const struct xske_flow
 /* The flow whose turn it is, and how many packets in a row are its own. */
 static struct xske_flow *whose_turn(const struct xske_mix *m, uint32_t most, uint32_t *n)
 {
-	if (!m->order) {
+	if (m->order_len == 1) {
 		*n = min_u32(most, FIELD_COLUMN);
-		return m->flows[0];
+		return m->order[0];
 	}
 	if (likely(m->at + PREFETCH_FLOW < m->order_len)) {
 		const struct xske_flow *f = m->order[m->at + PREFETCH_FLOW];
@@ -198,7 +200,7 @@ uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 		if (done)
 			account(m, o, f, col, done);
 		posted += done;
-		if (m->order && done && ++m->at == m->order_len)
+		if (m->order_len > 1 && done && ++m->at == m->order_len)
 			m->at = 0;
 		if (done < n)
 			break;

@@ -27,7 +27,7 @@ struct xske_mix {
 	uint32_t max_bytes;
 	uint32_t max_descs; /* of a packet */
 	struct xske_flow **flows;
-	struct xske_flow **order; /* NULL: one flow */
+	struct xske_flow **order;
 };
 
 /* Where a mix posts to, and who watches. */
@@ -37,8 +37,9 @@ struct outlet {
 	struct xske_capture *capture;
 	uint64_t now_ns;
 	uint64_t tai_ns;
-	bool starved; /* something was due and found no room or no chunk */
-	bool waits;   /* for whoever reads the capture */
+	double asked_ns; /* gaps, with their fractions */
+	bool starved;    /* something was due and found no room or no chunk */
+	bool waits;      /* for whoever reads the capture */
 	struct column column;
 };
 

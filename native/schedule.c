@@ -105,24 +105,32 @@ static void end_first(struct xske_loop *l)
 
 static void forget_update(struct xske_loop *l)
 {
-	if (l->update)
-		__atomic_store_n(&l->update->done, 1, __ATOMIC_RELEASE);
-	l->update = NULL;
+	struct xske_update *update = l->update;
+
+	l->update = update->next; /* once it is done it may be gone */
+	__atomic_store_n(&update->done, 1, __ATOMIC_RELEASE);
 }
 
 void mixes_end(struct xske_loop *l)
 {
 	while (l->mixes.count)
 		end_first(l);
-	forget_update(l);
+	while (l->update)
+		forget_update(l);
 }
 
 void mixes_update(struct xske_loop *l, struct xske_update *update)
 {
-	if (l->state != XSKE_LOOP_RUNNING || l->update) /* one at a time; who sends two waits for `done` */
+	struct xske_update **at = &l->update;
+
+	if (l->state != XSKE_LOOP_RUNNING) {
 		__atomic_store_n(&update->done, 1, __ATOMIC_RELEASE);
-	else
-		l->update = update;
+		return;
+	}
+	while (*at)
+		at = &(*at)->next;
+	update->next = NULL;
+	*at = update;
 }
 
 /* Templates are written only while nobody reads them. */
@@ -130,10 +138,10 @@ static bool apply_update(struct xske_loop *l)
 {
 	if (txq_inflight(l->txq))
 		return false;
-	for (uint32_t i = 0; i < l->update->flow_count; i++)
-		if (l->update->flows[i]->loaded)
-			flow_update(l->update->flows[i], l->arena, l->update);
-	forget_update(l);
+	for (; l->update; forget_update(l))
+		for (uint32_t i = 0; i < l->update->flow_count; i++)
+			if (l->update->flows[i]->loaded)
+				flow_update(l->update->flows[i], l->arena, l->update);
 	return true;
 }
 

@@ -12,6 +12,9 @@ _Static_assert(offsetof(struct xske_ring, flags) == offsetof(struct xsk_ring_pro
 _Static_assert(offsetof(struct xske_ring, producer) == offsetof(struct xsk_ring_prod, producer), "producer");
 _Static_assert(sizeof(struct xske_desc) == sizeof(struct xdp_desc), "struct xdp_desc");
 
+/* include/uapi/linux/if_xdp.h, XDP_TXMD_FLAGS_TIMESTAMP, Linux 6.8 */
+#define XDP_TXMD_TIMESTAMP 1ull
+
 /* So many timeouts for a driver to look at the probe at all; then the loop will find out that it does not. */
 #define PROBE_LOOKS 10u
 
@@ -164,11 +167,15 @@ static uint64_t probe_addr(const struct xske_txq *q)
 /* The kernel has written where the request was. Before the frag can be anybody else's. */
 static void COLD read_stamp(struct xske_txq *q, uint64_t addr)
 {
-	uint64_t stamp;
+	uint64_t flags, stamp;
+	const uint8_t *metadata = q->umem->area + addr - XSKE_TX_METADATA_BYTES;
 
 	if (addr < XSKE_TX_METADATA_BYTES || addr >= q->umem->len)
 		return;
-	memcpy(&stamp, q->umem->area + addr - XSKE_TX_METADATA_BYTES + sizeof(uint64_t), sizeof(stamp));
+	memcpy(&flags, metadata, sizeof(flags));
+	memcpy(&stamp, metadata + sizeof(flags), sizeof(stamp));
+	if (!(flags & XDP_TXMD_TIMESTAMP))
+		return; /* of a desc behind the first */
 	if (q->last_stamp_ns && stamp >= q->last_stamp_ns)
 		histogram_add(q->wire, stamp - q->last_stamp_ns, 1);
 	q->last_stamp_ns = stamp;

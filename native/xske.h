@@ -176,7 +176,7 @@ enum xske_patch_kind {
 	XSKE_PATCH_LIST = 1,  /* values[index % value_count] */
 	XSKE_PATCH_RANDOM =
 	        2, /* base + step * r, r from 0 to modulo - 1 (modulo 0: 64 bits) by key and sequence */
-	XSKE_PATCH_LENGTH = 3, /* the packet's length - base */
+	XSKE_PATCH_LENGTH = 3, /* the packet's length - base; not counted from the end */
 	XSKE_PATCH_TIME = 4,   /* CLOCK_TAI of the post */
 };
 
@@ -282,14 +282,16 @@ XSKE_API int xske_mix_create(const struct xske_mix_config *config, struct xske_m
 /* Only when its loop is not running, or has never got it. */
 XSKE_API void xske_mix_destroy(struct xske_mix *mix);
 
-/* Bytes of templates that change while running (a gateway's MAC): written when nothing is inflight. */
+/* Bytes of templates that change while running (a gateway's MAC), under no checksum: written when nothing is
+ * inflight, in the order of the commands. */
 struct xske_update {
 	struct xske_flow *const *flows;
 	uint32_t flow_count;
 	uint32_t offset;
 	uint32_t len; /* 1 to 8 */
 	uint8_t bytes[8];
-	uint32_t done; /* 1, released: the loop has forgotten it */
+	uint32_t done;            /* 1, released: the loop has forgotten it */
+	struct xske_update *next; /* the loop's */
 };
 
 /* ---- gaps between packets ------------------------------------------------------------------------- */

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import os
+import select
 import struct
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from ctypes import c_void_p
+from typing import BinaryIO
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
@@ -18,7 +22,8 @@ _RING_BYTES = 16 << 20
 """lower: the loop waits for the disk sooner; higher: memory"""
 _BLOCK_BYTES = 1 << 20
 _POLL_S = 0.002
-_JOIN_S = 10.0
+_PATIENCE_S = 1.0
+"""for a file that takes nothing, once everything is sent"""
 _SNAPLEN, _LINKTYPE_ETHERNET = 262144, 1
 HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_ETHERNET)
 """in front of the records, in this machine's byte order"""
@@ -58,38 +63,46 @@ class Capture:
 
 
 class PcapWriter:
-    """Drains captures into a file in a thread of its own. Packets of several queues stand one queue's block
-    behind the other's; their times tell the order.
+    """Drains captures into an unbuffered binary file in a thread of its own. Packets of several queues
+    stand one queue's block behind the other's; their times tell the order.
 
-    OSError when the file cannot be made. close() writes what is left; BrokenError when the disk refused.
+    close() writes what is left; BrokenError when the file takes no more.
     """
 
-    def __init__(self, path: str, captures: Sequence[Capture]) -> None:
-        self._path = path
+    def __init__(self, file: BinaryIO, captures: Sequence[Capture]) -> None:
+        self._file = file
         self._captures = list(captures)
-        self._files = [open(path, "wb")]  # noqa: SIM115
         self._rest = [b""] * len(captures)
         self._failure: OSError | None = None
         self._stopped = threading.Event()
-        self._write(HEADER)
+        with contextlib.suppress(OSError):  # a pipe whose reader has stopped must not hold us
+            os.set_blocking(file.fileno(), False)
         self._thread = threading.Thread(target=self._run, name="pcap-out", daemon=True)
         self._thread.start()
 
-    def _write(self, data: bytes) -> None:
-        self._files[0].write(data)
-
     def _run(self) -> None:
         try:
+            self._write(HEADER)
             while not self._stopped.is_set():
                 if not self._drain():
                     self._stopped.wait(_POLL_S)
             while self._drain():
                 pass
-            self._files[0].flush()
         except OSError as error:
             self._failure = error
-            for capture in self._captures:
-                capture.stop()
+        for capture in self._captures:
+            capture.stop()
+
+    def _write(self, data: bytes) -> None:
+        left, since = memoryview(data), time.monotonic()
+        while left:
+            written = self._file.write(left)
+            if written:
+                left, since = left[written:], time.monotonic()
+            elif self._stopped.is_set() and time.monotonic() - since > _PATIENCE_S:
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            else:
+                select.select([], [self._file], [], _PATIENCE_S / 10)
 
     def _drain(self) -> int:
         read = 0
@@ -103,15 +116,12 @@ class PcapWriter:
 
     def close(self) -> None:
         """While the captures are still open. Idempotent."""
-        if self._stopped.is_set():
-            return
         self._stopped.set()
-        self._thread.join(_JOIN_S)
-        with contextlib.suppress(OSError):
-            self._files[0].close()
-        if self._failure is not None:
-            number = self._failure.errno or 0
-            raise BrokenError("pcap-out", self._path, "the file is not complete", errno=number)
+        self._thread.join()  # which gives up when nobody reads
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            name = str(getattr(self._file, "name", ""))
+            raise BrokenError("pcap-out", name, "the file is not complete", errno=failure.errno or 0)
 
 
 def _whole_records(data: bytes) -> tuple[bytes, bytes]:
@@ -125,10 +135,9 @@ def _whole_records(data: bytes) -> tuple[bytes, bytes]:
     return data[:at], data[at:]
 
 
-def write_blocks(path: str, blocks: Iterable[bytes]) -> int:
-    """Records into a file; its bytes."""
-    with open(path, "wb") as file:
-        file.write(HEADER)
-        for block in blocks:
-            file.write(block)
-        return file.tell()
+def write_blocks(file: BinaryIO, blocks: Iterable[bytes]) -> int:
+    """Records into a file; how many bytes."""
+    written = file.write(HEADER)
+    for block in blocks:
+        written += file.write(block)
+    return written

@@ -26,6 +26,8 @@ from xsk_engine.umem import Umem
 _RING = 256
 _CHUNK_BYTES = 4096
 _TEMPLATE_BYTES = 4 << 20
+_MOVING_BYTES = 2 << 20
+"""for the packets of a ring, one to a chunk"""
 
 
 def packets(traffic: Traffic, most: int, *, queue: int = 0, queues: int = 1) -> Iterator[tuple[int, bytes]]:
@@ -68,9 +70,9 @@ class _NullLoop:
 
     def __init__(self, stack: contextlib.ExitStack, programs: Sequence[MixProgram], most: int) -> None:
         flows = [flow for mix in programs for flow in mix.flows]
-        longest = max(flow.sizes.longest for flow in flows)
         metadata = ffi.TX_METADATA_BYTES if any(f.offload[0] or f.timestamp for f in flows) else 0
-        length = _TEMPLATE_BYTES * 2 + _RING * (longest // _CHUNK_BYTES + 2) * _CHUNK_BYTES
+        length = sum(flow.umem_bytes(_CHUNK_BYTES, metadata) for flow in flows) // _CHUNK_BYTES * _CHUNK_BYTES
+        length += _MOVING_BYTES
         umem = Umem(length, _CHUNK_BYTES, tx_metadata_len=metadata)
         stack.callback(umem.close)
         self.capture = Capture(most, clock_start_ns=ffi.NULL_START_NS)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from xsk_engine import netdev as netdevs
 from xsk_engine import netdevgenl
 from xsk_engine._ffi.libc import new_eventfd
-from xsk_engine._ffi.native import MAX_DESCS_PER_PACKET
 from xsk_engine.binding import Binding
 from xsk_engine.capture import Capture
 from xsk_engine.config import EngineConfig
@@ -243,7 +242,13 @@ class Engine:
         if isinstance(traffic, Flow):
             traffic = Traffic(traffic)
         workers = self._open_workers()
-        programs = compile_traffic(traffic, len(workers), template_budget=self._template_budget())
+        programs = compile_traffic(
+            traffic,
+            len(workers),
+            template_budget=self._template_budget(),
+            chunk_size=self.config.chunk_size,
+            metadata_len=self.config.tx_metadata_len,
+        )
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 
@@ -302,15 +307,7 @@ class Engine:
     def _start(self, worker: Worker, programs: Sequence[MixProgram]) -> Mixes | None:
         if not programs:
             return None
-        try:
-            return worker.start_mixes(programs)
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                raise ValueError(
-                    f"size: a packet of more than {MAX_DESCS_PER_PACKET} descs, or with fields behind "
-                    f"its first, in chunks of {self.config.chunk_size} bytes"
-                ) from None
-            raise
+        return worker.start_mixes(programs)
 
     def _finished(self) -> bool:
         """All flows have posted what they will, or some worker has failed."""

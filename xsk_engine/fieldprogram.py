@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from xsk_engine.flow import FIELD_PATH
 from xsk_engine.headers import Packet
 from xsk_engine.values import MAX_CHOICES, Choice, Random, Range, Values
 from xsk_engine.values import Sequence as Counter
@@ -16,7 +17,6 @@ RANGE, LIST, RANDOM, LENGTH, TIME = range(5)
 
 _U64 = (1 << 64) - 1
 _BYTE_RANGE = re.compile(r"@(\d+)/(\d+)")
-_FIELD_PATH = re.compile(r"(\w+)(?:\[(\d+)\])?\.(\w+)")
 
 
 def locate(packet: Packet, path: str) -> tuple[int, int]:
@@ -26,7 +26,7 @@ def locate(packet: Packet, path: str) -> tuple[int, int]:
         if not 1 <= width <= 8:
             raise ValueError(f"{path}: a width of 1 to 8 bytes is possible")
         return at * 8, width * 8
-    match = _FIELD_PATH.fullmatch(path)
+    match = FIELD_PATH.fullmatch(path)
     if not match:
         raise ValueError(f"{path!r} is no field; use a name like udp.src or ipv4[1].ttl, or bytes like @42/8")
     name, which = match[1], int(match[2] or 0)

@@ -3,8 +3,9 @@ it. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +18,9 @@ from xsk_engine.values import Values
 DEFAULT_BATCH = 64
 MAX_BATCH = 4096
 MAX_FLOWS = 100_000
+FIELD_PATH = re.compile(r"(\w+)(?:\[(\d+)\])?\.(\w+)")
+"""``udp.src``, ``ipv4[1].dst``"""
+
 CHECKSUMS = ("software", "offload", "none")
 ADVANCES = ("together", "nest")
 
@@ -64,6 +68,8 @@ class Pace:
     def __post_init__(self) -> None:
         if self.burst < 0 or self.burst > 1 << 20:
             raise ValueError(f"burst: {self.burst} is not in 1 to {1 << 20} packets")
+        if self.burst_gap_s is not None and self.burst_gap_s < Fraction(1, 10**9):
+            raise ValueError("burst-gap: a nanosecond is the least")
         if self.burst_gap_s is not None and not self.burst:
             raise ValueError("burst-gap: it needs a burst of so many packets")
         if self.burst and self.burst_gap_s is None and self.rate is None:
@@ -114,3 +120,22 @@ def headers_of(flow: Flow) -> tuple[Header, ...] | None:
     if isinstance(template, (list, tuple)) and all(isinstance(one, Header) for one in template):
         return tuple(template)
     return None
+
+
+def in_headers(flow: Flow) -> Flow:
+    """The same flow with the fields that name a header's field in that header; a whole frame as it is."""
+    headers = headers_of(flow)
+    if headers is None:
+        return flow
+    stack = list(headers if headers and headers[0].name in ("eth", "hex") else (Header("eth"), *headers))
+    rest = {}
+    for path, values in flow.fields.items():
+        match = FIELD_PATH.fullmatch(path)
+        found = [i for i, header in enumerate(stack) if match and header.name == match[1]]
+        if match is None or int(match[2] or 0) >= len(found):
+            rest[path] = values
+            continue
+        at = found[int(match[2] or 0)]
+        name = match[3] if stack[at].name == "gre" else stack[at].layer.find(match[3]).name
+        stack[at] = replace(stack[at], values={**stack[at].values, name: values})
+    return replace(flow, template=tuple(stack), fields=rest)

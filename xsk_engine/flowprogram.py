@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from xsk_engine import sizes as sizes_of
@@ -21,8 +22,8 @@ from xsk_engine.fieldprogram import (
     nest,
     write,
 )
-from xsk_engine.flow import ADVANCES, CHECKSUMS, Flow, headers_of
-from xsk_engine.headers import Check, Length, build, check_fits, checks, lengths
+from xsk_engine.flow import ADVANCES, CHECKSUMS, Flow, headers_of, in_headers
+from xsk_engine.headers import Check, build, check_fits, checks, lengths
 from xsk_engine.packet import MIN_FRAME_BYTES
 from xsk_engine.payload import MAGIC, SIGNATURE_BYTES
 from xsk_engine.sizes import Sizes
@@ -31,6 +32,8 @@ from xsk_engine.values import FlowId
 MAX_PATCHES, MAX_CSUMS = 48, 8
 _U64 = (1 << 64) - 1
 _ALIGN = 64
+_LONGEST = {"ipv4": 65535, "ipv6": 65535 + 40, "udp": 65535}
+"""bytes from the header's start on that its length field can say"""
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,17 @@ class FlowProgram:
     timestamp: bool = False
     offload: tuple[int, int] = (0, 0)
 
-    @property
-    def template_bytes(self) -> int:
-        """What its templates take in the umem, if it has them."""
-        return sum(-(-size // _ALIGN) * _ALIGN for size in self.sizes.distinct)
+    def umem_bytes(self, chunk_size: int, metadata_len: int) -> int:
+        """What stays in the umem while it runs: its templates, and what lies behind a head."""
+        usable = chunk_size - metadata_len
+        behind = (
+            max(-(-(len(self.frame) - min(usable, _ALIGN)) // usable), 0) if len(self.frame) > usable else 0
+        )
+        sizes = self.sizes.distinct if self.still else ()
+        heads = sum(-(-(min(size, usable) + metadata_len) // _ALIGN) * _ALIGN for size in sizes)
+        # a template that does not fit into the rest of a chunk leaves it
+        wasted = heads if any(size * 2 > usable for size in sizes) else heads // 8
+        return behind * chunk_size + heads + wasted
 
 
 def key(*parts: object) -> int:
@@ -134,6 +144,7 @@ class _Compiler:
             raise ValueError(f"advance: {flow.advance!r} is neither together nor nest")
         if not 1 <= flow.weight <= 1 << 20:
             raise ValueError(f"weight: {flow.weight} is not in 1 to {1 << 20}")
+        flow = in_headers(flow)
         self.flow, self.flow_id, self.seed, self.timestamps = flow, flow_id, seed, timestamps
         headers = headers_of(flow)
         self.whole = headers is None
@@ -150,6 +161,7 @@ class _Compiler:
             bit, bits = locate(self.packet, path)
             check_fits(values, bits, path)
             changes.append(Change(bit, bits, values, path))
+        _refuse_overlaps(changes)
         if self.flow.advance == "nest":
             nest(changes)
         return changes
@@ -158,12 +170,33 @@ class _Compiler:
         headers, flow = self.packet.headers_end, self.flow
         tail = SIGNATURE_BYTES if flow.signature else 0
         if self.whole and flow.sizes is None:
-            return sizes_of.of([len(self.packet.data)])
-        wanted = flow.sizes or sizes_of.of([max(MIN_FRAME_BYTES, headers + flow.payload.own_bytes + tail)])
+            if tail and any(place.end for place in self.packet.headers):
+                raise ValueError("signature: the template has padding behind its packet")
+            wanted = sizes_of.of([len(self.packet.data)])
+        else:
+            wanted = self._wanted_sizes(headers + tail)
         least = headers + tail
+        if tail and self.whole and flow.sizes is None and wanted.shortest < least:
+            raise ValueError(f"signature: behind the headers are no {tail} bytes for it")
+        return wanted
+
+    def _wanted_sizes(self, least: int) -> Sizes:
+        flow, headers = self.flow, self.packet.headers_end
+        tail = SIGNATURE_BYTES if flow.signature else 0
+        wanted = flow.sizes or sizes_of.of([max(MIN_FRAME_BYTES, headers + flow.payload.own_bytes + tail)])
         if wanted.shortest < least:
             what = f"the headers have {headers} bytes" + (f" and the signature {tail}" if tail else "")
             raise ValueError(f"size: {wanted.shortest} bytes are too short: {what}")
+        if not self.whole and wanted.longest < headers + flow.payload.own_bytes + tail:
+            room = wanted.longest - headers - tail
+            raise ValueError(
+                f"payload: {flow.payload.own_bytes} bytes, of which {room} fit into the longest packet"
+            )
+        for place in self.packet.headers:
+            if place.layer.name in _LONGEST and wanted.longest - place.start > _LONGEST[place.layer.name]:
+                raise ValueError(
+                    f"size: {wanted.longest} bytes are more than the length of {place.layer.name} can say"
+                )
         if self.whole and any(place.end for place in self.packet.headers):
             raise ValueError("size: a template with padding behind its packet cannot change its length")
         return wanted
@@ -185,6 +218,9 @@ class _Compiler:
         if same and (not self.changes or self.flow.checksum == "none"):
             return []  # as it is
         found = checks(self.packet.headers, upper=self.flow.checksum != "none")
+        found = [
+            check for check in found if not self._is_given(check.offset * 8, 16, f"checksum of {check.layer}")
+        ]
         if self.flow.checksum == "offload":
             self.offload = _choose_offload(found)
         if len(found) > MAX_CSUMS:
@@ -253,7 +289,7 @@ class _Compiler:
             ]
         patches = []
         for one in lengths(self.packet.headers, len(self.frame)):
-            if self._is_changed(one):
+            if self._is_given(one.bit, one.bits, "length"):
                 continue
             first, last = one.bit // 8, (one.bit + one.bits) // 8 - 1
             csums = self._under(first, last, "length")
@@ -265,8 +301,14 @@ class _Compiler:
         ]
         return patches
 
-    def _is_changed(self, one: Length) -> bool:
-        return any(change.bit == one.bit for change in self.changes)
+    def _is_given(self, bit: int, bits: int, name: str) -> bool:
+        """Has the user taken this automatic field for himself? ValueError when only a part of it."""
+        for change in self.changes:
+            if (change.bit, change.bits) == (bit, bits):
+                return True
+            if change.bit < bit + bits and bit < change.bit + change.bits:
+                raise ValueError(f"{change.name}: it covers a part of the {name}; all of it is possible")
+        return False
 
     def _signature_patches(self) -> list[Patch]:
         if not self.flow.signature:
@@ -299,6 +341,13 @@ class _Compiler:
             timestamp=self.timestamps,
             offload=(offload.start, offload.offset - offload.start) if offload else (0, 0),
         )
+
+
+def _refuse_overlaps(changes: Sequence[Change]) -> None:
+    ordered = sorted(changes, key=lambda change: change.bit)
+    for one, other in pairwise(ordered):
+        if other.bit < one.bit + one.bits:
+            raise ValueError(f"{one.name} and {other.name}: they overlap")
 
 
 def compile_flow(flow: Flow, *, flow_id: int = 0, seed: int = 1, timestamps: bool = False) -> FlowProgram:

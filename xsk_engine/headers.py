@@ -72,13 +72,12 @@ class Check:
 
     def covers(self, first: int, last: int) -> bool | None:
         """All bytes first..last, or none of them, or (None) a part."""
-        inside = [
-            (start <= at and (not end or at < end))
+        inside = {
+            (self.start <= at and (not self.end or at < self.end))
             or self.pseudo_offset <= at < self.pseudo_offset + self.pseudo_len
-            for start, end in ((self.start, self.end),)
-            for at in (first, last)
-        ]
-        return inside[0] if inside[0] == inside[1] else None
+            for at in range(first, last + 1)
+        }
+        return inside.pop() if len(inside) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,7 @@ def _may_follow(header: Header, following: Header) -> bool:
     return header.name == "ipv4" and following.name == "icmpv6"
 
 
-def _automatic(
-    header: Header, following: Header | None, tail_bytes: int, deeper: Sequence[Header]
-) -> dict[str, int]:
+def _automatic(header: Header, following: Header | None, tail_bytes: int) -> dict[str, int]:
     values: dict[str, int] = {}
     if header.layer.next_field:
         values[header.layer.next_field] = _next_number(header, following)
@@ -209,15 +206,14 @@ def build(headers: Sequence[Header]) -> Packet:
             layer.length + len(tail),
             given=frozenset(n for n in header.values if n != "csum" or header.name != "gre"),
         )
-        automatic = _automatic(header, following, len(tail), headers[i + 1 :])
+        automatic = _automatic(header, following, len(tail))
         number = 0
         for one in layer.fields:
             values = header.values.get(one.name, automatic.get(one.name, one.default))
             check_fits(values, one.bits, f"{header.name} {one.name}")
             if not isinstance(values, int):
                 dynamic.append((place.bit(one), one.bits, values, f"{header.name}.{one.name}"))
-            if not (header.name == "gre" and one.name == "csum"):
-                number |= representative(values) << layer.length * 8 - one.at - one.bits
+            number |= representative(values) << layer.length * 8 - one.at - one.bits
         if unknown := set(header.values) - {one.name for one in layer.fields}:
             layer.find(unknown.pop())
         data += number.to_bytes(layer.length, "big") + tail

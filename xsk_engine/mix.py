@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 from collections.abc import Sequence
 from ctypes import byref, c_uint32, c_uint64, c_void_p
 
@@ -61,13 +62,21 @@ def _flow(umem: Umem, program: FlowProgram, queue: int, queues: int) -> c_void_p
             config.order = (c_uint32 * len(sizes.order))(*sizes.order)
         else:
             config.order_len = 0
-    return ffi.create(native.flow_create, umem.handle, byref(config))
+    try:
+        return ffi.create(native.flow_create, umem.handle, byref(config))
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        raise ValueError(
+            f"size: a packet of more than {ffi.MAX_DESCS_PER_PACKET} descs, or with fields behind its first, "
+            f"in chunks of {umem.chunk_size} bytes"
+        ) from None
 
 
 class Mixes:
     """What one worker runs: a chain of native mixes, which own their flows.
 
-    OSError (ENOMEM; EMSGSIZE: a packet of more descs than the kernel takes, or headers longer than a chunk).
+    OSError (ENOMEM); ValueError: a packet of more descs than the kernel takes, or fields behind its first.
     Create and close in one thread; in between it is the loop's.
     """
 

@@ -15,7 +15,8 @@ _U64 = (1 << 64) - 1
 _TEMPLATE_LENGTHS = 2048
 """most lengths of a flow that have a template each; beyond it packets are copied"""
 _WIRE_OVERHEAD, _WIRE_MIN = 24, 60
-_POISSON_UNITS = 1 << 16
+_FINE_UNITS = 1 << 16
+"""parts of a packet or bit that gaps are counted in, where they are no whole number of them"""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,15 @@ class MixProgram:
     """of all queues together; None: as fast as it goes"""
 
 
-def _mean_pps(pace: Pace, flows: Sequence[FlowProgram], order: Sequence[int]) -> float | None:
-    mean = sum(flows[i].sizes.mean for i in order) / len(order)
-    wire = sum(_mean_wire(flows[i].sizes) for i in order) / len(order)
-    pps = pace.rate.pps(mean, wire) if pace.rate else None
+def _mean_bytes(pace: Pace, flows: Sequence[FlowProgram], order: Sequence[int]) -> float:
+    """Of a packet, at the layer that the rate speaks of."""
+    layer1 = pace.rate is not None and pace.rate.unit == "bps_l1"
+    by_flow = [_mean_wire(flow.sizes) if layer1 else flow.sizes.mean for flow in flows]
+    return sum(by_flow[i] for i in order) / len(order)
+
+
+def _mean_pps(pace: Pace, mean_bytes: float) -> float | None:
+    pps = pace.rate.pps(mean_bytes) if pace.rate else None
     if pace.burst_gap_s is not None:
         between = float(pace.burst_gap_s) + ((pace.burst - 1) / pps if pps else 0)
         return pace.burst / between
@@ -68,40 +74,48 @@ def _mean_wire(sizes: Sizes) -> float:
     return sum(max(sizes.distinct[i], _WIRE_MIN) + _WIRE_OVERHEAD for i in sizes.order) / len(sizes.order)
 
 
-def _pace_program(pace: Pace, queue: int, queues: int, seed: int) -> PaceProgram:
+def _pace_program(pace: Pace, mean_bytes: float, queue: int, queues: int, seed: int) -> PaceProgram:
     """Each of `queues` txqs pays for all of them, so each goes at its part of the rate, one behind the
     other."""
     if pace.rate is None and pace.burst_gap_s is None:
         return PaceProgram()
     if pace.rate is None:  # a unit is a nanosecond
         assert pace.burst_gap_s is not None
-        gap = round(pace.burst_gap_s * 10**9) * queues
-        return PaceProgram(1, 1, burst=pace.burst, burst_gap_units=gap, first_units=gap // queues * queue)
-    scale = _POISSON_UNITS if pace.poisson else 1
+        gap = round(pace.burst_gap_s * 10**9)
+        return _checked(
+            PaceProgram(1, 1, burst=pace.burst, burst_gap_units=gap * queues, first_units=gap * queue)
+        )
+    scale = _FINE_UNITS if pace.poisson or pace.burst_gap_s is not None else 1
     per_ns = pace.rate.value / 10**9
-    rate_units, period_ns = per_ns.numerator * scale, per_ns.denominator
-    if max(rate_units, period_ns) > _U64:
-        raise ValueError(f"rate: {pace.rate} cannot be counted exactly")
-    cost: dict[str, int] = {"packet_units": scale * queues}
-    if pace.rate.unit != "pps":
-        layer1 = pace.rate.unit == "bps_l1"
-        cost = {
-            "byte_units": 8 * scale * queues,
-            "overhead_bytes": _WIRE_OVERHEAD if layer1 else 0,
-            "min_bytes": _WIRE_MIN if layer1 else 0,
-        }
-    gap = round(pace.burst_gap_s * pace.rate.value) * queues if pace.burst_gap_s is not None else 0
-    first = scale * queue if pace.rate.unit == "pps" else 0
-    return PaceProgram(
-        rate_units,
-        period_ns,
-        first_units=first,
-        burst=pace.burst,
-        burst_gap_units=gap,
-        poisson=pace.poisson,
-        key=key(seed, queue),
-        **cost,
+    layer1 = pace.rate.unit == "bps_l1"
+    in_bits = pace.rate.unit != "pps"
+    mean = round(8 * mean_bytes * scale) if in_bits else scale
+    gap = round(pace.burst_gap_s * pace.rate.value * scale) if pace.burst_gap_s is not None else 0
+    turn = mean * (pace.burst - 1) + gap if gap else mean * max(pace.burst, 1)
+    return _checked(
+        PaceProgram(
+            per_ns.numerator * scale,
+            per_ns.denominator,
+            packet_units=0 if in_bits else scale * queues,
+            byte_units=8 * scale * queues if in_bits else 0,
+            overhead_bytes=_WIRE_OVERHEAD if layer1 else 0,
+            min_bytes=_WIRE_MIN if layer1 else 0,
+            first_units=turn * queue,
+            burst=pace.burst,
+            burst_gap_units=max(gap, 1) * queues if pace.burst_gap_s is not None else 0,
+            poisson=pace.poisson,
+            key=key(seed, queue),
+        )
     )
+
+
+def _checked(pace: PaceProgram) -> PaceProgram:
+    """Its numbers fit, and so do sums of many of them."""
+    if max(pace.rate_units, pace.period_ns) > _U64:
+        raise ValueError("rate: it cannot be counted exactly; use a rounder one")
+    if max(pace.burst_gap_units, pace.first_units) > _U64 >> 8:
+        raise ValueError("burst-gap: it is too long at this rate")
+    return pace
 
 
 def _share(count: int, block: int, queue: int, queues: int) -> int:
@@ -115,26 +129,31 @@ def _mixes(traffic: Traffic) -> list[tuple[list[int], Pace, int | None]]:
     """Which flows share a pace: their indexes, the pace, the count."""
     flows = traffic.all_flows
     shared = [i for i, flow in enumerate(flows) if flow.pace is None]
-    alone = [i for i, flow in enumerate(flows) if flow.pace is not None]
+    alone = [(i, flow.pace, flow.count) for i, flow in enumerate(flows) if flow.pace is not None]
+    if any(flow.count is not None for flow in flows if flow.pace is None):
+        raise ValueError(
+            "count: a flow counts its own packets when it has a pace of its own; Traffic counts all"
+        )
+    if traffic.count is not None and any(count is None for _, _, count in alone):
+        raise ValueError("count: a flow with a rate of its own needs a count of its own")
+    if not shared and (traffic.rate is not None and traffic.pace != Pace()):
+        raise ValueError("rate: every flow has a rate of its own; there is none to share this one")
     mixes = [(shared, traffic.pace, traffic.count)] if shared else []
-    for i in alone:
-        pace = flows[i].pace
-        assert pace is not None
-        mixes.append(([i], pace, flows[i].count))
-    if shared:
-        return mixes
-    if traffic.count is not None and any(flows[i].count is None for i in alone):
-        raise ValueError("count: every flow has a rate of its own; give each its own count, or a duration")
-    return mixes
+    return mixes + [([i], pace, count) for i, pace, count in alone]
 
 
 def compile_traffic(
-    traffic: Traffic, txqs: int = 1, *, template_budget: int | None = None
+    traffic: Traffic,
+    txqs: int = 1,
+    *,
+    template_budget: int | None = None,
+    chunk_size: int = 4096,
+    metadata_len: int = 0,
 ) -> list[list[MixProgram]]:
     """The programs of each txq; an empty list where nothing is left to do.
 
-    `template_budget`: bytes of umem that templates may take in each txq; flows beyond it are copied for every
-    packet. ValueError says what cannot be.
+    `template_budget`: bytes of a umem of such chunks that templates may take in each txq; flows beyond it
+    are copied for every packet. ValueError says what cannot be.
     """
     flows = traffic.all_flows
     if not 1 <= len(flows) <= MAX_FLOWS:
@@ -142,8 +161,12 @@ def compile_traffic(
     if not 1 <= traffic.batch <= MAX_BATCH:
         raise ValueError(f"batch: {traffic.batch} is not in 1 to {MAX_BATCH}")
     programs = _within_budget(
-        [_compile_named(flow, i, len(flows), traffic) for i, flow in enumerate(flows)], template_budget
+        [_compile_named(flow, i, len(flows), traffic) for i, flow in enumerate(flows)],
+        template_budget,
+        chunk_size,
+        metadata_len,
     )
+    duration_ns = None if traffic.duration_s is None else max(round(traffic.duration_s * 1e9), 1)
     result: list[list[MixProgram]] = [[] for _ in range(txqs)]
     for number, (members, pace, count) in enumerate(_mixes(traffic)):
         mine = tuple(programs[i] for i in members)
@@ -153,6 +176,7 @@ def compile_traffic(
         if sum(weights) // divisor > 1 << 22:
             raise ValueError(f"weights: together {sum(weights) // divisor}; at most {1 << 22} are possible")
         order = sizes_of.in_turn([weight // divisor for weight in weights])
+        mean = _mean_bytes(pace, mine, order)
         for queue in range(txqs):
             share = None if count is None else _share(count, len(order), queue, txqs)
             if share == 0:
@@ -161,15 +185,15 @@ def compile_traffic(
                 MixProgram(
                     mine,
                     order,
-                    _pace_program(pace, queue, txqs, key(traffic.seed, number, "pace")),
+                    _pace_program(pace, mean, queue, txqs, key(traffic.seed, number, "pace")),
                     count=share,
-                    duration_ns=round(traffic.duration_s * 1e9) if traffic.duration_s else None,
+                    duration_ns=duration_ns,
                     quota_frags=traffic.quota_frags,
                     batch=traffic.batch,
                     queue=queue,
                     queues=txqs,
                     members=tuple(members),
-                    asked_pps=_mean_pps(pace, mine, order),
+                    asked_pps=_mean_pps(pace, mean),
                 )
             )
     return result
@@ -184,21 +208,16 @@ def _compile_named(flow: Flow, flow_id: int, flows: int, traffic: Traffic) -> Fl
         raise ValueError(f"flow {flow_id}: {error}") from None
 
 
-def _within_budget(programs: list[FlowProgram], budget: int | None) -> list[FlowProgram]:
+def _within_budget(
+    programs: list[FlowProgram], budget: int | None, chunk_size: int, metadata_len: int
+) -> list[FlowProgram]:
     left = budget
     for i, program in enumerate(programs):
         if not program.still:
             continue
-        if len(program.sizes.distinct) > _TEMPLATE_LENGTHS or (
-            left is not None and program.template_bytes > left
-        ):
+        needed = program.umem_bytes(chunk_size, metadata_len)
+        if len(program.sizes.distinct) > _TEMPLATE_LENGTHS or (left is not None and needed > left):
             programs[i] = replace(program, still=False)
         elif left is not None:
-            left -= program.template_bytes
+            left -= needed
     return programs
-
-
-def longest_frame(traffic: Traffic) -> int:
-    """Bytes of the longest packet. ValueError as compile_traffic."""
-    mixes = compile_traffic(traffic)[0]
-    return max(flow.sizes.longest for mix in mixes for flow in mix.flows)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from xsk_engine import route
-from xsk_engine.flow import Flow, Traffic, headers_of
+from xsk_engine.flow import Flow, Traffic, headers_of, in_headers
 from xsk_engine.headers import Header, representative
 from xsk_engine.netdev import NetDev
 from xsk_engine.packet import IPAddress, parse_mac
@@ -50,11 +50,10 @@ class _Resolver:
         return self.hops[key]
 
     def flow(self, index: int, flow: Flow) -> Flow:
+        flow = in_headers(flow)
         headers = headers_of(flow)
-        if headers is None or (headers and headers[0].name == "hex"):
+        if headers is None or headers[0].name == "hex":
             return flow
-        if headers[0].name != "eth":
-            headers = (Header("eth"), *headers)
         stack = list(headers)
         at = next((i for i, header in enumerate(stack) if header.name in ("ipv4", "ipv6", "arp")), None)
         own = int.from_bytes(parse_mac(self.netdev.mac), "big")
@@ -101,8 +100,9 @@ def placeholders(traffic: Traffic) -> Traffic:
 
 
 def _with_destination(flow: Flow) -> Flow:
+    flow = in_headers(flow)
     headers = headers_of(flow)
-    if headers is None or not headers or headers[0].name == "hex":
+    if headers is None or headers[0].name == "hex":
         return flow
     at = next((h for h in headers if h.name in ("ipv4", "ipv6")), None)
     if at is not None and "dst" not in at.values:

@@ -8,7 +8,7 @@ import errno
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -117,7 +117,7 @@ def _incomplete(engine: Engine) -> XskError | None:
 
 
 def run(
-    config: EngineConfig, traffic: Traffic, watches: Sequence[Watch] = (), *, pcap_out: str | None = None
+    config: EngineConfig, traffic: Traffic, watches: Sequence[Watch] = (), *, pcap_out: BinaryIO | None = None
 ) -> Outcome:
     """Sends it and returns what happened. Main thread only: it handles SIGINT and SIGTERM. `pcap_out`: a
     file for what the config captures.
@@ -133,7 +133,7 @@ def run(
     before = {n: signal.signal(n, _raise_interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         engine.open()
-        writer = PcapWriter(pcap_out, engine.captures) if pcap_out else None
+        writer = PcapWriter(pcap_out, engine.captures) if pcap_out is not None else None
         try:
             # A flow that ends by itself leaves its errors in the workers; so does one that is stopped.
             with contextlib.closing(uvloop.new_event_loop()) as loop:

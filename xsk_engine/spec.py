@@ -67,7 +67,8 @@ def parse_field(layer: str, name: str, text: str) -> tuple[str, Values]:
     """The field's own name, and what it holds. ValueError names both."""
     if layer == "gre" and name in ("key", "seq", "csum"):
         if name == "csum":
-            _switch(text if text != "1" else "on")
+            if text not in ("1", "on"):
+                raise ValueError(f"gre csum: {text!r}: on, or leave it out")
             return name, 0
         return name, parse_values(text, integer)
     found = LAYERS[layer].find(name)
@@ -98,6 +99,8 @@ def parse_header(text: str) -> Header:
             tail = parse_hex(value)
         else:
             own, parsed = parse_field(name, key, value)
+            if own in values:
+                raise ValueError(f"packet: {name} {own}: it is given twice")
             values[own] = parsed
     return Header(name, values, tail)
 
@@ -113,7 +116,10 @@ def parse_flow(text: str, defaults: Flow | None = None) -> Flow:
         if not key:
             continue
         if key.startswith("@"):
-            flow = replace(flow, fields={**flow.fields, key: parse_values(value, integer)})
+            try:
+                flow = replace(flow, fields={**flow.fields, key: parse_values(value, integer)})
+            except ValueError as error:
+                raise ValueError(f"packet: {key}: {error}") from None
             continue
         if key not in _SETTINGS:
             raise ValueError(

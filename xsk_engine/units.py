@@ -47,11 +47,9 @@ class Rate:
             raise ValueError(f"rate: {self}: the interface has no link speed; use pps or bps")
         return Rate("bps_l1", self.value * bits_per_s / 100, self.text)
 
-    def pps(self, mean_bytes: float, mean_wire_bytes: float) -> float:
-        """Packets per second, for packets of so many bytes on average (without FCS; with all of layer 1)."""
-        if self.unit == "pps":
-            return float(self.value)
-        return float(self.value) / 8 / (mean_bytes if self.unit == "bps_l2" else mean_wire_bytes)
+    def pps(self, mean_bytes: float) -> float:
+        """Packets per second, for packets of so many bytes on average at the rate's layer."""
+        return float(self.value) if self.unit == "pps" else float(self.value) / 8 / mean_bytes
 
 
 _RATE_UNITS = {"pps": "pps", "bps": "bps_l2", "bps_l2": "bps_l2", "bps_l1": "bps_l1", "%": "percent"}
@@ -104,10 +102,10 @@ def parse_seconds(text: str) -> float:
     number, unit = _split(text, "time")
     if unit not in _TIMES:
         raise ValueError(f"time: unknown unit {unit!r}; use s, ms or us")
-    seconds = float(number * _TIMES[unit])
-    if not 0 < seconds <= 10 * 365 * 86400:
-        raise ValueError(f"time: {text!r} must be above 0 and below ten years")
-    return seconds
+    seconds = number * _TIMES[unit]
+    if not Fraction(1, 10**9) <= seconds <= 10 * 365 * 86400:
+        raise ValueError(f"time: {text!r} must be a nanosecond or more, and below ten years")
+    return float(seconds)
 
 
 def parse_int_list(text: str, what: str) -> list[int]:

@@ -263,7 +263,9 @@ class Worker:
                 f"the link was down for {argument / 1e9:.1f} s; check the cable or the peer, "
                 "or raise --link-timeout",
             ),
-            ffi.ERROR_NO_PROGRESS: (
+            ffi.ERROR_NO_PROGRESS: ("post", "no chunk for its packets; use a larger --umem-mb")
+            if not argument
+            else (
                 "complete",
                 f"no completion for too long, {argument} descs inflight; see xsk-engine doctor",
             ),

@@ -3,6 +3,8 @@ right."""
 
 import asyncio
 import json
+import os
+import signal
 import struct
 import time
 from fractions import Fraction
@@ -260,9 +262,35 @@ def test_everything_into_the_file_at_full_speed(wire, tmp_path):
 @pytest.mark.parametrize("path", ["/nonexistent/file", "/dev/full"])
 def test_a_file_that_cannot_be_written(wire, path):
     result = cli("send", "vtx", "--packet", UDP, "--count", "200k", "--pcap-out", path, timeout=30)
-    assert result.returncode == 1
+    assert result.returncode == (1 if path == "/dev/full" else 2)
     assert "Traceback" not in result.stderr
     assert path in result.stderr
+
+
+def test_a_reader_of_the_file_that_has_stopped_holds_nothing_up(wire, tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDWR)
+    try:
+        process = start("send", "vtx", "--packet", f"{UDP} ; size=1514", "--pcap-out", str(path))
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        _, err = process.communicate(timeout=20)
+    finally:
+        os.close(reader)
+    assert time.monotonic() - asked < 6
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_a_mac_that_was_given_is_not_followed(wire):
+    from xsk_engine import netdev
+
+    flow = parse_flow("ip dst=10.77.0.2 / udp dst=9000")
+    flow = Flow(flow.template, {"eth.dst": 0x020000000099})
+    resolved = resolve.resolve(Traffic(flow), netdev.get("vtx"))
+    assert not resolved.followed
 
 
 # ---- rates and many flows ----------------------------------------------------------------------------------

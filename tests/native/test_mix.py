@@ -214,6 +214,23 @@ def test_an_update_waits_until_nothing_is_inflight(bench, patches, length):
         assert one.packet(0)[:6] == b"\1\2\3\4\5\6"
 
 
+def test_updates_are_applied_in_their_order(bench):
+    one = bench(ring=64)
+    flows = [one.flow(), one.flow()]
+    one.start_mix(flows, [0, 1])
+    one.step(2)
+    changes = [update(flows[:1], 0, b"\1"), update(flows[1:], 0, b"\7"), update(flows[:1], 0, b"\3")]
+    for change in changes:
+        command(one, change)
+    one.step(3)
+    assert not any(change.done for change in changes)
+    while fake.held(one.kernel):
+        fake.complete(one.kernel, 0)
+    one.step(2)
+    assert all(change.done for change in changes)
+    assert {one.packet(i)[0] for i in range(fake.held(one.kernel))} == {3, 7}
+
+
 def test_an_update_that_comes_too_late_is_done_with(bench):
     one = bench(ring=64)
     flow = one.flow()

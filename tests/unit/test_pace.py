@@ -70,10 +70,37 @@ def test_poisson_gaps_are_exponential():
     assert again == found
 
 
-def test_queues_take_turns():
-    pace = Pace(parse_rate("1kpps"))
-    together = sorted(ns for queue in range(3) for ns in times(pace, 10, queue=queue, queues=3))
-    assert [ns - together[0] for ns in together] == [i * 10**6 for i in range(30)]
+@pytest.mark.parametrize(
+    ("pace", "size", "expected"),
+    [
+        (Pace(parse_rate("1kpps")), "60", [i * 10**6 for i in range(30)]),
+        (Pace(parse_rate("1Mbps")), "125", [i * 10**6 for i in range(30)]),
+        (Pace(parse_rate("1kpps"), burst=2), "60", [i // 2 * 2 * 10**6 for i in range(30)]),
+        (Pace(None, burst=2, burst_gap_s=Fraction(1, 1000)), "60", [i // 2 * 10**6 for i in range(30)]),
+    ],
+    ids=["pps", "bps", "bursts", "gaps"],
+)
+def test_queues_take_turns(pace, size, expected):
+    together = sorted(ns for queue in range(3) for ns in times(pace, 10, size, queue=queue, queues=3))
+    assert [ns - together[0] for ns in together] == expected
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "gap", "expected"),
+    [
+        ("1pps", 2, Fraction(1, 10), [10**9, 10**8] * 3),
+        ("10pps", 3, Fraction(5, 4), [10**8, 10**8, 1_250_000_000] * 2),
+        ("1pps", 3, Fraction(3, 2), [10**9, 10**9, 1_500_000_000] * 2),
+    ],
+)
+def test_a_gap_that_is_no_whole_number_of_packets(rate, burst, gap, expected):
+    found = gaps(Pace(parse_rate(rate), burst=burst, burst_gap_s=gap), 7)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_duration_below_a_nanosecond_is_not_for_ever():
+    flow = Flow(UDP)
+    assert len(list(dryrun.packets(Traffic(flow, rate=1000, duration_s=1e-10), 50))) == 1
 
 
 def test_flows_with_rates_of_their_own():

@@ -19,6 +19,13 @@ from xsk_engine.units import parse_rate
 from xsk_engine.values import Choice, FlowId, Random, Range, Sequence
 
 UDP = [Header("ipv4"), Header("udp")]
+UDP_FLOW = Flow(UDP)
+
+
+def frame_of(payload):
+    """A whole frame of 42 bytes of headers, as a template."""
+    (built,) = sent(Traffic(Flow(UDP, payload=Payload(payload), sizes=sizes.of([42 + len(payload)]))), 1)
+    return built
 
 
 @given(
@@ -56,7 +63,25 @@ def test_counts_are_divided_without_loss(count, txqs, weights):
         (Traffic(Flow(UDP, sizes=sizes.of([41]))), "too short"),
         (Traffic(Flow(UDP, sizes=sizes.of([60]), signature=True)), "signature 24"),
         (Traffic(Flow([Header("arp")], checksum="offload")), "no UDP or TCP"),
-        (Traffic(Flow(UDP, pace=Pace()), count=5), "own count"),
+        (Traffic(Flow(UDP, pace=Pace()), count=5), "count of its own"),
+        (Traffic([Flow(UDP), Flow(UDP, pace=Pace())], count=5), "count of its own"),
+        (Traffic(Flow(UDP, count=5)), "Traffic counts all"),
+        (Traffic(Flow(UDP, pace=Pace()), rate=5), "none to share"),
+        (Traffic(Flow(UDP, {"ipv4.ttl": Range(1, 5), "@22/1": Range(7, 9)})), "overlap"),
+        (Traffic(Flow(UDP, {"@38/4": Random()})), "part of the"),
+        (Traffic(Flow(UDP, {"@40/1": Random()})), "part of the checksum of udp"),
+        (Traffic(Flow(UDP, sizes=sizes.of([65557]))), "length of ipv4"),
+        (Traffic(Flow(UDP, payload=Payload(b"x" * 50), sizes=sizes.of([60]))), "18 fit"),
+        (Traffic(Flow(frame_of(b"hi"), signature=True)), "no 24 bytes"),
+        (Traffic(Flow(frame_of(b"hi") + bytes(40), signature=True)), "padding"),
+        (
+            Traffic(Flow([Header("ipv4", {"csum": 0}, b"\1" * 4), Header("udp")], {"@32/8": Random()})),
+            "split it",
+        ),
+        (
+            Traffic(UDP_FLOW, rate=Pace(parse_rate("10000Gbps"), burst=2, burst_gap_s=Fraction(2_000_000))),
+            "too long",
+        ),
     ],
 )
 def test_what_cannot_be_sent(traffic, said):
@@ -163,6 +188,15 @@ def test_weights_and_flow_ids():
     frames = sent(Traffic([flow(1), flow(3)]), 12)
     assert Counter(frame[35] for frame in frames) == {0: 3, 1: 9}
     assert [frame[37] for frame in frames if frame[35]] == list(range(9)), "each has its own sequence"
+
+
+def test_a_field_takes_the_place_of_what_is_automatic():
+    (frame,) = sent(Traffic(Flow(UDP, {"udp.csum": 5, "ipv4.len": 7})), 1)
+    assert (frame[40:42], frame[16:18]) == (b"\0\5", b"\0\7")
+    frames = sent(Traffic(Flow(UDP, {"@40/2": Sequence(3)})), 3)
+    assert [frame[40:42] for frame in frames] == [b"\0\3", b"\0\4", b"\0\5"]
+    frames = sent(Traffic(Flow(frame_of(b"template"), {"udp.csum": Range(1, 2)})), 2)
+    assert [frame[40:42] for frame in frames] == [b"\0\1", b"\0\2"]
 
 
 # ---- lengths and payload --------------------------------------------------------------------

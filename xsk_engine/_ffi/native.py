@@ -220,6 +220,7 @@ class Update(ctypes.Structure):
         ("len", c_uint32),
         ("bytes", c_uint8 * 8),
         ("done", c_uint32),
+        ("next", c_void_p),
     ]
 
 

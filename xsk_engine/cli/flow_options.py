@@ -92,7 +92,7 @@ _OPTIONS = (
     click.option(
         "--burst-gap",
         type=options.SECONDS,
-        help="From one burst to the next; s, ms, us  [default: what keeps the rate]",
+        help="From a burst's last packet to the next burst; s, ms, us  [default: what keeps the rate]",
     ),
     click.option("--poisson", is_flag=True, help="Exponential gaps."),
     click.option("--timestamps", is_flag=True, help="Take the kernel's tx timestamps."),
@@ -180,14 +180,18 @@ def _flows(arguments: dict[str, Any]) -> list[Any]:
     from xsk_engine.spec import parse_flow, simple_packet
 
     given = {path: arguments[name] for name, path in _FIELDS.items() if arguments[name] is not None}
-    texts = [*arguments["packet"], *_lines(arguments["flows"])]
+    lines = _lines(arguments["flows"])
     defaults = _defaults(arguments)
-    if texts:
+    if arguments["packet"] or lines:
+        if arguments["protocol"] != "udp":
+            raise click.UsageError("--protocol: with --packet or --flows, write it into the flow")
         if given or arguments["vlan"]:
             names = [f"--{name.replace('_', '-')}" for name, path in _FIELDS.items() if path in given]
             names += ["--vlan"] if arguments["vlan"] else []
             raise click.UsageError(f"{', '.join(names)}: with --packet or --flows, write it into the flow")
-        return [parse_flow(text, defaults) for text in texts]
+        return [parse_flow(text, defaults) for text in arguments["packet"]] + [
+            _numbered(arguments["flows"], number, text, defaults) for number, text in lines
+        ]
     if "ip.dst" not in given:
         raise click.UsageError("where to? give --dst-ip, or a whole flow with --packet")
     return [replace(defaults, template=_plain(given, arguments, simple_packet))]
@@ -206,15 +210,25 @@ def _plain(given: dict[str, str], arguments: dict[str, Any], simple_packet: Any)
     return simple_packet({**given, "vlan": arguments["vlan"]}, protocol)
 
 
-def _lines(path: str | None) -> list[str]:
+def _numbered(path: str, number: int, text: str, defaults: Any) -> Any:
+    from xsk_engine.spec import parse_flow
+
+    try:
+        return parse_flow(text, defaults)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from None
+
+
+def _lines(path: str | None) -> list[tuple[int, str]]:
+    """The flows of a file, with their line numbers."""
     if path is None:
         return []
     try:
         with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
+            lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"--flows {path}: {getattr(error, 'strerror', None) or error}") from None
-    found = [line for line in lines if line and not line.startswith("#")]
+    found = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not found:
         raise click.UsageError(f"--flows {path}: there is no flow in it")
     return found

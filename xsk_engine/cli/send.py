@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -57,24 +58,44 @@ def _link_bits_per_s(interface: str | None) -> int | None:
     return stats.speed * 10**6 or None if stats else None
 
 
+def _refuse(arguments: dict[str, Any], *names: str) -> None:
+    """Options that say nothing about a dry run."""
+    given = [
+        f"--{name.removeprefix('as_').replace('_', '-').replace('cpus', 'cpu')}"
+        for name in names
+        if arguments[name]
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: not with --dry-run")
+
+
+def _output(path: str) -> Any:
+    try:
+        return open(path, "wb", buffering=0)
+    except OSError as error:
+        raise click.UsageError(f"--pcap-out {path!r}: {error.strerror}") from None
+
+
 def _dry_run(arguments: dict[str, Any]) -> int:
     from xsk_engine import capture, dryrun, netdev, resolve
     from xsk_engine.dissect import in_words
 
-    interface = arguments["interface"]
-    traffic = flow_options.make_traffic(arguments, _link_bits_per_s(interface))
+    interface, shown = arguments["interface"], arguments["count"]
+    _refuse(arguments, "strict_rate", "as_json", "cpus", "umem_mb")
+    if arguments["pcap_count"] and not arguments["pcap_out"]:
+        raise click.UsageError("--pcap-count: into which file? give --pcap-out")
+    traffic = flow_options.make_traffic(arguments | {"count": None}, _link_bits_per_s(interface))
     if interface is not None:
         traffic = resolve.resolve(traffic, netdev.get(interface)).traffic
     else:
         traffic = resolve.placeholders(traffic)
-    if arguments["pcap_out"]:
-        most = arguments["pcap_count"] or arguments["count"] or _DRY_RUN_PACKETS
-        written = capture.write_blocks(arguments["pcap_out"], dryrun.blocks(traffic, most))
+    if arguments["pcap_out"] is not None:
+        most = arguments["pcap_count"] or shown or _DRY_RUN_PACKETS
+        with _output(arguments["pcap_out"]) as file:
+            written = capture.write_blocks(file, dryrun.blocks(traffic, most))
         print(f"{written:,} bytes written to {arguments['pcap_out']}", file=sys.stderr)
         return 0
-    for number, (time_ns, frame) in enumerate(
-        dryrun.packets(traffic, arguments["count"] or _DRY_RUN_PACKETS)
-    ):
+    for number, (time_ns, frame) in enumerate(dryrun.packets(traffic, shown or _DRY_RUN_PACKETS)):
         print(f"{number:<4} {time_ns / 1e9:.9f} s  {len(frame)} bytes  {in_words(frame)}")
         for at in range(0, len(frame), 32):
             print(f"     {at:04x}  {frame[at : at + 32].hex(' ', 2)}")
@@ -95,6 +116,10 @@ def _send(arguments: dict[str, Any]) -> int:
     if arguments["pcap_count"] and not arguments["pcap_out"]:
         raise click.UsageError("--pcap-count: into which file? give --pcap-out")
     asked = flow_options.make_traffic(arguments, _link_bits_per_s(interface))
+    if arguments["strict_rate"] and not any(
+        p.rate for p in (asked.pace, *(f.pace for f in asked.flows)) if p
+    ):
+        raise click.UsageError("--strict-rate: which rate? give --rate")
     mixprogram.compile_traffic(
         resolve.placeholders(asked)
     )  # what cannot be is said before anything is asked for
@@ -129,7 +154,10 @@ def _send(arguments: dict[str, Any]) -> int:
         capture_packets=None if arguments["pcap_out"] is None else arguments["pcap_count"] or 0,
     )
     watches = [lambda engine: follow.follow(engine, resolved.followed)] if resolved.followed else []
-    outcome = session.run(config, resolved.traffic, watches, pcap_out=arguments["pcap_out"])
+    with contextlib.ExitStack() as stack:
+        path = arguments["pcap_out"]
+        pcap_out = None if path is None else stack.enter_context(_output(path))
+        outcome = session.run(config, resolved.traffic, watches, pcap_out=pcap_out)
     return _print(outcome, arguments)
 
 
@@ -147,7 +175,7 @@ def _tag_bytes(flows: list[Any]) -> int:
 def _umem_bytes(umem_mb: int | None, flows: list[Any], queues: int) -> int:
     if umem_mb is not None:
         return umem_mb * MIB
-    needed = 2 * queues * sum(flow.template_bytes for flow in flows if flow.still)
+    needed = 2 * queues * sum(flow.umem_bytes(4096, 24) for flow in flows)
     needed = -(-needed // MIB) * MIB
     return 4 * MIB if needed <= 4 * MIB or needed > _AUTO_UMEM_MOST or not _may_lock(needed) else needed
 
