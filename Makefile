@@ -12,9 +12,12 @@ LAB := $(BIN)/xsk-engine lab run --queues 2 --
 # The emulated machine: igb, virtio or virtio-no-iommu; IOMMU=strict, lazy or passthrough.
 NICS ?= igb
 
+FUZZ_SECONDS ?= 300
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell lint format bench-micro bench-limit bench-start bench-premap dist clean distclean
+	machine machine-shell lint format test-traffic fuzz bench-micro bench-limit bench-start \
+	bench-pace bench-premap dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -51,7 +54,18 @@ test-native: setup-test build build/native build/tsan build/asan ## model tests,
 	$(BIN)/python -m pytest -q tests/native
 
 test-lab: setup-test build ## real AF_XDP in network namespaces
-	$(LAB) $(BIN)/python -m pytest -q tests/lab
+	$(LAB) $(BIN)/python -m pytest -q -m "not slow" tests/lab
+
+test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
+	$(LAB) $(BIN)/python -m pytest -q -m slow tests/lab
+
+fuzz: build ## libFuzzer over the flow runner, with ASan and UBSan; FUZZ_SECONDS=300
+	@PYTHON=$(PYTHON) .ci/setup fuzz
+	mkdir -p build/fuzz/corpus
+	clang -g -O1 -std=c11 -D_GNU_SOURCE -Inative $$(pkg-config --cflags libxdp libbpf) -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=undefined tests/fuzz/flow_fuzz.c native/*.c -lpthread -lm -o build/fuzz/flow_fuzz
+	build/fuzz/flow_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=400 -print_final_stats=1 \
+		-artifact_prefix=build/fuzz/ build/fuzz/corpus
 
 test-machine-short: setup-test build
 	$(BIN)/python -m pytest -q -rs -m "not slow" tests/machine
@@ -95,6 +109,11 @@ bench-limit: build build/native ## the engine against a minimal C sender, into b
 
 bench-start: build ## from starting send to its first frame, into bench/results/
 	$(LAB) $(BIN)/python -m bench.start
+
+bench-pace: build build/native ## how well rates are kept, beside trafgen, tcpreplay and iperf3, into bench/results/ (8 minutes)
+	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(LAB) $(BIN)/python -m bench.pace
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null

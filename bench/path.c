@@ -73,7 +73,7 @@ static void complete_rest(struct lagging_kernel *k)
 }
 
 /* IPv4 and UDP over 14 bytes of Ethernet, and the fields that are patched in this order: a source port, a
- * sequence in the payload, a random TTL and identification. */
+ * sequence in the payload, a random word behind it. */
 #define IP 14u
 #define UDP 34u
 static const struct xske_patch FIELDS[] = {

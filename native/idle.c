@@ -2,7 +2,7 @@
 /*
  * idle.c - time: the clock, how the loop rests when nothing moved, and how others wake it. No work and
  * nothing inflight: asleep on the wake eventfd. Inflight without progress: 1 to 50 us, doubling. Before a
- * paced packet: asleep until the last 60 us, which are spun.
+ * paced packet: asleep until the last 60 to 200 us, which are spun.
  */
 #include <poll.h>
 #include <time.h>
@@ -10,9 +10,12 @@
 
 #include "loop.h"
 
-/* A paced packet is awaited awake for so long. Lower: late by the scheduler's wake-up latency (about 50 us
- * here); higher: burns the core. */
-#define SPIN_NS (60 * NSEC_PER_USEC)
+/* A paced packet is awaited awake for as long as sleeps have lately been late, within these bounds. Lower: late by the
+ * scheduler's wake-up latency (50 us here, more where the hypervisor has the core); higher: burns the core. */
+#define SPIN_MIN_NS (60 * NSEC_PER_USEC)
+#define SPIN_MAX_NS (200 * NSEC_PER_USEC)
+/* What was late once counts less with every sleep that is not: half after some 700. */
+#define SPIN_DECAY 1024u
 
 /* Back-off while inflight and nothing moves. Lower than 1 us is not slept; higher than 50 us would let the
  * completion ring fill up at 20 Mpps (2048 entries in 100 us). */
@@ -95,6 +98,7 @@ bool loop_backed_off(const struct xske_loop *l)
 
 void loop_set_clock(struct xske_loop *l)
 {
+	l->spin_ns = SPIN_MIN_NS;
 	if (!l->config.clock.now_ns)
 		l->config.clock = (struct xske_clock){.now_ns = real_now, .sleep_ns = real_sleep, .ctx = l};
 }
@@ -107,10 +111,23 @@ void loop_moved(struct xske_loop *l)
 	l->parked = false;
 }
 
+/* Asleep until it is time to be awake for a packet. */
+static void doze_before_packet(struct xske_loop *l, uint64_t ns)
+{
+	uint64_t wanted = l->now_ns + ns, now;
+
+	doze(l, ns);
+	now = l->config.clock.now_ns(l->config.clock.ctx);
+	if (now > wanted + l->spin_ns)
+		l->spin_ns = min_u64(now - wanted, SPIN_MAX_NS);
+	else
+		l->spin_ns -= (l->spin_ns - SPIN_MIN_NS) / SPIN_DECAY;
+}
+
 /* Nothing moved in this turn: how long may we be away? */
 void loop_rest(struct xske_loop *l)
 {
-	uint64_t now = l->now_ns, spin = l->config.clock.virtual_time ? 0 : SPIN_NS, next, ns;
+	uint64_t now = l->now_ns, spin = l->config.clock.virtual_time ? 0 : l->spin_ns, next, ns;
 
 	if (l->down_since_ns) {
 		doze(l, l->probe_ns > now ? l->probe_ns - now : 0);
@@ -134,9 +151,9 @@ void loop_rest(struct xske_loop *l)
 		/* A flow that is due and had no room waits for completions as well. */
 		if (next > now)
 			ns = min_u64(ns, next > now + spin ? next - now - spin : 0);
-	} else {
-		ns = next > now + spin ? next - now - spin : 0;
+		if (ns)
+			doze(l, ns);
+	} else if (next > now + spin) {
+		doze_before_packet(l, next - now - spin);
 	}
-	if (ns)
-		doze(l, ns);
 }

@@ -35,6 +35,7 @@ struct xske_loop {
 	uint64_t draining_ns;
 	uint64_t idle_since_ns;
 	uint64_t sleep_ns; /* the next back-off */
+	uint64_t spin_ns;  /* awake for so long before a paced packet */
 	uint64_t away_since_ns;
 	int away;           /* 0, XSKE_LOOP_PAUSED or XSKE_LOOP_STALLED: the caller has the thread */
 	bool down_by_drops; /* the peer's end, not ours */

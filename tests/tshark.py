@@ -48,44 +48,22 @@ def write_pcap(path, frames):
             file.write(struct.pack("=IIII", i // 10**9, i % 10**9, len(frame), len(frame)) + frame)
 
 
-def complaints(path, folder):
-    """A line for each frame of a pcap file that is malformed or has a bad checksum."""
-    command = ["tshark", "-n", "-r", str(path), *(word for name in VERIFY for word in ("-o", f"{name}:TRUE"))]
-    command += [
-        "-Y",
-        " || ".join(BAD),
-        "-T",
-        "fields",
-        "-e",
-        "frame.number",
-        "-e",
-        "frame.protocols",
-        "-e",
-        "_ws.expert",
-    ]
-    found = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, check=False, env=_settings(str(folder))
-    )
+def _fields(path, folder, display_filter, *fields):
+    """A line for each frame of a pcap file that the filter takes."""
+    verify = [word for name in VERIFY for word in ("-o", f"{name}:TRUE")]
+    shown = [word for field in fields for word in ("-e", field)]
+    command = ["tshark", "-n", "-r", str(path), *verify, "-Y", display_filter, "-T", "fields", *shown]
+    settings = _settings(str(folder))
+    found = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=settings)
     assert found.returncode == 0, found.stderr
     return found.stdout.splitlines()
 
 
-def count(path, folder, display_filter=""):
-    """How many frames it reads, or that a filter takes."""
-    command = [
-        "tshark",
-        "-n",
-        "-r",
-        str(path),
-        "-Y",
-        display_filter or "frame",
-        "-T",
-        "fields",
-        "-e",
-        "frame.number",
-    ]
-    found = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, check=False, env=_settings(str(folder))
-    )
-    assert found.returncode == 0, found.stderr
-    return len(found.stdout.splitlines())
+def complaints(path, folder):
+    """A line for each frame that is malformed or has a bad checksum."""
+    return _fields(path, folder, " || ".join(BAD), "frame.number", "frame.protocols", "_ws.expert")
+
+
+def count(path, folder):
+    """How many frames it reads."""
+    return len(_fields(path, folder, "frame", "frame.number"))

@@ -209,6 +209,30 @@ def test_a_neighbours_new_mac_is_followed(wire):
     assert numbers == sorted(numbers), "nothing is skipped or repeated"
 
 
+def test_a_new_route_is_followed(wire):
+    old, new = bytes.fromhex("027700000051"), bytes.fromhex("027700000052")
+    for last, mac in ((51, old), (52, new)):
+        wire.ip(
+            "neigh", "replace", f"10.77.0.{last}", "lladdr", mac.hex(":"), "dev", "vtx", "nud", "permanent"
+        )
+    wire.ip("route", "replace", "10.99.0.0/24", "via", "10.77.0.51")
+    with wire.capture(lambda frame: frame[6:12] == OURS) as frames:
+        process = start("send", "vtx", "--dst-ip", "10.99.0.7", "--rate", "200pps")
+        try:
+            wait_until(lambda: len(frames) > 10)
+            assert frames[0][:6] == old
+            wire.ip("route", "replace", "10.99.0.0/24", "via", "10.77.0.52")
+            changed = time.monotonic()
+            wait_until(lambda: frames[-1][:6] == new)
+            assert time.monotonic() - changed < 1
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)
+            wire.ip("route", "del", "10.99.0.0/24")
+            for last in (51, 52):
+                wire.ip("neigh", "del", f"10.77.0.{last}", "dev", "vtx")
+
+
 def test_pcap_out_holds_what_was_sent(wire, tmp_path):
     path = tmp_path / "sent.pcap"
     with wire.capture() as frames:

@@ -28,3 +28,16 @@ def test_scapy_would_disagree_with_one_flipped_bit():
         bad[at] ^= 1
         if at not in (20, 21, 23):  # then it is another protocol, or a fragment
             assert why_wrong(bytes(bad)), at
+
+
+def test_a_udp_checksum_of_0_is_sent_as_ffff():
+    """Among 65,536 payloads one has the sum 0 (RFC 768); to TCP it is a checksum like any other."""
+
+    def checksums(packet, at):
+        frames = sent(Traffic(parse_flow(f"{packet} ; @58/2=sequence")), 65536)
+        return [frame[at : at + 2] for frame in frames]
+
+    found = checksums("ip dst=10.0.0.1 / udp ; size=60", 40)
+    assert (found.count(b"\0\0"), found.count(b"\xff\xff")) == (0, 2)
+    found = checksums("ip dst=10.0.0.1 / tcp ; size=60", 50)
+    assert found.count(b"\0\0") == 1
