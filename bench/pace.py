@@ -140,6 +140,13 @@ def keep(rate: float) -> dict[str, Any]:
     }
 
 
+def spin(rate: int) -> dict[str, int]:
+    """What the machine leaves of a sender that does nothing but look at the clock, on the same CPU."""
+    command = [str(BUILD / "spin"), str(SENDER_CPU), str(10**9 // rate), str(rate * LEAST_SECONDS)]
+    found: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return found
+
+
 def wire_pps() -> float:
     """What this wire takes now."""
     command = [part if part != "1.000pps" else "max" for part in engine(1, 1_000_000)]
@@ -210,7 +217,10 @@ def main() -> None:
         sink.bind((topology.RX_IPV4, PORT))
         most = statistics.median(wire_pps() for _ in range(3))
         kept = {f"{rate:.0f}": keep(rate) for rate in (*RATES, SHARE_OF_WIRE * most)}
-        again = [keep(10_000) for _ in range(ROUNDS)]
+        again, floor = [], []
+        for _ in range(ROUNDS):
+            again.append(keep(10_000))
+            floor.append(spin(10_000))
     finally:
         if server.poll() is None:
             server.kill()
@@ -219,6 +229,7 @@ def main() -> None:
     show(kept, compared)
     worst = max(abs(one["off_percent"]) for one in kept.values())
     p99 = statistics.median(one["gap_error_p99_ns"] for one in again)
+    bare = {key: spread([one[key] for one in floor]) for key in ("p99_ns", "p99_9_ns")}
     targets = {
         "mean error, worst rate, %": {"figure": worst, "at_most": MEAN_TARGET_PERCENT},
         "p99 gap error at 10 kpps, ns": {"figure": p99, "at_most": GAP_TARGET_NS},
@@ -226,6 +237,11 @@ def main() -> None:
     for name, one in targets.items():
         print(f"{name}: {one['figure']:.5g}, target {one['at_most']}: "
               f"{'met' if one['figure'] <= one['at_most'] else 'MISSED'}")  # fmt: skip
+    print(
+        f"a bare clock on this CPU: p99 {bare['p99_ns']['median'] / 1e3:.2f} us "
+        f"({bare['p99_ns']['min'] / 1e3:.2f} to {bare['p99_ns']['max'] / 1e3:.2f}), "
+        f"p99.9 {bare['p99_9_ns']['median'] / 1e3:.2f} us"
+    )
     setup = {"frame_bytes": FRAME_BYTES, "rounds": ROUNDS, "wire_pps": most, "cpu": SENDER_CPU}
     figures = {
         "setup": setup,
@@ -233,6 +249,7 @@ def main() -> None:
         "engine": kept,
         "engine_10kpps": again,
         "arrivals": compared,
+        "bare_clock_10kpps": bare,
     }
     print(save("pace", "make bench-pace", figures))
 
