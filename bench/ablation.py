@@ -75,11 +75,11 @@ def send(lab: PrivateLab, traffic: Traffic) -> float:
 def send_in_batches(lab: PrivateLab, packets: int, at_most: int) -> float:
     """The same, with the umem registered anew, and its queue bound, for every batch."""
     sent, start, before = 0, time.perf_counter(), received(lab)
-    flow = Traffic(frame(60), count=packets)
+    traffic = Traffic(frame(60), count=packets)
     while sent < at_most:
         engine = open_engine()
         try:
-            asyncio.run(engine.run(flow))
+            asyncio.run(engine.run(traffic))
         finally:
             engine.close()
         sent += packets

@@ -146,7 +146,7 @@ def minimal(_: Regions) -> None:
         program.close()
 
 
-def engine(mode: str, flow: Traffic, regions: Regions) -> None:
+def engine(mode: str, traffic: Traffic, regions: Regions) -> None:
     os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU})
     one = Engine(EngineConfig(topology.TX_INTERFACE, mode=mode, cpus=(SENDER_CPU,), link_timeout_s=20))
     os.sched_setaffinity(0, {OTHER_CPU})
@@ -156,9 +156,9 @@ def engine(mode: str, flow: Traffic, regions: Regions) -> None:
         pin_interrupts()
         with regions("send"):
             _marks.mark_begin()
-            asyncio.run(one.run(flow))
+            asyncio.run(one.run(traffic))
             _marks.mark_end()
-    assert one.snapshot().completed_packets == flow.count, one.snapshot()
+    assert one.snapshot().completed_packets == traffic.count, one.snapshot()
 
 
 def arms() -> dict[str, Arm]:

@@ -262,8 +262,7 @@ static void fill_rest(const struct xske_flow *f, struct xske_txq *q, const struc
 static void fill(const struct xske_flow *f, struct xske_txq *q, const struct column *col, uint32_t n)
 {
 	if (f->max_descs == 1) {
-		for (uint32_t i = 0; i < n; i++)
-			txq_fill(q, col->addr[i], col->len[i], f->first_options);
+		txq_fill_run(q, col->addr, col->len, f->first_options, n);
 		return;
 	}
 	for (uint32_t i = 0; i < n; i++) {

@@ -78,6 +78,18 @@ static inline void txq_fill(struct xske_txq *q, uint64_t addr, uint32_t len, uin
 	desc->options = options;
 }
 
+/* The same for n packets of one desc each: what changes from one to the next stays in registers. */
+static inline void txq_fill_run(struct xske_txq *q, const uint64_t *addr, const uint32_t *len,
+                                uint32_t options, uint32_t n)
+{
+	struct xdp_desc *ring = q->tx.ring;
+	uint32_t at = q->tx.cached_prod + q->filled, mask = q->tx.mask;
+
+	for (uint32_t i = 0; i < n; i++)
+		ring[(at + i) & mask] = (struct xdp_desc){.addr = addr[i], .len = len[i], .options = options};
+	q->filled += n;
+}
+
 /* The caller's reference on c becomes the txq's. */
 static inline void txq_take(struct xske_txq *q, struct chunk *c)
 {

@@ -22,11 +22,11 @@ def wire():
 
 @pytest.fixture
 def send(wire):
-    """Runs one flow through an engine of its own; returns the closed engine. Closing audits it."""
+    """Runs traffic through an engine of its own; returns the closed engine. Closing audits it."""
 
-    def run(flow, interface="vtx", **config):
+    def run(traffic, interface="vtx", **config):
         with Engine(EngineConfig(interface, **config)) as engine:
-            asyncio.run(engine.run(flow))
+            asyncio.run(engine.run(traffic))
         return engine
 
     return run

@@ -49,12 +49,12 @@ def sequences(frames):
     return sorted(int.from_bytes(f[42:50], "big") for f in frames)
 
 
-def send_through_a_fallback(flow, queues):
+def send_through_a_fallback(traffic, queues):
     with Engine(EngineConfig("vtx", queues=queues, progress_timeout_s=0.3)) as engine:
         assert engine.binding.mode == "zerocopy"
-        asyncio.run(engine.run(flow))
+        asyncio.run(engine.run(traffic))
     snapshot = engine.snapshot()
-    assert snapshot.submitted_packets == snapshot.completed_packets == flow.count
+    assert snapshot.submitted_packets == snapshot.completed_packets == traffic.count
     assert engine.binding.mode == "copy"
     assert "completed nothing" in engine.binding.reason
 

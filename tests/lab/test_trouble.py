@@ -32,12 +32,12 @@ from xsk_engine.lab.topology import LabOptions
 PACED = Traffic(frame(60), duration_s=1.0, rate=Fraction(1000))
 
 
-def during(lab, flow, *actions, **config):
-    """Runs the flow while (seconds, ip arguments, rx) happen to the interfaces; the engine, its error."""
+def during(lab, traffic, *actions, **config):
+    """Runs traffic while (seconds, ip arguments, rx) happen to the interfaces; the engine, its error."""
     error = None
 
     async def run(engine):
-        task = asyncio.ensure_future(engine.run(flow))
+        task = asyncio.ensure_future(engine.run(traffic))
         started = time.monotonic()
         for seconds, arguments, rx in actions:
             await asyncio.sleep(max(started + seconds - time.monotonic(), 0))
@@ -79,8 +79,8 @@ def test_the_peer_goes_down(wire):
     """Every packet is completed and lost; the engine notices by the run of EBUSY."""
     with another_lab(LabOptions()) as lab:
         peer_down = ("link", "set", "vrx", "down")
-        flow = Traffic(frame(60), duration_s=3)
-        engine, error = during(lab, flow, (0.3, peer_down, True), link_timeout_s=0.5)
+        traffic = Traffic(frame(60), duration_s=3)
+        engine, error = during(lab, traffic, (0.3, peer_down, True), link_timeout_s=0.5)
         assert isinstance(error, BrokenError)
         assert "link was down" in str(error)
         assert 1000 <= engine.snapshot().dropped_packets < 1200

@@ -44,11 +44,11 @@ def igb(nic):
 
 @pytest.fixture
 def send(wire):
-    """Runs one flow in zero-copy through an engine of its own; returns the closed engine. Closing audits."""
+    """Runs traffic in zero-copy through an engine of its own; returns the closed engine. Closing audits."""
 
-    def run(flow, mode="zerocopy", **config):
+    def run(traffic, mode="zerocopy", **config):
         with Engine(EngineConfig("vtx", mode=mode, link_timeout_s=20, **config)) as engine:
-            asyncio.run(engine.run(flow))
+            asyncio.run(engine.run(traffic))
         assert engine.binding.mode == "zerocopy"
         return engine
 

@@ -22,11 +22,11 @@ from xsk_engine.values import Sequence
 SEQUENCE = {"@42/8": Sequence()}
 
 
-def run_with(actions, flow, **config):
-    """Runs the flow while commands run at their seconds; the engine and its error."""
+def run_with(actions, traffic, **config):
+    """Runs traffic while commands run at their seconds; the engine and its error."""
 
     async def act(engine):
-        task = asyncio.ensure_future(engine.run(flow))
+        task = asyncio.ensure_future(engine.run(traffic))
         for seconds, command in actions:
             await asyncio.sleep(seconds)
             process = await asyncio.create_subprocess_exec(*command)
@@ -47,8 +47,8 @@ DOWN, UP = ("ip", "link", "set", "vtx", "down"), ("ip", "link", "set", "vtx", "u
 
 
 def test_the_interface_goes_down_and_up_while_sending(wire, nic):
-    flow = Traffic(frame(60), duration_s=2, rate=Fraction(2000))
-    engine, error = run_with([(0.5, DOWN), (0.5, UP)], flow)
+    traffic = Traffic(frame(60), duration_s=2, rate=Fraction(2000))
+    engine, error = run_with([(0.5, DOWN), (0.5, UP)], traffic)
     assert error is None
     snapshot = engine.snapshot()
     assert snapshot.completed_packets == snapshot.submitted_packets == 4000
@@ -57,8 +57,8 @@ def test_the_interface_goes_down_and_up_while_sending(wire, nic):
 
 
 def test_the_interface_stays_down(wire, nic):
-    flow = Traffic(frame(60), duration_s=30, rate=Fraction(2000))
-    engine, error = run_with([(0.5, DOWN)], flow, link_timeout_s=3)
+    traffic = Traffic(frame(60), duration_s=30, rate=Fraction(2000))
+    engine, error = run_with([(0.5, DOWN)], traffic, link_timeout_s=3)
     assert isinstance(error, BrokenError)
     assert "--link-timeout" in str(error)
     subprocess.run(UP, check=True)
@@ -96,9 +96,9 @@ def test_a_driver_that_completes_nothing(wire, nic, monkeypatch, queues, count):
     if max(queues) >= nic.queues:
         pytest.skip(f"{nic.driver} has one queue here")
     deafen_zerocopy(monkeypatch)
-    flow = Traffic(Flow(frame(200), SEQUENCE), count=count, rate=Fraction(2000))
+    traffic = Traffic(Flow(frame(200), SEQUENCE), count=count, rate=Fraction(2000))
     with wire.capture() as frames:
-        engine, error = run_with([], flow, queues=queues, progress_timeout_s=0.3)
+        engine, error = run_with([], traffic, queues=queues, progress_timeout_s=0.3)
         assert error is None
         wait_until(lambda: len(frames) >= count)
     assert engine.binding.mode == "copy"
@@ -172,10 +172,10 @@ def test_doctor_says_what_there_is(wire, nic):
 def test_the_driver_is_unbound_while_sending(wire, nic):
     device = Path("/sys/class/net/vtx/device").resolve()
     driver = device.joinpath("driver").resolve()
-    flow = Traffic(frame(60), duration_s=10, rate=Fraction(2000))
+    traffic = Traffic(frame(60), duration_s=10, rate=Fraction(2000))
     unbind = ("sh", "-c", f"echo {device.name} > {driver}/unbind")
     try:
-        engine, error = run_with([(0.5, unbind)], flow)
+        engine, error = run_with([(0.5, unbind)], traffic)
         assert isinstance(error, BrokenError)
         assert "ENXIO" in str(error)
         assert "the device is gone" in str(error)
