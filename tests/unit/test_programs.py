@@ -38,6 +38,6 @@ def test_a_udp_checksum_of_0_is_sent_as_ffff():
         return [frame[at : at + 2] for frame in frames]
 
     found = checksums("ip dst=10.0.0.1 / udp ; size=60", 40)
-    assert (found.count(b"\0\0"), found.count(b"\xff\xff")) == (0, 2)
+    assert (found.count(b"\0\0"), found.count(b"\xff\xff")) == (0, 1)
     found = checksums("ip dst=10.0.0.1 / tcp ; size=60", 50)
     assert found.count(b"\0\0") == 1
