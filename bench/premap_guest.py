@@ -174,6 +174,9 @@ def arms() -> dict[str, Arm]:
         "engine, zero-copy, 3 fields and checksum patched": partial(
             engine, "zerocopy", Traffic(Flow(sent, fields), count=ZEROCOPY_PACKETS)
         ),
+        "engine, zero-copy, 3 fields and checksum patched, 60 bytes": partial(
+            engine, "zerocopy", Traffic(Flow(frame(60), fields), count=ZEROCOPY_PACKETS)
+        ),
         "minimal C sender, zero-copy": minimal,
     }
 

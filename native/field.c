@@ -81,6 +81,36 @@ static void index_column(struct field *f, uint64_t *index, uint32_t n, const str
 	f->index = at;
 }
 
+/* base + step * index, without an index where each packet has its own. */
+static void range_column(struct field *f, uint64_t *value, uint32_t n, const struct field_step *by)
+{
+	uint64_t at = f->index, modulo = f->modulo, now = f->base + f->step * at;
+	uint64_t step = f->step * by->index, back = f->step * modulo;
+
+	if (f->hold != 1) {
+		index_column(f, value, n, by);
+		for (uint32_t i = 0; i < n; i++)
+			value[i] = f->base + f->step * value[i];
+		return;
+	}
+	if (modulo == UINT64_MAX) {
+		for (uint32_t i = 0; i < n; i++)
+			value[i] = now + i * step;
+		f->index = at + n * by->index;
+		return;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		value[i] = now;
+		at += by->index;
+		now += step;
+		if (at >= modulo) {
+			at -= modulo;
+			now -= back;
+		}
+	}
+	f->index = at;
+}
+
 /* As field_random_below() for each of them, without the multiplications that most fields can do without. */
 static void random_column(const struct field *f, uint64_t *value, uint32_t n, uint64_t sequence,
                           uint64_t stride)
@@ -126,9 +156,7 @@ void field_values(struct field *f, struct column *col, uint32_t n, uint64_t sequ
 			value[i] = tai_ns;
 		break;
 	default:
-		index_column(f, value, n, &f->by[move]);
-		for (uint32_t i = 0; i < n; i++)
-			value[i] = f->base + f->step * value[i];
+		range_column(f, value, n, &f->by[move]);
 	}
 	if (f->plain)
 		return;
