@@ -29,7 +29,7 @@ ENGINE, RIVAL = "engine, zero-copy", "minimal C sender, zero-copy"
 PATCHED = "engine, zero-copy, 3 fields and checksum patched"
 PATCHED_SMALL = "engine, zero-copy, 3 fields and checksum patched, 60 bytes"
 USER_TARGET, RATIO_TARGET = 80, 1.10
-# Of the traffic programs to come; shown from now on.
+# Of the traffic programs, whatever the length of the packets.
 PATCHED_TARGET = 160
 
 Figures = dict[str, dict[str, Any]]

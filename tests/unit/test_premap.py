@@ -4,7 +4,7 @@ import pytest
 
 from bench import premap, premap_picture
 
-SENDERS = ("kernel UDP", premap.PATCHED, premap.ENGINE, premap.RIVAL)
+SENDERS = ("kernel UDP", premap.PATCHED, premap.PATCHED_SMALL, premap.ENGINE, premap.RIVAL)
 MAPS = {"dma_maps": 500, "dma_unmaps": 500, "iommu_maps": 250, "iommu_unmaps": 250}
 
 
