@@ -23,7 +23,7 @@ from xsk_engine.endpoints import RawEndpoint
 from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.mix import Mixes
-from xsk_engine.mixprogram import MixProgram, compile_traffic
+from xsk_engine.mixprogram import compile_traffic
 from xsk_engine.netdev import NetDev
 from xsk_engine.stall import StallJudge
 from xsk_engine.stats import Gaps, Snapshot, merge, merge_gaps
@@ -262,7 +262,14 @@ class Engine:
         if waiter is not None:
             waiter.add_done_callback(lambda _: changed.set())
         try:
-            self.mixes = [self._start(w, mine) for w, mine in zip(workers, programs, strict=True)]
+            self.mixes = [
+                w.load_mixes(mine) if mine else None for w, mine in zip(workers, programs, strict=True)
+            ]
+            for worker, mixes in zip(
+                workers, self.mixes, strict=True
+            ):  # the queues take turns: at the same time
+                if mixes is not None:
+                    worker.start_mixes(mixes)
             while not (waiter is not None and waiter.done()) and not self._finished():
                 changed.clear()
                 if self._finished():
@@ -303,11 +310,6 @@ class Engine:
         """Bytes of templates that a worker may keep: half of its part, the rest is for packets."""
         assert self.umem is not None
         return self.umem.area.length // 2 // len(self.workers)
-
-    def _start(self, worker: Worker, programs: Sequence[MixProgram]) -> Mixes | None:
-        if not programs:
-            return None
-        return worker.start_mixes(programs)
 
     def _finished(self) -> bool:
         """All flows have posted what they will, or some worker has failed."""

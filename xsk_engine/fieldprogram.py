@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xsk_engine.flow import FIELD_PATH
+from xsk_engine.flow import FIELD_PATH, NAMES
 from xsk_engine.headers import Packet
+from xsk_engine.layers import integer
 from xsk_engine.values import MAX_CHOICES, Choice, Random, Range, Values
 from xsk_engine.values import Sequence as Counter
 
@@ -19,23 +20,23 @@ _U64 = (1 << 64) - 1
 _BYTE_RANGE = re.compile(r"@(\d+)/(\d+)")
 
 
-def locate(packet: Packet, path: str) -> tuple[int, int]:
-    """(bit, bits) of ``udp.src``, ``ipv4[1].ttl``, ``@42/8``."""
+def locate(packet: Packet, path: str) -> tuple[int, int, Callable[[str], int]]:
+    """(bit, bits, parser) of ``udp.src``, ``ipv4[1].ttl``, ``@42/8``."""
     if match := _BYTE_RANGE.fullmatch(path):
         at, width = int(match[1]), int(match[2])
         if not 1 <= width <= 8:
             raise ValueError(f"{path}: a width of 1 to 8 bytes is possible")
-        return at * 8, width * 8
+        return at * 8, width * 8, integer
     match = FIELD_PATH.fullmatch(path)
     if not match:
         raise ValueError(f"{path!r} is no field; use a name like udp.src or ipv4[1].ttl, or bytes like @42/8")
     name, which = match[1], int(match[2] or 0)
-    found = [place for place in packet.headers if place.layer.name == name]
+    found = [place for place in packet.headers if place.layer.name in NAMES.get(name, (name,))]
     if which >= len(found):
         there = ", ".join(place.layer.name for place in packet.headers)
         raise ValueError(f"{path}: the packet has {len(found)} {name} headers (it has: {there})")
     one = found[which].layer.find(match[3])
-    return found[which].bit(one), one.bits
+    return found[which].bit(one), one.bits, one.parse
 
 
 @dataclass

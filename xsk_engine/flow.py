@@ -10,16 +10,18 @@ from fractions import Fraction
 from typing import Any
 
 from xsk_engine.headers import Header
+from xsk_engine.layers import Field
 from xsk_engine.payload import Payload
 from xsk_engine.sizes import Sizes
 from xsk_engine.units import Rate
-from xsk_engine.values import Values
+from xsk_engine.values import as_values
 
 DEFAULT_BATCH = 64
 MAX_BATCH = 4096
 MAX_FLOWS = 100_000
 FIELD_PATH = re.compile(r"(\w+)(?:\[(\d+)\])?\.(\w+)")
 """``udp.src``, ``ipv4[1].dst``"""
+NAMES = {"ip": ("ipv4", "ipv6")}
 
 CHECKSUMS = ("software", "offload", "none")
 ADVANCES = ("together", "nest")
@@ -36,7 +38,7 @@ class Flow:
     """
 
     template: Any
-    fields: Mapping[str, Values] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     sizes: Sizes | None = None
     """None: the template's length, or what the headers and the payload need, at least 60"""
     payload: Payload = field(default_factory=Payload)
@@ -131,11 +133,15 @@ def in_headers(flow: Flow) -> Flow:
     rest = {}
     for path, values in flow.fields.items():
         match = FIELD_PATH.fullmatch(path)
-        found = [i for i, header in enumerate(stack) if match and header.name == match[1]]
+        found = [
+            i for i, header in enumerate(stack) if match and header.name in NAMES.get(match[1], (match[1],))
+        ]
         if match is None or int(match[2] or 0) >= len(found):
             rest[path] = values
             continue
         at = found[int(match[2] or 0)]
-        name = match[3] if stack[at].name == "gre" else stack[at].layer.find(match[3]).name
-        stack[at] = replace(stack[at], values={**stack[at].values, name: values})
+        gre = stack[at].name == "gre" and match[3] in ("key", "seq", "csum")
+        one = Field(match[3], 0, 32) if gre else stack[at].layer.find(match[3])
+        own = {one.name: as_values(values, one.parse, path)}
+        stack[at] = replace(stack[at], values={**stack[at].values, **own})
     return replace(flow, template=tuple(stack), fields=rest)

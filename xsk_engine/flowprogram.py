@@ -27,7 +27,7 @@ from xsk_engine.headers import Check, build, check_fits, checks, lengths
 from xsk_engine.packet import MIN_FRAME_BYTES
 from xsk_engine.payload import MAGIC, SIGNATURE_BYTES
 from xsk_engine.sizes import Sizes
-from xsk_engine.values import FlowId
+from xsk_engine.values import FlowId, as_values
 
 MAX_PATCHES, MAX_CSUMS = 48, 8
 _U64 = (1 << 64) - 1
@@ -105,6 +105,8 @@ def key(*parts: object) -> int:
 def _as_frame(template: Any) -> bytes:
     if isinstance(template, str):
         raise ValueError("template: a str; bytes, Headers or a scapy packet are needed")
+    if getattr(template, "itemsize", 1) != 1:
+        raise ValueError(f"template: its elements have {template.itemsize} bytes; use dtype uint8")
     frame = bytes(template)
     if not frame:
         raise ValueError("template: it is empty")
@@ -158,7 +160,8 @@ class _Compiler:
     def _find_changes(self) -> list[Change]:
         changes = [Change(*one) for one in self.packet.dynamic]
         for path, values in self.flow.fields.items():
-            bit, bits = locate(self.packet, path)
+            bit, bits, parse = locate(self.packet, path)
+            values = as_values(values, parse, path)
             check_fits(values, bits, path)
             changes.append(Change(bit, bits, values, path))
         _refuse_overlaps(changes)
@@ -307,7 +310,9 @@ class _Compiler:
             if (change.bit, change.bits) == (bit, bits):
                 return True
             if change.bit < bit + bits and bit < change.bit + change.bits:
-                raise ValueError(f"{change.name}: it covers a part of the {name}; all of it is possible")
+                raise ValueError(
+                    f"{change.name}: it covers a part of the {name}, or more than it; split it there"
+                )
         return False
 
     def _signature_patches(self) -> list[Patch]:

@@ -140,9 +140,7 @@ def _next_number(header: Header, following: Header | None) -> int:
 
 
 def _may_follow(header: Header, following: Header) -> bool:
-    if following.name == "hex" or following.name in header.layer.carries:
-        return True
-    return header.name == "ipv4" and following.name == "icmpv6"
+    return following.name == "hex" or following.name in header.layer.carries
 
 
 def _automatic(header: Header, following: Header | None, tail_bytes: int) -> dict[str, int]:

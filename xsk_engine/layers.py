@@ -49,7 +49,12 @@ def _ipv4(text: str) -> int:
     try:
         return int(ipaddress.IPv4Address(text))
     except ValueError:
-        raise ValueError(f"{text!r} is not an IPv4 address") from None
+        hint = (
+            " (a network is 10.0.0.0-10.0.0.255; layers stand apart with blanks: ' / ')"
+            if "/" in text
+            else ""
+        )
+        raise ValueError(f"{text!r} is not an IPv4 address{hint}") from None
 
 
 def _ipv6(text: str) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from xsk_engine import netdev as netdevs
 from xsk_engine import route
 from xsk_engine.flow import Flow, Traffic, headers_of, in_headers
 from xsk_engine.headers import Header, representative
@@ -60,6 +62,9 @@ class _Resolver:
         mac = None
         if at is not None and stack[at].name == "arp":
             stack[at] = _with(stack[at], sha=own)
+            addresses = netdevs.addresses(self.netdev.name, socket.AF_INET)
+            if addresses:
+                stack[at] = _with(stack[at], spa=int(ipaddress.IPv4Address(addresses[0])))
             mac = 0xFFFFFFFFFFFF
         elif at is not None:
             address = _address(stack[at])

@@ -57,7 +57,7 @@ def _report(
         mode=binding.mode if binding else None,
         mode_requested=engine.config.mode,
         mode_reason=binding.reason if binding else None,
-        requested_rate=str(traffic.pace.rate or "max"),
+        requested_rate=_asked_text(traffic),
         asked_pps=asked_pps,
         gaps=engine.gaps(),
         snapshot=engine.snapshot(),
@@ -155,6 +155,12 @@ def run(
     return Outcome(
         _report(engine, traffic, asked, cpu_before, error), error, stopped_by[0] if stopped_by else 0
     )
+
+
+def _asked_text(traffic: Traffic) -> str:
+    if all(flow.pace is not None for flow in traffic.all_flows):
+        return "each flow's own"
+    return str(traffic.pace.rate or "max")
 
 
 def asked_pps(traffic: Traffic) -> float | None:

@@ -147,7 +147,7 @@ def simple_packet(fields: dict[str, str], protocol: str) -> tuple[Header, ...]:
     tags = list(fields.pop("vlan", ()))
     stack: list[Header] = []
     source, destination = fields.get("ip.src", ""), fields.get("ip.dst", "")
-    if source and _which_ip(source) != _which_ip(destination):
+    if re.search(r"[.:]", source) and _which_ip(source) != _which_ip(destination):
         raise ValueError(f"addresses: {source} and {destination} are of different IP versions")
     version = _which_ip(fields.get("ip.dst", "") + fields.get("ip.src", ""))
     upper = "icmpv6" if protocol == "icmp" and version == "ipv6" else protocol

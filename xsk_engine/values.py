@@ -85,6 +85,25 @@ _TIED = re.compile(r"(sequence|flow-id)(?:\+(.+))?")
 _RANDOM = re.compile(r"random(?:\((.*)\))?")
 
 
+def as_values(given: object, number: Callable[[str], int], name: str) -> Values:
+    """What a program may write: Values, their text, a list (Choice) or a range. ValueError names the
+    field."""
+    if isinstance(given, str):
+        try:
+            return parse_values(given, number)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if isinstance(given, range) and given:
+        return Range(given[0], given[-1], abs(given.step))
+    if isinstance(given, (list, tuple)) and given and all(isinstance(one, int) for one in given):
+        return Choice(tuple(given))
+    if isinstance(given, (int, Range, Choice, Random, Sequence, FlowId)):
+        return given
+    raise ValueError(
+        f"{name}: {given!r} is no value; use a number, Range, Choice, Random, Sequence, FlowId or text"
+    )
+
+
 def _parse_range(text: str, number: Callable[[str], int]) -> Range | None:
     """None when it is no range. A hyphen may also be part of a number (a MAC address)."""
     body, slash, step = text.partition("/")

@@ -194,13 +194,15 @@ class Worker:
 
     # -- commands ------------------------------------------------------------------------------------------
 
-    def start_mixes(self, programs: Sequence[MixProgram]) -> Mixes:
-        """Hands them to the loop, which copies their templates into the umem. They live as long as the
-        worker."""
+    def load_mixes(self, programs: Sequence[MixProgram]) -> Mixes:
+        """Makes native objects of them, which live as long as the worker."""
         mixes = Mixes(self._umem, programs)
         self._mixes.append(mixes)
-        self.command(ffi.START_MIX, mixes.handle)
         return mixes
+
+    def start_mixes(self, mixes: Mixes) -> None:
+        """Hands them to the loop, which copies their templates into the umem."""
+        self.command(ffi.START_MIX, mixes.handle)
 
     def start_update(self, mixes: Mixes, flows: Sequence[int], offset: int, data: bytes) -> Any:
         """Has the loop change bytes of these flows' templates; ``done`` of what comes back becomes 1. One

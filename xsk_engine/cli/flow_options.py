@@ -69,7 +69,7 @@ _OPTIONS = (
         type=click.Choice(ADVANCES),
         default="together",
         show_default=True,
-        help="Ranges and lists step together, or nest: the last is the fastest.",
+        help="Ranges and lists step together, or nest: the last in the packet is the fastest.",
     ),
     click.option("--checksum", type=click.Choice(CHECKSUMS), default="software", show_default=True),
     click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from xsk_engine.cli import flow_options, options
 
 MIB = 1 << 20
-_DRY_RUN_PACKETS = 10
+_DRY_RUN_PACKETS, _ALL = 10, 1 << 62
 _AUTO_UMEM_MOST = 64 * MIB
 _STRICT_PERCENT = 1.0
 
@@ -27,8 +28,14 @@ _STRICT_PERCENT = 1.0
 )
 @click.option("--link-timeout", type=options.SECONDS, default="5s", show_default=True)
 @click.option("--strict-rate", is_flag=True, help="Exit 1 when the rate is missed by more than 1 %.")
-@click.option("--dry-run", is_flag=True, help="Print the first --count (10) packets; without an interface.")
-@click.option("--pcap-out", metavar="FILE", help="Write what is sent, or with --dry-run would be.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print packets instead of sending: --count of them, or for --duration  [default: 10]",
+)
+@click.option(
+    "--pcap-out", metavar="FILE", help="Write what is sent, or with --dry-run would be, as pcap; - is stdout."
+)
 @click.option(
     "--pcap-count", type=options.COUNT, help="Only the first packets, of each queue  [default: all]"
 )
@@ -39,6 +46,8 @@ def command(**arguments: Any) -> int:
 
     VALUES of a field: 7, 1000-1999 (/2: every second one), a,b,c, random(1000-1999), random, sequence,
     flow-id.
+
+    Layers, fields, settings and paces: docs/traffic.md.
 
     Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
     130 after Ctrl-C, 143 after SIGTERM.
@@ -70,6 +79,8 @@ def _refuse(arguments: dict[str, Any], *names: str) -> None:
 
 
 def _output(path: str) -> Any:
+    if path == "-":
+        return open(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     try:
         return open(path, "wb", buffering=0)
     except OSError as error:
@@ -80,7 +91,8 @@ def _dry_run(arguments: dict[str, Any]) -> int:
     from xsk_engine import capture, dryrun, netdev, resolve
     from xsk_engine.dissect import in_words
 
-    interface, shown = arguments["interface"], arguments["count"]
+    interface = arguments["interface"]
+    shown = arguments["count"] or (_ALL if arguments["duration"] else _DRY_RUN_PACKETS)
     _refuse(arguments, "strict_rate", "as_json", "cpus", "umem_mb")
     if arguments["pcap_count"] and not arguments["pcap_out"]:
         raise click.UsageError("--pcap-count: into which file? give --pcap-out")
@@ -90,12 +102,12 @@ def _dry_run(arguments: dict[str, Any]) -> int:
     else:
         traffic = resolve.placeholders(traffic)
     if arguments["pcap_out"] is not None:
-        most = arguments["pcap_count"] or shown or _DRY_RUN_PACKETS
+        most = arguments["pcap_count"] or shown
         with _output(arguments["pcap_out"]) as file:
             written = capture.write_blocks(file, dryrun.blocks(traffic, most))
         print(f"{written:,} bytes written to {arguments['pcap_out']}", file=sys.stderr)
         return 0
-    for number, (time_ns, frame) in enumerate(dryrun.packets(traffic, shown or _DRY_RUN_PACKETS)):
+    for number, (time_ns, frame) in enumerate(dryrun.packets(traffic, shown)):
         print(f"{number:<4} {time_ns / 1e9:.9f} s  {len(frame)} bytes  {in_words(frame)}")
         for at in range(0, len(frame), 32):
             print(f"     {at:04x}  {frame[at : at + 32].hex(' ', 2)}")
@@ -115,6 +127,8 @@ def _send(arguments: dict[str, Any]) -> int:
         raise click.UsageError(f"--cpu: {len(cpus)} CPUs for {len(queues)} queues; give one per queue")
     if arguments["pcap_count"] and not arguments["pcap_out"]:
         raise click.UsageError("--pcap-count: into which file? give --pcap-out")
+    if arguments["as_json"] and arguments["pcap_out"] == "-":
+        raise click.UsageError("--json, --pcap-out -: both to stdout")
     asked = flow_options.make_traffic(arguments, _link_bits_per_s(interface))
     if arguments["strict_rate"] and not any(
         p.rate for p in (asked.pace, *(f.pace for f in asked.flows)) if p
