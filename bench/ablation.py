@@ -40,7 +40,10 @@ PAIRS = {
     "chunks kept in the arena : given back to the pool after every batch": ("recycled", "not_recycled"),
     "packed frags : a chunk per packet, 64 bytes": ("packed", "chunk_per_packet"),
     "clone : copy, 1514 bytes": ("cloned", "copied"),
-    "template posted again : copied and patched, 1514 bytes": ("template_1514", "copies_1514"),
+    "template posted again : one field patched into every packet, 1514 bytes": (
+        "template_1514",
+        "copies_1514",
+    ),
 }
 
 CONFIG = EngineConfig(topology.TX_INTERFACE, cpus=(SENDER_CPU,), mode="copy")
