@@ -153,6 +153,35 @@ def test_values_in_turn(values, expected):
     assert ports(Traffic(Flow([Header("ipv4"), Header("udp", {"src": values})])), 7) == expected
 
 
+def test_fields_as_programs_write_them():
+    fields = {"udp.sport": "10-12", "udp.dst": [80, 443], "ip.ttl": range(5, 2, -1), "@42/2": "sequence+7"}
+    frames = sent(Traffic(Flow(UDP, fields)), 4)
+    assert [frame[35] for frame in frames] == [10, 11, 12, 10]
+    assert [int.from_bytes(frame[36:38], "big") for frame in frames] == [80, 443, 80, 443]
+    assert [frame[22] for frame in frames] == [5, 4, 3, 5]
+    assert [frame[43] for frame in frames] == [7, 8, 9, 10]
+    whole = Flow(frame_of(b"template"), {"ip.ttl": "1-2"})
+    assert [frame[22] for frame in sent(Traffic(whole), 3)] == [1, 2, 1]
+    for bad, said in (
+        ("10-x", "udp.src: "),
+        (object(), "is no value"),
+        ([], "is no value"),
+        ([1, "2"], "is no value"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            compile_traffic(Traffic(Flow(UDP, {"udp.src": bad})))
+
+
+def test_templates_of_other_kinds():
+    import numpy
+
+    frame = frame_of(b"some bytes")
+    for template in (bytearray(frame), memoryview(frame), numpy.frombuffer(frame, dtype=numpy.uint8)):
+        assert sent(Traffic(Flow(template)), 1) == [frame]
+    with pytest.raises(ValueError, match="dtype uint8"):
+        compile_traffic(Traffic(Flow(numpy.array(list(frame)))))
+
+
 def test_random_is_uniform_within_its_range():
     drawn = Counter(
         ports(Traffic(Flow([Header("ipv4"), Header("udp", {"src": Random(Range(10, 19, 3))})])), 8000)
