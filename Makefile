@@ -9,6 +9,9 @@ STAMP := $(VENV)/installed
 # The laboratory that tests/lab and the benchmarks run in: two queues, everything private, nothing left.
 LAB := $(BIN)/xsk-engine lab run --queues 2 --
 
+# An ordinary user is root in there, and pytest's folder in /tmp may be the real one's.
+LAB_TMP := --basetemp=build/lab-tmp
+
 # The emulated machine: igb, virtio or virtio-no-iommu; IOMMU=strict, lazy or passthrough.
 NICS ?= igb
 
@@ -54,10 +57,10 @@ test-native: setup-test build build/native build/tsan build/asan ## model tests,
 	$(BIN)/python -m pytest -q tests/native
 
 test-lab: setup-test build ## real AF_XDP in network namespaces
-	$(LAB) $(BIN)/python -m pytest -q -m "not slow" tests/lab
+	$(LAB) $(BIN)/python -m pytest -q -m "not slow" $(LAB_TMP) tests/lab
 
 test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
-	$(LAB) $(BIN)/python -m pytest -q -m slow tests/lab
+	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) tests/lab
 
 fuzz: build ## libFuzzer over the flow runner, with ASan and UBSan; FUZZ_SECONDS=300
 	@PYTHON=$(PYTHON) .ci/setup fuzz
