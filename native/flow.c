@@ -288,10 +288,8 @@ static void post_templates(const struct xske_flow *f, struct xske_txq *q, struct
 }
 
 /* Frags that were taken for packets that cannot be sent go back. */
-static void give_back(const struct xske_flow *f, struct xske_txq *q, const struct column *col, uint32_t from,
-                      uint32_t to)
+static void give_back(struct xske_txq *q, const struct column *col, uint32_t from, uint32_t to)
 {
-	(void)f;
 	for (uint32_t i = from; i < to; i++)
 		txq_untake(q, chunk_of(q->umem, col->addr[i]));
 }
@@ -303,7 +301,7 @@ static uint32_t post_copies(struct xske_flow *f, struct xske_txq *q, struct colu
 
 	if (f->tail_len && f->max_descs > 1) {
 		n = alloc_tails(f, q, col, got);
-		give_back(f, q, col, n, got);
+		give_back(q, col, n, got);
 		got = n;
 	}
 	if (!got)

@@ -1,6 +1,6 @@
-"""Parsing of what users write: ``1Mpps``, ``4MiB``, ``5s``, ``0,2-3``. Pure; errors are ``ValueError``.
+"""Parsing of what users write: ``1Mpps``, ``5s``, ``0,2-3``. Pure; errors are ``ValueError``.
 
-k, M and G are 1000, rates name their layer; MB is 10^6 bytes, MiB is 2^20; times are s, ms, us.
+k, M and G are 1000, rates name their layer; times are s, ms, us.
 """
 
 from __future__ import annotations
@@ -10,11 +10,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _DECIMAL = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3}
-_BYTES = {"": 1, "B": 1} | {
-    prefix + suffix: base**power
-    for suffix, base in (("B", 1000), ("iB", 1024))
-    for power, prefix in enumerate("kMG", 1)
-}
 _TIMES = {"": Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%_0-9]*)")
 _MAX_LIST = 4096
@@ -73,17 +68,6 @@ def parse_rate(text: str) -> Rate | None:
     if value > _MOST[name] or value < Fraction(1, 1000):
         raise ValueError(f"rate: {text!r} is outside 0.001 to {format_si(_MOST[name])} {name}")
     return Rate(name, value, text.strip())
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes of ``4096``, ``4MB`` (10^6), ``4MiB`` (2^20)."""
-    number, unit = _split(text, "size")
-    if unit not in _BYTES:
-        raise ValueError(f"size: unknown unit {unit!r}; use one of {', '.join(filter(None, _BYTES))}")
-    size = number * _BYTES[unit]
-    if size.denominator != 1:
-        raise ValueError(f"size: {text!r} is not a whole number of bytes")
-    return int(size)
 
 
 def parse_count(text: str) -> int:

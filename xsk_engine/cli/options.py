@@ -39,7 +39,6 @@ def _sizes(text: str) -> Any:
 
 
 COUNT = Parsed("count", units.parse_count)
-BYTES = Parsed("bytes", units.parse_bytes)
 SECONDS = Parsed("time", units.parse_seconds)
 QUEUES = Parsed("list", lambda text: units.parse_int_list(text, "queue"))
 CPUS = Parsed("list", lambda text: units.parse_int_list(text, "cpu"))
