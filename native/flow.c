@@ -16,7 +16,7 @@ static void clear_metadata(const struct xske_umem *umem, uint64_t addr)
 	memset(umem->area + addr - umem->metadata_len, 0, umem->metadata_len);
 }
 
-/* All fields of one packet, for a template. */
+/* The fields and checksums of the n packets in the column. */
 static void finish(struct xske_flow *f, struct column *col, uint32_t n, uint64_t tai_ns);
 
 static void write_template(struct xske_flow *f, struct xske_arena *a, uint32_t v)

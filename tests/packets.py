@@ -1,13 +1,13 @@
 """Random flows for hypothesis, and scapy's opinion of the packets that come of them."""
 
+import scapy.contrib.mpls
+import scapy.layers.vxlan  # noqa: F401
 from hypothesis import strategies as st
 from scapy.compat import raw
-from scapy.contrib.mpls import MPLS
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6Unknown, IPv6, _ICMPv6
-from scapy.layers.l2 import ARP, GRE, Dot1AD, Dot1Q, Ether
-from scapy.layers.vxlan import VXLAN
-from scapy.packet import NoPayload, Packet, Padding, Raw
+from scapy.layers.inet6 import ICMPv6Unknown, IPv6, _ICMPv6
+from scapy.layers.l2 import GRE, Ether
+from scapy.packet import NoPayload, Packet
 
 from xsk_engine import dryrun, sizes
 from xsk_engine.flow import Flow
@@ -15,8 +15,6 @@ from xsk_engine.headers import Header
 from xsk_engine.layers import LAYERS
 from xsk_engine.payload import Payload
 from xsk_engine.values import Choice, FlowId, Random, Range, Sequence
-
-__all__ = ["ARP", "MPLS", "Dot1AD", "Dot1Q", "flows", "sent", "why_wrong"]
 
 # What says how the rest is to be read stays as it is, or scapy and we would read different packets.
 STRUCTURAL = {
@@ -177,6 +175,3 @@ def why_wrong(frame: bytes) -> str:
     return (
         f"differs at byte {at}: {frame.hex()}\nscapy's:              {again.hex()}\n{parsed.show2(dump=True)}"
     )
-
-
-_ = (ICMPv6EchoRequest, Padding, Raw, VXLAN)

@@ -6,10 +6,11 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import replace
 
-from xsk_engine.headers import EXTENSIONS, IN_WORDS_OF_4, IN_WORDS_OF_8, Header, Located, Packet, gre_layer
+from xsk_engine.headers import IN_WORDS_OF_4, IN_WORDS_OF_8, Header, Located, Packet, gre_layer
 from xsk_engine.layers import (
     ETHERTYPES,
     EXPERIMENTAL_ETHERTYPE,
+    EXTENSIONS,
     GRE_OPTIONAL,
     LAYERS,
     PROTOCOLS,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from xsk_engine.layers import (
+    EXTENSIONS,
     GRE_OPTIONAL,
     LAYERS,
     PROTOCOLS,
@@ -19,7 +20,6 @@ from xsk_engine.layers import (
 from xsk_engine.values import Choice, FlowId, Random, Range, Values
 from xsk_engine.values import Sequence as Counter
 
-EXTENSIONS = ("hopopts", "dstopts", "routing", "fragment")
 _CHECKSUMMED = {"udp": 6, "tcp": 16, "icmp": 2, "icmpv6": 2}  # byte offsets within the header
 IN_WORDS_OF_4, IN_WORDS_OF_8 = {"ipv4": ("ihl", 5), "tcp": ("offset", 5)}, ("hopopts", "dstopts", "routing")
 MAX_HEADERS_BYTES = 2048

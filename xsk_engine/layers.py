@@ -124,7 +124,7 @@ _ALIASES = {
 _INNER_MACS = (0x020000000002, 0x020000000001)
 _TEST_NET = int(ipaddress.IPv4Address("192.0.2.0"))  # RFC 5737
 _DOCUMENTATION = int(ipaddress.IPv6Address("2001:db8::"))  # RFC 3849
-_EXTENSIONS = ("hopopts", "dstopts", "routing", "fragment")
+EXTENSIONS = ("hopopts", "dstopts", "routing", "fragment")
 _OVER_IP = tuple(PROTOCOLS)
 
 
@@ -212,7 +212,7 @@ LAYERS: dict[str, Layer] = {
             "proto",
             PROTOCOLS,
             EXPERIMENTAL_PROTOCOL,
-            tuple(name for name in PROTOCOLS if name not in (*_EXTENSIONS, "icmpv6")),
+            tuple(name for name in PROTOCOLS if name not in (*EXTENSIONS, "icmpv6")),
             "options",
         ),
         Layer(

@@ -38,11 +38,6 @@ class Sizes:
         """Bytes."""
         return sum(self.distinct[i] for i in self.order) / len(self.order)
 
-    def __str__(self) -> str:
-        if len(self.distinct) == 1:
-            return f"{self.distinct[0]} bytes"
-        return f"{self.shortest} to {self.longest} bytes, {self.mean:.0f} on average"
-
 
 def in_turn(weights: Sequence[int]) -> tuple[int, ...]:
     """Indexes 0, 1, ... each as often as its weight says, spread as evenly as they can be."""
