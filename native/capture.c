@@ -60,27 +60,38 @@ static uint64_t put(struct xske_capture *c, uint64_t at, const void *from, uint3
 	return at + len;
 }
 
-void capture_take(struct xske_capture *c, const struct xske_txq *q, const struct xske_flow *f,
-                  const struct column *col, uint32_t n, uint64_t now_ns)
+static const struct xdp_desc *desc_at(const struct xske_txq *q, uint32_t slot)
 {
-	uint64_t at = atomic_load_explicit(&c->head, memory_order_relaxed), wall = now_ns + c->offset_ns;
+	return &((const struct xdp_desc *)q->tx.ring)[slot & q->tx.mask];
+}
+
+/* The slot behind the packet's last. */
+static uint32_t take_one(struct xske_capture *c, const struct xske_txq *q, uint32_t slot, uint64_t *at,
+                         uint64_t wall)
+{
+	uint32_t end = slot, len = 0;
+
+	do
+		len += desc_at(q, end)->len;
+	while (desc_at(q, end++)->options & XSKE_DESC_CONTD);
+	const uint32_t record[] = {(uint32_t)(wall / NSEC_PER_SEC), (uint32_t)(wall % NSEC_PER_SEC), len,
+	                           len};
+
+	*at = put(c, *at, record, sizeof(record));
+	for (; slot != end; slot++)
+		*at = put(c, *at, q->umem->area + desc_at(q, slot)->addr, desc_at(q, slot)->len);
+	return end;
+}
+
+void capture_take(struct xske_capture *c, const struct xske_txq *q, uint32_t slot, uint32_t n,
+                  uint64_t now_ns)
+{
+	uint64_t at = atomic_load_explicit(&c->head, memory_order_relaxed);
 
 	if (atomic_load_explicit(&c->closed, memory_order_relaxed))
 		return;
 	for (uint32_t i = 0; i < n && c->left; i++) {
-		const struct variant *v = &f->variants[col->variant[i]];
-		const uint32_t record[] = {(uint32_t)(wall / NSEC_PER_SEC), (uint32_t)(wall % NSEC_PER_SEC),
-		                           v->len, v->len};
-		uint32_t left = v->len - v->head_len - (v->descs > 1 ? f->tail_len : 0), len;
-
-		at = put(c, at, record, sizeof(record));
-		at = put(c, at, q->umem->area + col->addr[i], v->head_len);
-		for (uint32_t piece = 0; left; left -= len, piece++) {
-			len = min_u32(left, f->usable);
-			at = put(c, at, q->umem->area + f->pieces[piece], len);
-		}
-		if (v->descs > 1 && f->tail_len)
-			at = put(c, at, q->umem->area + col->tail_addr[i], f->tail_len);
+		slot = take_one(c, q, slot, &at, now_ns + c->offset_ns);
 		c->left -= c->left != UINT64_MAX;
 	}
 	atomic_store_explicit(&c->head, at, memory_order_release);

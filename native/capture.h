@@ -9,7 +9,7 @@
 
 #include <stdalign.h>
 
-#include "flow.h"
+#include "txq.h"
 
 #define CAPTURE_RECORD_BYTES 16u
 
@@ -25,7 +25,8 @@ struct xske_capture {
 
 /* Packets of up to len bytes that it could take now. */
 uint32_t capture_room(const struct xske_capture *c, uint32_t len);
-void capture_take(struct xske_capture *c, const struct xske_txq *q, const struct xske_flow *f,
-                  const struct column *col, uint32_t n, uint64_t now_ns);
+/* The n packets whose descs were filled into the tx ring from `slot` on. */
+void capture_take(struct xske_capture *c, const struct xske_txq *q, uint32_t slot, uint32_t n,
+                  uint64_t now_ns);
 
 #endif

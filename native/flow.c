@@ -317,6 +317,7 @@ static uint32_t post_copies(struct xske_flow *f, struct xske_txq *q, struct colu
 uint32_t flow_post(struct xske_flow *f, struct xske_txq *q, struct column *col, uint32_t n, uint64_t tai_ns)
 {
 	enum field_move move = f->left > 1 ? FIELD_WITHIN : FIELD_NEXT_BLOCK;
+	uint64_t bytes = 0;
 
 	if (f->templates)
 		post_templates(f, q, col, n);
@@ -326,10 +327,20 @@ uint32_t flow_post(struct xske_flow *f, struct xske_txq *q, struct column *col, 
 		return 0;
 	if (f->variant_count == 1) {
 		txq_log(q, col->len[0], f->variants[0].descs, n);
+		bytes = (uint64_t)n * col->len[0];
 	} else {
-		for (uint32_t i = 0; i < n; i++)
+		for (uint32_t i = 0; i < n; i++) {
 			txq_log(q, col->len[i], f->variants[col->variant[i]].descs, 1);
+			bytes += col->len[i];
+		}
 	}
+	count_posted(&f->posted, n, bytes);
 	move_on(f, n, move);
 	return n;
+}
+
+void xske_flow_read(struct xske_flow *const *flows, uint32_t n, struct xske_flow_counters *out)
+{
+	for (uint32_t i = 0; i < n; i++)
+		out[i] = read_posted(&flows[i]->posted);
 }

@@ -39,7 +39,8 @@ static inline uint16_t checksum_of(const struct checksum *c, uint64_t sum)
 
 struct xske_flow {
 	/* What every packet needs, in two cache lines. */
-	uint64_t sequence; /* of its next packet */
+	uint64_t sequence;                /* of its next packet */
+	struct xske_flow_counters posted; /* read by others */
 	uint64_t moves[FIELD_MOVES];
 	uint32_t weight;
 	uint32_t left;       /* packets in this block */
@@ -68,6 +69,19 @@ struct xske_flow {
 	bool loaded;
 	uint64_t pieces[XSKE_MAX_DESCS_PER_PACKET]; /* the template behind the head, a chunk each */
 };
+
+/* Whole words, by one writer: a reader sees each of them as it was at some moment. */
+static inline void count_posted(struct xske_flow_counters *c, uint32_t packets, uint64_t bytes)
+{
+	__atomic_store_n(&c->packets, c->packets + packets, __ATOMIC_RELAXED);
+	__atomic_store_n(&c->bytes, c->bytes + bytes, __ATOMIC_RELAXED);
+}
+
+static inline struct xske_flow_counters read_posted(const struct xske_flow_counters *c)
+{
+	return (struct xske_flow_counters){__atomic_load_n(&c->packets, __ATOMIC_RELAXED),
+	                                   __atomic_load_n(&c->bytes, __ATOMIC_RELAXED)};
+}
 
 /* Copies the template into frags of the loop's arena; the flow holds a reference on each. */
 int flow_load(struct xske_flow *f, struct xske_arena *a);

@@ -11,27 +11,24 @@
 #define PREFETCH_FLOW 12u
 #define PREFETCH_VARIANTS 6u
 
-int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out)
+static bool is_sound(const struct xske_mix_config *c)
 {
-	struct xske_mix *m;
+	if (!c->batch || (c->pace.rate_units && !c->pace.period_ns))
+		return false;
+	if (c->trace)
+		return !c->flow_count && !c->order_len;
+	for (uint32_t i = 0; i < c->order_len; i++)
+		if (c->order[i] >= c->flow_count)
+			return false;
+	return c->flow_count && c->order_len;
+}
 
-	if (!config->flow_count || !config->order_len || !config->batch ||
-	    (config->pace.rate_units && !config->pace.period_ns))
-		return -EINVAL;
-	for (uint32_t i = 0; i < config->order_len; i++)
-		if (config->order[i] >= config->flow_count)
-			return -EINVAL;
-	m = calloc(1, sizeof(*m));
-	if (!m)
-		return -ENOMEM;
+static int take_flows(struct xske_mix *m, const struct xske_mix_config *config)
+{
 	m->flows = calloc(config->flow_count, sizeof(struct xske_flow *));
 	m->order = calloc(config->order_len, sizeof(struct xske_flow *));
-	if (!m->flows || !m->order) {
-		free(m->flows);
-		free(m->order);
-		free(m);
+	if (!m->flows || !m->order)
 		return -ENOMEM;
-	}
 	for (uint32_t i = 0; i < config->flow_count; i++) {
 		m->flows[i] = config->flows[i];
 		m->max_bytes = max_u32(m->max_bytes, m->flows[i]->frame_len);
@@ -41,6 +38,29 @@ int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out)
 		m->order[i] = m->flows[config->order[i]];
 	m->flow_count = config->flow_count;
 	m->order_len = config->order_len;
+	return 0;
+}
+
+int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out)
+{
+	struct xske_mix *m;
+
+	if (!is_sound(config))
+		return -EINVAL;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	if (config->trace) {
+		m->trace = config->trace;
+		m->max_bytes = trace_max_bytes(m->trace);
+		m->max_descs = trace_max_descs(m->trace);
+		m->flow_count = 1;
+	} else if (take_flows(m, config)) {
+		free(m->flows);
+		free(m->order);
+		free(m);
+		return -ENOMEM;
+	}
 	m->beside = config->beside;
 	pace_init(&m->pace, &config->pace);
 	m->remaining = config->count ? config->count : UINT64_MAX;
@@ -56,8 +76,9 @@ void xske_mix_destroy(struct xske_mix *m)
 	while (m) {
 		struct xske_mix *beside = m->beside;
 
-		for (uint32_t i = 0; i < m->flow_count; i++)
+		for (uint32_t i = 0; !m->trace && i < m->flow_count; i++)
 			xske_flow_destroy(m->flows[i]);
+		xske_trace_destroy(m->trace);
 		free(m->flows);
 		free(m->order);
 		free(m);
@@ -67,7 +88,7 @@ void xske_mix_destroy(struct xske_mix *m)
 
 int mix_load(struct xske_mix *m, struct xske_arena *a, uint64_t now)
 {
-	for (uint32_t i = 0; i < m->flow_count; i++) {
+	for (uint32_t i = 0; !m->trace && i < m->flow_count; i++) {
 		int err = flow_load(m->flows[i], a);
 
 		if (err) {
@@ -81,7 +102,9 @@ int mix_load(struct xske_mix *m, struct xske_arena *a, uint64_t now)
 
 void mix_unload(struct xske_mix *m, struct xske_arena *a)
 {
-	for (uint32_t i = 0; i < m->flow_count; i++)
+	if (m->trace)
+		xske_trace_close(m->trace);
+	for (uint32_t i = 0; !m->trace && i < m->flow_count; i++)
 		flow_unload(m->flows[i], a);
 }
 
@@ -105,16 +128,23 @@ static uint32_t room_for(const struct xske_mix *m, const struct outlet *o, uint3
 	return min_u32(room, m->quota_frags > used ? m->quota_frags - used : 0);
 }
 
+/* Of n packets, those that the capture has room for. */
+static uint32_t captured(struct outlet *o, uint32_t n, uint32_t max_bytes)
+{
+	uint32_t most;
+
+	if (likely(!o->capture))
+		return n;
+	most = capture_room(o->capture, max_bytes);
+	o->waits |= most < n;
+	return min_u32(n, most);
+}
+
 /* Packets of this flow, of n that are due, that this and the capture have room for. */
 static uint32_t fitting(const struct xske_flow *f, struct outlet *o, uint32_t n, uint32_t room)
 {
-	uint32_t fits = f->max_descs == 1 ? min_u32(n, room) : min_u32(n, room / f->max_descs), most;
-
-	if (likely(!o->capture))
-		return fits;
-	most = capture_room(o->capture, f->frame_len);
-	o->waits |= most < fits;
-	return min_u32(fits, most);
+	return captured(o, f->max_descs == 1 ? min_u32(n, room) : min_u32(n, room / f->max_descs),
+	                f->frame_len);
 }
 
 /* n packets were posted: how far apart, and how far from what was asked? */
@@ -143,15 +173,15 @@ static void note_gaps(struct xske_mix *m, struct outlet *o, const struct column 
 	m->last_post_ns = o->now_ns;
 }
 
-static void account(struct xske_mix *m, struct outlet *o, const struct xske_flow *f, const struct column *col,
-                    uint32_t n)
+/* n planned packets were posted, in the tx ring from `slot` on. */
+static void account(struct xske_mix *m, struct outlet *o, const struct column *col, uint32_t slot, uint32_t n)
 {
 	if (!pace_is_max(&m->pace))
 		pace_pay(&m->pace, col->len, col->cost, n);
 	if (o->gaps)
 		note_gaps(m, o, col, n);
 	if (unlikely(o->capture != NULL))
-		capture_take(o->capture, o->q, f, col, n, o->now_ns);
+		capture_take(o->capture, o->q, slot, n, o->now_ns);
 	if (m->remaining != UINT64_MAX)
 		m->remaining -= n;
 	if (unlikely(!m->end_ns) && m->duration_ns)
@@ -176,6 +206,30 @@ static struct xske_flow *whose_turn(const struct xske_mix *m, uint32_t most, uin
 	return m->order[m->at];
 }
 
+static uint32_t run_trace(struct xske_mix *m, struct outlet *o, uint32_t most, uint32_t room)
+{
+	struct column *col = &o->column;
+	uint32_t posted = 0;
+
+	while (posted < most) {
+		uint32_t n = trace_plan(m->trace, col, min_u32(most - posted, FIELD_COLUMN)), due, done;
+		uint32_t slot = txq_next_slot(o->q);
+
+		o->waits |= !n; /* for the file */
+		due = pace_is_max(&m->pace) ? n : pace_due(&m->pace, col->len, col->cost, n);
+		done = trace_post(m->trace, o->q, col, captured(o, due, m->max_bytes), &room);
+		o->starved |= done < due && !o->waits;
+		if (done)
+			account(m, o, col, slot, done);
+		posted += done;
+		if (!n || done < n)
+			break;
+	}
+	if (trace_is_over(m->trace))
+		m->remaining = 0;
+	return posted;
+}
+
 uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 {
 	uint32_t most = (uint32_t)min_u64(min_u32(m->batch, limit), m->remaining), posted = 0;
@@ -185,8 +239,10 @@ uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 
 	pace_look(&m->pace, o->now_ns);
 	room = room_for(m, o, most);
+	if (m->trace)
+		return run_trace(m, o, most, room);
 	while (posted < most) {
-		uint32_t n, due, fits, done;
+		uint32_t n, due, fits, done, slot = txq_next_slot(o->q);
 		struct xske_flow *f = whose_turn(m, most - posted, &n);
 
 		flow_plan(f, col, n);
@@ -198,7 +254,7 @@ uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 		room -= done * f->max_descs;
 		o->starved |= done < due && !o->waits;
 		if (done)
-			account(m, o, f, col, done);
+			account(m, o, col, slot, done);
 		posted += done;
 		if (m->order_len > 1 && done && ++m->at == m->order_len)
 			m->at = 0;

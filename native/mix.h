@@ -2,13 +2,14 @@
 /*
  * mix.h - flows that share one pace, in an order that repeats: a block. A txq sends every n-th block, so that the
  * packets of a flow are the same whatever the number of txqs. One mix is what --rate and --count are about; a
- * flow with a rate of its own is a mix of its own.
+ * flow with a rate of its own is a mix of its own, and so is a trace.
  */
 #ifndef XSKE_MIX_H
 #define XSKE_MIX_H
 
 #include "flow.h"
 #include "pace.h"
+#include "trace.h"
 
 struct xske_mix {
 	struct xske_mix *beside;
@@ -21,13 +22,14 @@ struct xske_mix {
 	double asked_gap_ns; /* from its last packet to the next */
 	uint32_t batch;
 	uint32_t quota_frags;
-	uint32_t flow_count;
+	uint32_t flow_count; /* a trace counts as one */
 	uint32_t order_len;
 	uint32_t at; /* in order */
 	uint32_t max_bytes;
 	uint32_t max_descs; /* of a packet */
 	struct xske_flow **flows;
 	struct xske_flow **order;
+	struct xske_trace *trace; /* instead of them */
 };
 
 /* Where a mix posts to, and who watches. */

@@ -10,7 +10,7 @@
 void pace_init(struct pace *p, const struct xske_pace_config *config)
 {
 	*p = (struct pace){.config = *config, .paid = config->first_units};
-	p->constant = !config->byte_units && !config->burst && !config->poisson;
+	p->constant = !config->byte_units && !config->burst && !config->poisson && !config->recorded;
 	if (config->rate_units)
 		p->ns_per_unit = (double)config->period_ns / (double)config->rate_units;
 }
@@ -76,7 +76,7 @@ uint32_t pace_due(const struct pace *p, const uint32_t *len, uint64_t *cost, uin
 
 		if (paid > p->allowed)
 			return i;
-		own = own_units(p, len[i], p->packets + i);
+		own = c->recorded ? cost[i] : own_units(p, len[i], p->packets + i);
 		cost[i] = own;
 		if (c->burst && c->burst_gap_units)
 			cost[i] = last ? c->burst_gap_units : own;

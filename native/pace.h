@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * pace.h - which packets are due. Time buys units at an exact rational rate, packets cost them: one each (pps),
- * as many as they have bits (bps), more or less at random (Poisson), none until a burst is over. A packet is due when
+ * as many as they have bits (bps), more or less at random (Poisson), what a file recorded, none until a burst is over. A packet is due when
  * all before it are paid for, however the calls fall; so a rate holds at every batch size. The clock is passed in.
  */
 #ifndef XSKE_PACE_H
@@ -31,7 +31,8 @@ void pace_init(struct pace *p, const struct xske_pace_config *config);
 void pace_start(struct pace *p, uint64_t now);
 /* To be called before the two below, once per look at the clock. */
 void pace_look(struct pace *p, uint64_t now);
-/* With a rate: how many of the next n packets, of these lengths, are due; writes what each of them costs. */
+/* With a rate: how many of the next n packets, of these lengths, are due; writes what each of them costs, unless it was
+ * recorded. */
 uint32_t pace_due(const struct pace *p, const uint32_t *len, uint64_t *cost, uint32_t n);
 /* n of them were posted. */
 void pace_pay(struct pace *p, const uint32_t *len, const uint64_t *cost, uint32_t n);

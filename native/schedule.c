@@ -80,7 +80,7 @@ void mixes_start(struct xske_loop *l, struct xske_mix *m)
 			loop_fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, m->max_bytes);
 			return;
 		}
-		for (uint32_t i = 0; l->config.gaps && i < m->flow_count; i++)
+		for (uint32_t i = 0; l->config.gaps && !m->trace && i < m->flow_count; i++)
 			if (m->flows[i]->timestamp)
 				l->txq->wire = &l->config.gaps->wire;
 		m->due_ns = l->now_ns;

@@ -68,6 +68,12 @@ static inline uint32_t txq_room(struct xske_txq *q, uint32_t want)
 	return min_u32(comp, tx);
 }
 
+/* Where the next desc will lie in the tx ring. */
+static inline uint32_t txq_next_slot(const struct xske_txq *q)
+{
+	return q->tx.cached_prod + q->filled;
+}
+
 /* Writes the next slot; the caller has asked txq_room. The desc is valid and its chunk is of this txq. */
 static inline void txq_fill(struct xske_txq *q, uint64_t addr, uint32_t len, uint32_t options)
 {
@@ -113,7 +119,7 @@ static inline void txq_take_open(struct xske_txq *q, uint32_t n)
 	c->inflight += n;
 }
 
-/* As txq_take n times, but the caller keeps his reference: for templates of the loop's own arena. */
+/* As txq_take n times, but the caller keeps his reference: for what is posted again and again. */
 static inline void txq_borrow(struct xske_txq *q, struct chunk *c, uint32_t n)
 {
 	if (!c->inflight) {

@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 3u
+#define XSKE_ABI_VERSION 4u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -246,6 +246,90 @@ XSKE_API int xske_flow_create(struct xske_umem *umem, const struct xske_flow_con
 /* Only when its loop is not running, or has never got it. */
 XSKE_API void xske_flow_destroy(struct xske_flow *flow);
 
+/* What a flow has posted so far. */
+struct xske_flow_counters {
+	uint64_t packets;
+	uint64_t bytes; /* of frames without FCS */
+};
+/* Of n flows, by any thread, at any time. */
+XSKE_API void xske_flow_read(struct xske_flow *const *flows, uint32_t n, struct xske_flow_counters *out);
+
+/* ---- replay: the packets of a capture file --------------------------------------------------------- */
+
+/* Bytes of a header that are rewritten in every packet that has it; the checksums over them follow. */
+enum xske_edit_layer {
+	XSKE_EDIT_ETH = 0,
+	XSKE_EDIT_IPV4 = 1,  /* the outermost */
+	XSKE_EDIT_IPV6 = 2,  /* the outermost */
+	XSKE_EDIT_PORTS = 3, /* of TCP, UDP or UDP-Lite in it */
+	XSKE_EDIT_TAG = 4,   /* the outermost VLAN tag's TCI; a packet without one gets one */
+	XSKE_EDIT_UNTAG = 5, /* all VLAN tags go */
+};
+struct xske_edit {
+	uint32_t layer;  /* enum xske_edit_layer */
+	uint32_t offset; /* in its header */
+	uint32_t len;    /* 1 to 16 */
+	uint32_t flags;  /* XSKE_EDIT_* */
+	uint8_t value[16];
+	uint8_t mask[16]; /* which bits of them */
+};
+#define XSKE_EDIT_KEEP_GROUP 1u /* not where the first byte says multicast or broadcast */
+
+/* A packet that is longer than the device takes. */
+enum xske_oversize {
+	XSKE_OVERSIZE_REFUSE = 0, /* nothing more is taken */
+	XSKE_OVERSIZE_SKIP = 1,
+	XSKE_OVERSIZE_TRUNCATE = 2,
+};
+
+struct xske_trace_config {
+	struct xske_arena *arena; /* not the loop's; entered by who takes. NULL: packets are only counted */
+	const struct xske_edit *edits; /* copied */
+	uint32_t edit_count;
+	uint32_t flags;      /* XSKE_TRACE_* */
+	uint32_t max_bytes;  /* of a frame without FCS and VLAN tags */
+	uint32_t oversize;   /* enum xske_oversize */
+	uint64_t max_gap_ns; /* longer ones are shortened; 0 = none */
+	uint32_t chunk_size; /* of the umem, as the next: known before it is there */
+	uint32_t metadata_len;
+	uint32_t ring;   /* descs that wait for the loop, power of two: a stream; 0 = all packets stay */
+	uint32_t passes; /* over packets that stay; 0 = without end */
+};
+#define XSKE_TRACE_FIX_CHECKSUMS 1u /* computed anew, whatever they were */
+
+struct xske_trace_stats {
+	uint64_t packets; /* taken, as the next */
+	uint64_t bytes;   /* of frames without FCS */
+	uint64_t longest_bytes;
+	uint64_t oversize_packets; /* by enum xske_oversize refused, skipped or truncated */
+	uint64_t snapped_packets;  /* which the file holds the beginning of only */
+	uint64_t short_packets;    /* without an Ethernet header: skipped */
+	uint64_t backward_packets; /* older than the one before: sent right behind it */
+	uint64_t long_gaps;        /* beyond max_gap_ns */
+	uint64_t first_ns;         /* the file's times */
+	uint64_t last_ns;
+	uint64_t chunks;  /* that they fill */
+	uint64_t refused; /* 1: by XSKE_OVERSIZE_REFUSE */
+};
+
+struct xske_trace;
+
+XSKE_API int xske_trace_create(const struct xske_trace_config *config, struct xske_trace **out);
+/* When its loop has ended, or has never got it, and nobody takes. */
+XSKE_API void xske_trace_destroy(struct xske_trace *trace);
+/* The next packet: a pcap_handler (pcap/pcap.h) for files read with times in ns. A stream waits for room here,
+ * until the loop has ended or xske_trace_close. */
+XSKE_API void xske_trace_take(uint8_t *trace, const void *header, const uint8_t *bytes);
+/* The file is over. again: it comes once more. Otherwise the loop ends behind the last packet, when it has made its
+ * passes. -ENOMEM: a packet was lost for want of memory, -ENOBUFS of chunks. */
+XSKE_API int xske_trace_finish(struct xske_trace *trace, int again);
+XSKE_API void xske_trace_close(struct xske_trace *trace); /* any thread */
+XSKE_API int xske_trace_is_closed(const struct xske_trace *trace);
+/* By who takes, or when nobody does. */
+XSKE_API void xske_trace_read(const struct xske_trace *trace, struct xske_trace_stats *out);
+/* What the loop has posted of it; any thread. */
+XSKE_API void xske_trace_posted(const struct xske_trace *trace, struct xske_flow_counters *out);
+
 /* When packets are due: time buys rate_units per period_ns, packets cost units (native/pace.h). */
 struct xske_pace_config {
 	uint64_t rate_units; /* 0 = as fast as possible */
@@ -258,11 +342,13 @@ struct xske_pace_config {
 	uint64_t key;            /* of the Poisson gaps */
 	uint32_t overhead_bytes;
 	uint32_t min_bytes;
-	uint32_t burst;   /* packets; 0 = no bursts */
-	uint32_t poisson; /* 1: costs are exponential, with this mean */
+	uint32_t burst;    /* packets; 0 = no bursts */
+	uint32_t poisson;  /* 1: costs are exponential, with this mean */
+	uint32_t recorded; /* 1: a packet of a trace costs as many units as ns to the next */
+	uint32_t reserved;
 };
 
-/* Flows that share one pace, in an order that repeats. */
+/* Flows that share one pace, in an order that repeats; or a trace. */
 struct xske_mix;
 
 struct xske_mix_config {
@@ -271,11 +357,12 @@ struct xske_mix_config {
 	uint32_t flow_count;
 	uint32_t order_len;
 	struct xske_pace_config pace;
-	uint64_t count;          /* packets to send, 0 = no limit */
-	uint64_t duration_ns;    /* from the first post, time with the link down not counted; 0 = no limit */
-	uint32_t quota_frags;    /* most descs inflight, 0 = the completion ring's size */
-	uint32_t batch;          /* most packets per turn of the loop */
-	struct xske_mix *beside; /* another one, started and destroyed with this one; NULL = none */
+	uint64_t count;           /* packets to send, 0 = no limit */
+	uint64_t duration_ns;     /* from the first post, time with the link down not counted; 0 = no limit */
+	uint32_t quota_frags;     /* most descs inflight, 0 = the completion ring's size */
+	uint32_t batch;           /* most packets per turn of the loop */
+	struct xske_mix *beside;  /* another one, started and destroyed with this one; NULL = none */
+	struct xske_trace *trace; /* instead of flows; the mix's from now on */
 };
 
 XSKE_API int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out);

@@ -3,11 +3,14 @@ program where the driver asks for one."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable, Sequence
 
 from xsk_engine import netdev as netdevs
+from xsk_engine import netdevgenl
+from xsk_engine.config import EngineConfig
 from xsk_engine.errors import QueueTakenError, UnavailableError, XskError, errno_name
 from xsk_engine.netdev import NetDev
 from xsk_engine.program import PassProgram
@@ -237,3 +240,55 @@ class Binding:
         }
         message = hints.get(number, "the kernel refused; see xsk-engine doctor")
         return UnavailableError("bind", arguments, message, errno=number)
+
+
+def open_binding(stack: contextlib.ExitStack, config: EngineConfig, netdev: NetDev) -> tuple[Umem, Binding]:
+    """A umem and what is bound to it, both or nothing, closed by the stack. UnavailableError."""
+    lacking = sorted(config.tx_metadata - netdevgenl.tx_metadata_features(netdev.ifindex))
+    if lacking and config.mode != "copy":
+        what = f"the driver has no tx {' and '.join(lacking)} in zero-copy"
+        if config.mode == "zerocopy":
+            raise UnavailableError("open", config.interface, f"{what}; use --mode copy")
+        return _bind(stack, config, netdev, "copy", 0, what)
+    rx_chunks = 0 if config.mode == "copy" else min(netdev.rx_ring, config.ring_size)
+    try:
+        return _bind(stack, config, netdev, config.mode, rx_chunks)
+    except UnavailableError as error:
+        if error.errno != errno.ENOBUFS or config.mode != "auto" or not rx_chunks:
+            raise
+        what = "the locked-memory limit has no room for what a driver in zero-copy receives"
+        return _bind(stack, config, netdev, "copy", 0, what)
+
+
+def _bind(
+    stack: contextlib.ExitStack,
+    config: EngineConfig,
+    netdev: NetDev,
+    mode: str,
+    rx_chunks: int,
+    reason: str | None = None,
+) -> tuple[Umem, Binding]:
+    """The driver's receive rings get `rx_chunks` each, beside what was asked for."""
+    with contextlib.ExitStack() as both:
+        umem = Umem(
+            config.umem_bytes + rx_chunks * len(config.queues) * config.chunk_size,
+            config.chunk_size,
+            tx_metadata_len=config.tx_metadata_len,
+            numa_node=netdev.numa_node,
+        )
+        both.callback(umem.close)
+        umem.audit()
+        binding = Binding(
+            umem,
+            netdev,
+            config.queues,
+            mode,
+            ring_size=config.ring_size,
+            max_frame_bytes=config.max_frame_bytes or netdev.max_frame_bytes,
+            link_timeout_s=config.link_timeout_s,
+            rx_chunks=rx_chunks,
+        )
+        both.callback(binding.close)
+        binding.reason = reason or binding.reason
+        stack.push(both.pop_all())
+    return umem, binding

@@ -141,6 +141,7 @@ def _run_phase(lab: PrivateLab, phase: Phase) -> tuple[dict[str, Any], int]:
     from xsk_engine import session
     from xsk_engine.config import EngineConfig
     from xsk_engine.flow import Flow, Pace, Traffic
+    from xsk_engine.plan import plan_traffic
     from xsk_engine.units import parse_rate
     from xsk_engine.values import Range, Sequence, Values
 
@@ -166,7 +167,7 @@ def _run_phase(lab: PrivateLab, phase: Phase) -> tuple[dict[str, Any], int]:
     before = _udp_errors(lab)
     with _receiver(lab, traffic.count or int(_MAX_PPS * phase.seconds)) as receiver:
         config = EngineConfig(topology.TX_INTERFACE)
-        outcome = session.run(config, traffic, _live(receiver, phase.name))
+        outcome = session.run(config, plan_traffic(traffic), _live(receiver, phase.name))
         report = outcome.report
         receiver.settle(report["completed_packets"] - report["dropped_packets"])
         seen = receiver.read()

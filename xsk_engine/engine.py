@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import time
 import weakref
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from xsk_engine import netdev as netdevs
-from xsk_engine import netdevgenl
 from xsk_engine._ffi.libc import new_eventfd
-from xsk_engine.binding import Binding
+from xsk_engine.binding import Binding, open_binding
 from xsk_engine.capture import Capture
 from xsk_engine.config import EngineConfig
 from xsk_engine.endpoints import RawEndpoint
-from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError
+from xsk_engine.errors import BrokenError, BusyError, ClosedError
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.mix import Mixes
 from xsk_engine.mixprogram import compile_traffic
 from xsk_engine.netdev import NetDev
+from xsk_engine.replay import Replay
+from xsk_engine.replay import program as replay_program
 from xsk_engine.stall import StallJudge
-from xsk_engine.stats import Gaps, Snapshot, merge, merge_gaps
+from xsk_engine.stats import FlowCounts, Gaps, Snapshot, merge, merge_flows, merge_gaps
+from xsk_engine.trace import Trace
 from xsk_engine.umem import Umem
 from xsk_engine.worker import Worker
 from xsk_engine.xsk import REBIND_DEADLINE_S, KernelStats, Xsk
@@ -67,9 +68,11 @@ class Engine:
         self.workers: list[Worker] = []
         self.mixes: list[Mixes | None] = []
         """of each worker, while it runs"""
+        self.trace: Trace | None = None
+        """of a replay"""
         self.captures: list[Capture] = []
         self.event_fd = -1
-        self._final: tuple[Snapshot, KernelStats, Gaps] | None = None
+        self._final: tuple[Snapshot, KernelStats, Gaps, list[Snapshot], FlowCounts] | None = None
         self._stack = contextlib.ExitStack()
         self._endpoints: set[RawEndpoint] = set()
         self._forked = False
@@ -82,9 +85,7 @@ class Engine:
         config = self.config
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
-            self._open_memory(stack)
-            assert self.umem is not None
-            assert self.binding is not None
+            self.umem, self.binding = open_binding(stack, config, self.netdev)
             self.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
             self._stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
@@ -121,61 +122,6 @@ class Engine:
         self.captures.append(capture)
         return capture
 
-    def _open_memory(self, stack: contextlib.ExitStack) -> None:
-        """The umem and what is bound to it."""
-        config, netdev = self.config, self.netdev
-        assert netdev is not None
-        lacking = sorted(config.tx_metadata - netdevgenl.tx_metadata_features(netdev.ifindex))
-        if lacking and config.mode != "copy":
-            self._do_without(stack, lacking)
-            return
-        rx_chunks = 0 if config.mode == "copy" else min(netdev.rx_ring, config.ring_size)
-        try:
-            self._bind(stack, config.mode, rx_chunks)
-        except UnavailableError as error:
-            if error.errno != errno.ENOBUFS or config.mode != "auto" or not rx_chunks:
-                raise
-            self._bind(stack, "copy", 0)
-            assert self.binding is not None
-            self.binding.reason = (
-                "the locked-memory limit has no room for what a driver in zero-copy receives"
-            )
-
-    def _do_without(self, stack: contextlib.ExitStack, lacking: Sequence[str]) -> None:
-        """The driver cannot in zero-copy what is wanted of it."""
-        what = f"the driver has no tx {' and '.join(lacking)} in zero-copy"
-        if self.config.mode == "zerocopy":
-            raise UnavailableError("open", self.config.interface, f"{what}; use --mode copy")
-        self._bind(stack, "copy", 0)
-        assert self.binding is not None
-        self.binding.reason = what
-
-    def _bind(self, stack: contextlib.ExitStack, mode: str, rx_chunks: int) -> None:
-        """Both or nothing. The driver's receive rings get `rx_chunks` each, beside what was asked for."""
-        config, netdev = self.config, self.netdev
-        assert netdev is not None
-        with contextlib.ExitStack() as both:
-            self.umem = Umem(
-                config.umem_bytes + rx_chunks * len(config.queues) * config.chunk_size,
-                config.chunk_size,
-                tx_metadata_len=config.tx_metadata_len,
-                numa_node=netdev.numa_node,
-            )
-            both.callback(self.umem.close)
-            self.umem.audit()
-            self.binding = Binding(
-                self.umem,
-                netdev,
-                config.queues,
-                mode,
-                ring_size=config.ring_size,
-                max_frame_bytes=config.max_frame_bytes or netdev.max_frame_bytes,
-                link_timeout_s=config.link_timeout_s,
-                rx_chunks=rx_chunks,
-            )
-            both.callback(self.binding.close)
-            stack.push(both.pop_all())
-
     def close(self) -> None:
         """Drains, stops and closes everything; idempotent. BrokenError when the final audit finds a fault."""
         if self._forked:
@@ -186,7 +132,13 @@ class Engine:
                 endpoint.close()
             self._endpoints.clear()
             if self._final is None and self.workers:
-                self._final = (self.snapshot(), self.kernel_stats(), self.gaps())
+                self._final = (
+                    self.snapshot(),
+                    self.kernel_stats(),
+                    self.gaps(),
+                    self.queue_snapshots(),
+                    self.flow_counts(),
+                )
             if self.workers:
                 self.audit()
         finally:
@@ -233,22 +185,14 @@ class Engine:
 
     # -- running ---------------------------------------------------------------------------------------
 
-    async def run(self, traffic: Traffic | Flow, stop: asyncio.Event | None = None) -> None:
+    async def run(self, traffic: Traffic | Flow | Replay, stop: asyncio.Event | None = None) -> None:
         """Sends until it is done, `stop` is set or a worker fails; then drains all queues.
 
-        Count and rate are totals over the queues. Once per engine: ClosedError for a second run. ValueError
-        for flows that cannot be. Raises the worker's BrokenError after the drain.
+        Count and rate are totals over the queues; a replay goes out of the first one, in its file's order.
+        Once per engine: ClosedError for a second run. ValueError for flows that cannot be. Raises the
+        worker's BrokenError after the drain.
         """
-        if isinstance(traffic, Flow):
-            traffic = Traffic(traffic)
         workers = self._open_workers()
-        programs = compile_traffic(
-            traffic,
-            len(workers),
-            template_budget=self._template_budget(),
-            chunk_size=self.config.chunk_size,
-            metadata_len=self.config.tx_metadata_len,
-        )
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 
@@ -262,9 +206,10 @@ class Engine:
         if waiter is not None:
             waiter.add_done_callback(lambda _: changed.set())
         try:
-            self.mixes = [
-                w.load_mixes(mine) if mine else None for w, mine in zip(workers, programs, strict=True)
-            ]
+            if isinstance(traffic, Replay):
+                await self._load_replay(traffic, waiter)
+            else:
+                self.mixes = self._load_flows(Traffic(traffic) if isinstance(traffic, Flow) else traffic)
             for worker, mixes in zip(
                 workers, self.mixes, strict=True
             ):  # the queues take turns: at the same time
@@ -285,6 +230,32 @@ class Engine:
             if waiter is not None:
                 waiter.cancel()
         self.raise_failure()
+
+    def _load_flows(self, traffic: Traffic) -> list[Mixes | None]:
+        programs = compile_traffic(
+            traffic,
+            len(self.workers),
+            template_budget=self._template_budget(),
+            chunk_size=self.config.chunk_size,
+            metadata_len=self.config.tx_metadata_len,
+        )
+        return [w.load_mixes(mine) if mine else None for w, mine in zip(self.workers, programs, strict=True)]
+
+    async def _load_replay(self, replay: Replay, stopped: asyncio.Future[Literal[True]] | None) -> None:
+        assert self.umem is not None
+        assert self.netdev is not None
+        worker = self.workers[0]
+        self.trace = trace = Trace(self.umem, replay, self.netdev.max_frame_bytes, worker.index)
+        self.mixes = [
+            worker.load_mixes([replay_program(replay)], trace),
+            *(None for _ in self.workers[1:]),
+        ]
+        if replay.stream:
+            trace.start_stream()
+            return
+        if stopped is not None:
+            stopped.add_done_callback(lambda _: trace.stop())
+        await asyncio.to_thread(trace.load)
 
     def _open_workers(self) -> list[Worker]:
         if not self.workers:
@@ -331,6 +302,8 @@ class Engine:
         failure = next(filter(None, (w.failure() for w in self.workers)), None)
         if failure is not None:
             raise failure
+        if self.trace is not None:
+            self.trace.raise_failure()
 
     # -- facts -----------------------------------------------------------------------------------------
 
@@ -339,6 +312,18 @@ class Engine:
         if self._final is not None:
             return self._final[0]
         return merge(w.counters for w in self.workers)
+
+    def queue_snapshots(self) -> list[Snapshot]:
+        """The same figures of each queue."""
+        if self._final is not None:
+            return self._final[3]
+        return [merge([w.counters]) for w in self.workers]
+
+    def flow_counts(self) -> FlowCounts:
+        """What each flow has submitted so far, by its place in the traffic. By the thread that closes."""
+        if self._final is not None:
+            return self._final[4]
+        return merge_flows(mixes.posted() for mixes in self.mixes if mixes is not None)
 
     def counter_pages(self) -> list[numpy.ndarray]:
         """The live counter page of each queue: a read-only record whose uint64 fields are native struct

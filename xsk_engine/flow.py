@@ -55,6 +55,8 @@ class Flow:
     """a rate of its own"""
     count: int | None = None
     """packets, with a pace of its own"""
+    name: str = ""
+    """what figures call it"""
 
 
 @dataclass(frozen=True)

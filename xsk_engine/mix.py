@@ -10,7 +10,8 @@ from ctypes import byref, c_uint32, c_uint64, c_void_p
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
 from xsk_engine.flowprogram import Csum, FlowProgram, Patch
-from xsk_engine.mixprogram import MixProgram
+from xsk_engine.mixprogram import MixProgram, PaceProgram
+from xsk_engine.trace import Trace
 from xsk_engine.umem import Umem
 
 
@@ -74,16 +75,18 @@ def _flow(umem: Umem, program: FlowProgram, queue: int, queues: int) -> c_void_p
 
 
 class Mixes:
-    """What one worker runs: a chain of native mixes, which own their flows.
+    """What one worker runs: a chain of native mixes, which own their flows; or one that posts a trace, which
+    is this object's from the beginning, also when it cannot be made.
 
     OSError (ENOMEM); ValueError: a packet of more descs than the kernel takes, or fields behind its first.
     Create and close in one thread; in between it is the loop's.
     """
 
-    def __init__(self, umem: Umem, programs: Sequence[MixProgram]) -> None:
+    def __init__(self, umem: Umem, programs: Sequence[MixProgram], trace: Trace | None = None) -> None:
         self.handle = c_void_p()
         self._flows: dict[int, c_void_p] = {}
-        self.flow_count = sum(len(program.flows) for program in programs)
+        self._trace = trace
+        self.flow_count = sum(len(program.members) for program in programs)
         try:
             for program in programs:
                 self._add(umem, program)
@@ -102,19 +105,21 @@ class Mixes:
                 order=(c_uint32 * len(program.order))(*program.order),
                 flow_count=len(flows),
                 order_len=len(program.order),
-                pace=ffi.PaceConfig(*(int(getattr(pace, one[0])) for one in ffi.PaceConfig._fields_)),
+                pace=ffi.PaceConfig(*(int(getattr(pace, name)) for name in PaceProgram.__dataclass_fields__)),
                 count=program.count or 0,
                 duration_ns=program.duration_ns or 0,
                 quota_frags=program.quota_frags,
                 batch=program.batch,
                 beside=self.handle,
+                trace=None if flows or self._trace is None else self._trace.handle,
             )
             self.handle = ffi.create(native.mix_create, byref(config))
         except BaseException:
             for flow in flows:
                 native.flow_destroy(flow)
             raise
-        self._flows.update(zip(program.members, flows, strict=True))
+        if flows:
+            self._flows.update(zip(program.members, flows, strict=True))
 
     def update(self, flows: Sequence[int], offset: int, data: bytes) -> ffi.Update:
         """A command to change bytes of the templates of these flows, by their place in the traffic."""
@@ -124,9 +129,26 @@ class Mixes:
             (c_void_p * max(len(handles), 1))(*handles), len(handles), offset, len(data), padded
         )
 
+    def posted(self) -> dict[int, tuple[int, int]]:
+        """Packets and bytes that each flow has posted here so far, by its place in the traffic. Any thread
+        while it is open."""
+        if self._trace is not None:
+            return {0: self._trace.posted()}
+        handles = (c_void_p * max(len(self._flows), 1))(*self._flows.values())
+        raw = (ffi.FlowCounters * len(handles))()
+        native.flow_read(handles, len(self._flows), raw)
+        return {index: (one.packets, one.bytes) for index, one in zip(self._flows, raw, strict=False)}
+
     def close(self) -> None:
         """When its loop has ended. Idempotent."""
         handle, self.handle = self.handle, c_void_p()
+        if self._trace is not None:
+            self._trace.finish()
         if handle:
             native.mix_destroy(handle)
+        if self._trace is not None:
+            if not handle:
+                native.trace_destroy(self._trace.handle)
+            self._trace.release()
+            self._trace = None
         self._flows = {}

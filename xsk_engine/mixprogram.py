@@ -34,11 +34,12 @@ class PaceProgram:
     min_bytes: int = 0
     burst: int = 0
     poisson: bool = False
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
 class MixProgram:
-    """Flows that share a pace; native struct xske_mix_config."""
+    """Flows that share a pace, or none: a trace; native struct xske_mix_config."""
 
     flows: tuple[FlowProgram, ...]
     order: tuple[int, ...]
@@ -74,7 +75,7 @@ def _mean_wire(sizes: Sizes) -> float:
     return sum(max(sizes.distinct[i], _WIRE_MIN) + _WIRE_OVERHEAD for i in sizes.order) / len(sizes.order)
 
 
-def _pace_program(pace: Pace, mean_bytes: float, queue: int, queues: int, seed: int) -> PaceProgram:
+def pace_program(pace: Pace, mean_bytes: float, queue: int, queues: int, seed: int) -> PaceProgram:
     """Each of `queues` txqs pays for all of them, so each goes at its part of the rate, one behind the
     other."""
     if pace.rate is None and pace.burst_gap_s is None:
@@ -185,7 +186,7 @@ def compile_traffic(
                 MixProgram(
                     mine,
                     order,
-                    _pace_program(pace, mean, queue, txqs, key(traffic.seed, number, "pace")),
+                    pace_program(pace, mean, queue, txqs, key(traffic.seed, number, "pace")),
                     count=share,
                     duration_ns=duration_ns,
                     quota_frags=traffic.quota_frags,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xsk_engine.errors import XskError
+from xsk_engine.figures import of_queues
 from xsk_engine.stats import Gaps, Snapshot
 from xsk_engine.units import format_si
 
@@ -22,6 +23,9 @@ def as_json(
     asked_pps: float | None,
     gaps: Gaps,
     snapshot: Snapshot,
+    per_queue: list[dict[str, Any]],
+    flows: list[dict[str, Any]],
+    replay: dict[str, Any] | None,
     kernel: dict[str, int],
     chunks: int,
     cpu: dict[str, float],
@@ -38,18 +42,14 @@ def as_json(
         "mode_requested": mode_requested,
         "mode_reason": mode_reason,
         "requested_rate": requested_rate,
-        "submitted_packets": s.submitted_packets,
-        "completed_packets": s.completed_packets,
-        "dropped_packets": s.dropped_packets,
-        "submitted_bytes": s.submitted_bytes,
-        "submitted_descs": s.submitted_descs,
         "duration_s": round(s.duration_s, 9),
-        "pps": round(s.pps, 3),
-        "bps_l2": round(s.bps_l2, 3),
-        "bps_l1": round(s.bps_l1, 3),
+        **of_queues(s),
         "asked_pps": None if asked_pps is None else round(asked_pps, 6),
         "posted_pps": round(s.posted_pps, 6),
         "rate_error_percent": None if gaps.rate_error is None else round(gaps.rate_error * 100, 6),
+        "per_queue": per_queue,
+        "flows": flows,
+        "replay": replay,
         "gaps": {"post": gaps.post.as_dict(), "error": gaps.error.as_dict(), "wire": gaps.wire.as_dict()},
         "kernel": kernel,
         "kicks": {
@@ -87,7 +87,7 @@ def as_text(report: dict[str, Any]) -> str:
             "packets",
             f"{report['submitted_packets']:,} submitted, {report['completed_packets']:,} completed, "
             f"{report['dropped_packets']:,} dropped by the kernel, "
-            f"{report['drain']['inflight_descs']:,} descs inflight",
+            f"{report['inflight_descs']:,} descs inflight",
         ),
         (
             "rate",
@@ -96,6 +96,7 @@ def as_text(report: dict[str, Any]) -> str:
             f"(asked: {report['requested_rate']})",
         ),
         *_pace_lines(report),
+        *_replay_lines(report["replay"]),
         (
             "kicks",
             ", ".join(f"{value:,} {name}" for name, value in kicks.items() if value or name == "calls"),
@@ -108,6 +109,28 @@ def as_text(report: dict[str, Any]) -> str:
         ("cpu", f"{report['cpu']['user_s']:.2f} s user, {report['cpu']['system_s']:.2f} s system"),
     ]
     return "\n".join(f"{name:<10} {text}" for name, text in lines)
+
+
+_COUNTED = {
+    "oversize_packets": "too long: {}",
+    "snapped_packets": "recorded in part",
+    "short_packets": "skipped, no Ethernet header",
+    "backward_packets": "older than the one before",
+    "long_gaps": "gaps shortened",
+}
+
+
+def _replay_lines(replay: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What was not as the file has it."""
+    if replay is None:
+        return []
+    how = "streamed" if replay["streamed"] else "loaded once"
+    words = [f"{replay['packets']:,} packets read, {how}"]
+    for name, text in _COUNTED.items():
+        if replay[name]:
+            words.append(f"{replay[name]:,} {text.format(replay['oversize'])}")
+    damage = [("file", f"it ends early: {replay['damage']}")] if replay["damage"] else []
+    return [("replay", ", ".join(words)), *damage]
 
 
 def _pace_lines(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -18,6 +18,8 @@ from xsk_engine.packet import IPAddress
 
 # include/uapi/linux/neighbour.h: states with an address that can be used
 _NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
+_NUD_NOARP = 0x40
+_NTF_PROXY = 0x08
 _RTN_LOCAL = 2  # include/uapi/linux/rtnetlink.h
 _DISCARD_PORT = 9
 _POLL_S = 0.02
@@ -68,6 +70,30 @@ def _start_resolution(ifname: str, address: IPAddress) -> None:
     with socket.socket(_family(address), socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ifname.encode())
         sock.sendto(b"", (str(address), _DISCARD_PORT))
+
+
+def only_neighbour(ifname: str, ifindex: int) -> str:
+    """The MAC address of the one neighbour that the kernel knows on this interface. UnavailableError: none,
+    or several."""
+    found: dict[str, list[str]] = {}
+    with IPRoute() as ipr:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for entry in ipr.get_neighbours(family=family, ifindex=ifindex):
+                attributes = _attributes(entry)
+                mac, address = attributes.get("NDA_LLADDR"), str(attributes.get("NDA_DST"))
+                is_one = not ipaddress.ip_address(address).is_multicast and not entry["flags"] & _NTF_PROXY
+                if mac and entry["state"] & _NUD_USABLE and not entry["state"] & _NUD_NOARP and is_one:
+                    found.setdefault(str(mac), []).append(address)
+    if len(found) == 1:
+        return next(iter(found))
+    known = "; ".join(f"{mac} has {', '.join(addresses)}" for mac, addresses in sorted(found.items()))
+    raise UnavailableError(
+        "neighbour",
+        ifname,
+        f"which one? {known}; say --map-mac ADDRESS"
+        if found
+        else "the kernel knows none there; say --map-mac ADDRESS, or give --edit eth.dst=MAC",
+    )
 
 
 def _multicast_mac(address: IPAddress) -> str:

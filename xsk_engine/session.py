@@ -7,7 +7,7 @@ import contextlib
 import errno
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 import psutil
@@ -16,12 +16,13 @@ from xsk_engine.capture import PcapWriter
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, XskError
-from xsk_engine.flow import Traffic
-from xsk_engine.mixprogram import compile_traffic
+from xsk_engine.figures import per_flow, per_queue
+from xsk_engine.plan import Plan
+from xsk_engine.replay import Replay
 from xsk_engine.report import as_json
 
 Watch = Callable[[Engine], Awaitable[None]]
-"""Runs beside the engine (a live line, say) and is cancelled when the flow is over."""
+"""Runs beside the engine (a live view, say); cancelled when the traffic is over, which its error ends."""
 
 
 @dataclass
@@ -45,9 +46,21 @@ def _raise_interrupted(number: int, _frame: object) -> None:
     raise Interrupted(number)
 
 
-def _report(
-    engine: Engine, traffic: Traffic, asked_pps: float | None, cpu_before: Any, error: XskError | None
-) -> dict[str, Any]:
+def _replay_figures(engine: Engine, replay: Replay) -> dict[str, Any] | None:
+    if engine.trace is None:
+        return None
+    return {
+        "file": replay.path,
+        "streamed": replay.stream,
+        "loops": replay.loops,
+        "oversize": replay.oversize,
+        **asdict(engine.trace.summary),
+    }
+
+
+def _report(engine: Engine, plan: Plan, cpu_before: Any, error: XskError | None) -> dict[str, Any]:
+    snapshot = engine.snapshot()
+    posted_s = (snapshot.last_post_ns - snapshot.first_post_ns - snapshot.link_down_ns) / 1e9
     binding, umem, now = engine.binding, engine.umem, psutil.Process().cpu_times()
     kernel = engine.kernel_stats()
     assert umem is not None
@@ -57,10 +70,13 @@ def _report(
         mode=binding.mode if binding else None,
         mode_requested=engine.config.mode,
         mode_reason=binding.reason if binding else None,
-        requested_rate=_asked_text(traffic),
-        asked_pps=asked_pps,
+        requested_rate=plan.rate_text,
+        asked_pps=plan.asked_pps,
         gaps=engine.gaps(),
-        snapshot=engine.snapshot(),
+        snapshot=snapshot,
+        per_queue=per_queue(engine.config.queues, engine.queue_snapshots()),
+        flows=per_flow(plan.flows, engine.flow_counts(), seconds=posted_s),
+        replay=_replay_figures(engine, plan.traffic) if isinstance(plan.traffic, Replay) else None,
         kernel={
             "tx_invalid_descs": kernel.tx_invalid_descs,
             "tx_ring_empty_descs": kernel.tx_ring_empty_descs,
@@ -80,7 +96,7 @@ def _report(
     )
 
 
-async def _send(engine: Engine, traffic: Traffic, watches: Sequence[Watch], stopped_by: list[int]) -> None:
+async def _send(engine: Engine, plan: Plan, watches: Sequence[Watch], stopped_by: list[int]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -93,9 +109,16 @@ async def _send(engine: Engine, traffic: Traffic, watches: Sequence[Watch], stop
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
+
+    def on_end(watcher: asyncio.Future[None]) -> None:
+        if not watcher.cancelled() and watcher.exception() is not None:
+            stop.set()  # a file that takes no more, say: its error is the run's
+
     watchers = [asyncio.ensure_future(watch(engine)) for watch in watches]
+    for watcher in watchers:
+        watcher.add_done_callback(on_end)
     try:
-        await engine.run(traffic, stop)
+        await engine.run(plan.traffic, stop)
     finally:
         for watcher in watchers:
             watcher.cancel()
@@ -117,7 +140,7 @@ def _incomplete(engine: Engine) -> XskError | None:
 
 
 def run(
-    config: EngineConfig, traffic: Traffic, watches: Sequence[Watch] = (), *, pcap_out: BinaryIO | None = None
+    config: EngineConfig, plan: Plan, watches: Sequence[Watch] = (), *, pcap_out: BinaryIO | None = None
 ) -> Outcome:
     """Sends it and returns what happened. Main thread only: it handles SIGINT and SIGTERM. `pcap_out`: a
     file for what the config captures.
@@ -137,7 +160,7 @@ def run(
         try:
             # A flow that ends by itself leaves its errors in the workers; so does one that is stopped.
             with contextlib.closing(uvloop.new_event_loop()) as loop:
-                loop.run_until_complete(_send(engine, traffic, watches, stopped_by))
+                loop.run_until_complete(_send(engine, plan, watches, stopped_by))
         except XskError as failure:
             error = failure
         except Interrupted as interrupted:
@@ -151,22 +174,7 @@ def run(
         for number, handler in before.items():
             signal.signal(number, handler)
     error = error or _incomplete(engine)
-    asked = asked_pps(traffic)
-    return Outcome(
-        _report(engine, traffic, asked, cpu_before, error), error, stopped_by[0] if stopped_by else 0
-    )
-
-
-def _asked_text(traffic: Traffic) -> str:
-    if all(flow.pace is not None for flow in traffic.all_flows):
-        return "each flow's own"
-    return str(traffic.pace.rate or "max")
-
-
-def asked_pps(traffic: Traffic) -> float | None:
-    """Of all flows together; None when one of them goes as fast as it can."""
-    rates = [mix.asked_pps for mix in compile_traffic(traffic)[0]]
-    return None if None in rates else sum(filter(None, rates))
+    return Outcome(_report(engine, plan, cpu_before, error), error, stopped_by[0] if stopped_by else 0)
 
 
 def _close(engine: Engine, writer: PcapWriter | None) -> XskError | None:

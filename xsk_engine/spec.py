@@ -7,8 +7,9 @@ Ethernet in front may be left out; ``ip`` is IPv4 or IPv6 by its addresses.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any
 
@@ -42,7 +43,7 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
-_SETTINGS: dict[str, Callable[[str], Any]] = {
+SETTINGS: dict[str, Callable[[str], Any]] = {
     "size": parse_sizes,
     "payload": parse_payload,
     "signature": _switch,
@@ -54,6 +55,7 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {
     "burst": units.parse_count,
     "burst-gap": _seconds,
     "poisson": _switch,
+    "name": str,
 }
 _PACE = {"rate": "rate", "burst": "burst", "burst-gap": "burst_gap_s", "poisson": "poisson"}
 _NAMES = {"size": "sizes"}
@@ -108,28 +110,37 @@ def parse_header(text: str) -> Header:
 def parse_flow(text: str, defaults: Flow | None = None) -> Flow:
     """A flow with the settings of ``defaults`` where it says nothing. ValueError says what is wrong."""
     packet, *settings = text.split(";")
+    pairs = [tuple(part.strip() for part in setting.partition("=")[::2]) for setting in settings]
+    return make_flow(packet, [(key, value) for key, value in pairs if key], defaults)
+
+
+def parse_setting(key: str, value: str) -> Any:
+    """What a setting's text means. ValueError names it."""
+    try:
+        if key.startswith("@"):
+            return parse_values(value, integer)
+        if key in SETTINGS:
+            return SETTINGS[key](value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    near = get_close_matches(key, SETTINGS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETTINGS)} and @offset/width"
+    raise ValueError(f"no setting {key!r}; {hint}")
+
+
+def make_flow(packet: str, settings: Sequence[tuple[str, str]], defaults: Flow | None = None) -> Flow:
+    """The same, of its layers and (name, text) of each setting."""
     headers = tuple(parse_header(part) for part in re.split(r"\s+/\s+", packet.strip()))
     flow = replace(defaults or Flow(headers), template=headers)
     pace: dict[str, Any] = {}
-    for setting in settings:
-        key, _, value = (part.strip() for part in setting.partition("="))
-        if not key:
-            continue
-        if key.startswith("@"):
-            try:
-                flow = replace(flow, fields={**flow.fields, key: parse_values(value, integer)})
-            except ValueError as error:
-                raise ValueError(f"packet: {key}: {error}") from None
-            continue
-        if key not in _SETTINGS:
-            raise ValueError(
-                f"packet: no setting {key!r}; there are {', '.join(_SETTINGS)} and @offset/width"
-            )
+    for key, value in settings:
         try:
-            parsed = _SETTINGS[key](value)
+            parsed = parse_setting(key, value)
         except ValueError as error:
-            raise ValueError(f"packet: {key}: {error}") from None
-        if key in _PACE:
+            raise ValueError(f"packet: {error}") from None
+        if key.startswith("@"):
+            flow = replace(flow, fields={**flow.fields, key: parsed})
+        elif key in _PACE:
             pace[_PACE[key]] = parsed
         else:
             flow = replace(flow, **{_NAMES.get(key, key): parsed})

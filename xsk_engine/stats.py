@@ -132,6 +132,20 @@ def merge(pages: Iterable[Any]) -> Snapshot:
     return Snapshot(**total)
 
 
+FlowCounts = dict[int, tuple[int, int]]
+"""of each flow, by its place in the traffic: packets and bytes submitted"""
+
+
+def merge_flows(queues: Iterable[FlowCounts]) -> FlowCounts:
+    """Adds up what each queue's flows have submitted, in the traffic's order."""
+    total: FlowCounts = {}
+    for counts in queues:
+        for index, (packets, size) in counts.items():
+            before = total.get(index, (0, 0))
+            total[index] = (before[0] + packets, before[1] + size)
+    return dict(sorted(total.items()))
+
+
 _EXACT_BUCKETS = 16
 
 

@@ -5,6 +5,7 @@ k, M and G are 1000, rates name their layer; times are s, ms, us.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ _DECIMAL = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3}
 _TIMES = {"": Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%_0-9]*)")
 _MAX_LIST = 4096
+_ADDRESS = re.compile(r"(?:(?P<host>\[[^]]+\]|[^:]+):)?(?P<port>\d+)")
 
 
 def _split(text: str, what: str) -> tuple[Fraction, str]:
@@ -108,6 +110,20 @@ def parse_int_list(text: str, what: str) -> list[int]:
     if len(set(numbers)) != len(numbers):
         raise ValueError(f"{what}: {text!r} names a number twice")
     return numbers
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``9100``, ``127.0.0.1:9100``, ``[::1]:9100``; without a host, loopback. ValueError."""
+    match = _ADDRESS.fullmatch(text)
+    if not match or not 1 <= int(match["port"]) <= 65535:
+        raise ValueError(f"metrics: {text!r} is not [HOST:]PORT, as 9100 or 127.0.0.1:9100")
+    host = (match["host"] or "127.0.0.1").strip("[]")
+    if host != "localhost":
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError(f"metrics: {host!r} is no IP address") from None
+    return host, int(match["port"])
 
 
 def format_si(value: float, unit: str = "") -> str:

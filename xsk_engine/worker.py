@@ -19,6 +19,7 @@ from xsk_engine.capture import Capture
 from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError, XskError, errno_name
 from xsk_engine.mix import Mixes
 from xsk_engine.mixprogram import MixProgram
+from xsk_engine.trace import Trace
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import Xsk
 
@@ -194,9 +195,9 @@ class Worker:
 
     # -- commands ------------------------------------------------------------------------------------------
 
-    def load_mixes(self, programs: Sequence[MixProgram]) -> Mixes:
+    def load_mixes(self, programs: Sequence[MixProgram], trace: Trace | None = None) -> Mixes:
         """Makes native objects of them, which live as long as the worker."""
-        mixes = Mixes(self._umem, programs)
+        mixes = Mixes(self._umem, programs, trace)
         self._mixes.append(mixes)
         return mixes
 

@@ -13,7 +13,7 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 ARENA_LOOP_OWNED = 1
 DESC_CONTD = 1
 TX_METADATA_BYTES = 24
@@ -34,6 +34,7 @@ PROBE_DROPPED, PROBE_COMPLETED, PROBE_UNSEEN = range(3)
 START_MIX, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE, UPDATE = range(1, 8)
 PATCH_RANGE, PATCH_LIST, PATCH_RANDOM, PATCH_LENGTH, PATCH_TIME = range(5)
 CSUM_UDP, CSUM_PARTIAL = 1, 2
+EDIT_KEEP_GROUP = TRACE_FIX_CHECKSUMS = 1
 FLOW_TEMPLATES, FLOW_RANDOM_SIZES, FLOW_TIMESTAMP = 1, 2, 4
 NOT_CALLED, CALLED_BY_COMMAND, CALLED_TO_ABORT = range(3)
 ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
@@ -179,6 +180,48 @@ class FlowConfig(ctypes.Structure):
     ]
 
 
+class FlowCounters(ctypes.Structure):
+    _fields_ = [("packets", c_uint64), ("bytes", c_uint64)]
+
+
+class Edit(ctypes.Structure):
+    _fields_ = [
+        *((name, c_uint32) for name in ("layer", "offset", "len", "flags")),
+        ("value", c_uint8 * 16),
+        ("mask", c_uint8 * 16),
+    ]
+
+
+class TraceConfig(ctypes.Structure):
+    _fields_ = [
+        ("arena", c_void_p),
+        ("edits", POINTER(Edit)),
+        *((name, c_uint32) for name in ("edit_count", "flags", "max_bytes", "oversize")),
+        ("max_gap_ns", c_uint64),
+        *((name, c_uint32) for name in ("chunk_size", "metadata_len", "ring", "passes")),
+    ]
+
+
+class TraceStats(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "packets",
+            "bytes",
+            "longest_bytes",
+            "oversize_packets",
+            "snapped_packets",
+            "short_packets",
+            "backward_packets",
+            "long_gaps",
+            "first_ns",
+            "last_ns",
+            "chunks",
+            "refused",
+        )
+    ]
+
+
 class PaceConfig(ctypes.Structure):
     _fields_ = [
         *(
@@ -193,7 +236,10 @@ class PaceConfig(ctypes.Structure):
                 "key",
             )
         ),
-        *((name, c_uint32) for name in ("overhead_bytes", "min_bytes", "burst", "poisson")),
+        *(
+            (name, c_uint32)
+            for name in ("overhead_bytes", "min_bytes", "burst", "poisson", "recorded", "reserved")
+        ),
     ]
 
 
@@ -209,6 +255,7 @@ class MixConfig(ctypes.Structure):
         ("quota_frags", c_uint32),
         ("batch", c_uint32),
         ("beside", c_void_p),
+        ("trace", c_void_p),
     ]
 
 
@@ -346,6 +393,10 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "xske_patch": Patch,
     "xske_csum": Csum,
     "xske_flow_config": FlowConfig,
+    "xske_flow_counters": FlowCounters,
+    "xske_edit": Edit,
+    "xske_trace_config": TraceConfig,
+    "xske_trace_stats": TraceStats,
     "xske_pace_config": PaceConfig,
     "xske_mix_config": MixConfig,
     "xske_update": Update,
@@ -384,6 +435,15 @@ _TABLE: dict[str, Any] = {
     "xske_rx_fill": ([_RING, _ADDR, c_uint32], c_int, negative_errno),
     "xske_flow_create": ([c_void_p, POINTER(FlowConfig), _OUT], c_int, negative_errno),
     "xske_flow_destroy": ([c_void_p], None, None),
+    "xske_flow_read": ([_OUT, c_uint32, POINTER(FlowCounters)], None, None),
+    "xske_trace_create": ([POINTER(TraceConfig), _OUT], c_int, negative_errno),
+    "xske_trace_destroy": ([c_void_p], None, None),
+    "xske_trace_take": ([c_void_p, c_void_p, c_void_p], None, None),
+    "xske_trace_finish": ([c_void_p, c_int], c_int, negative_errno),
+    "xske_trace_close": ([c_void_p], None, None),
+    "xske_trace_is_closed": ([c_void_p], c_int, None),
+    "xske_trace_read": ([c_void_p, POINTER(TraceStats)], None, None),
+    "xske_trace_posted": ([c_void_p, POINTER(FlowCounters)], None, None),
     "xske_mix_create": ([POINTER(MixConfig), _OUT], c_int, negative_errno),
     "xske_mix_destroy": ([c_void_p], None, None),
     "xske_capture_create": ([c_uint64, c_uint64, c_uint64, _OUT], c_int, negative_errno),

@@ -13,6 +13,7 @@ _COMMANDS = {
     "demo": "Frames through a private laboratory, every one checked. No root needed.",
     "doctor": "What this machine and an interface can do, and what is missing.",
     "lab": "Laboratories: two network namespaces and a veth pair.",
+    "replay": "Send the packets of a capture file again.",
     "send": "Send traffic through an interface.",
 }
 

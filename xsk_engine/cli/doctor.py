@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from xsk_engine.cli import options
+
 
 @click.command("doctor", short_help="What this machine and an interface can do.")
-@click.argument("interface", required=False)
+@click.argument("interface", required=False, shell_complete=options.complete_interface)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(interface: str | None, as_json: bool) -> int:
     """Check kernel, permissions, libraries, and INTERFACE if one is given.

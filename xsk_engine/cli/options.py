@@ -38,10 +38,25 @@ def _sizes(text: str) -> Any:
     return parse_sizes(text)
 
 
+def _edit(text: str) -> Any:
+    from xsk_engine.edits import parse_edit
+
+    return text, parse_edit(text)
+
+
+def complete_interface(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """For a shell: the interfaces whose name begins so."""
+    import socket
+
+    return [name for _, name in socket.if_nameindex() if name.startswith(incomplete)]
+
+
 COUNT = Parsed("count", units.parse_count)
 SECONDS = Parsed("time", units.parse_seconds)
 QUEUES = Parsed("list", lambda text: units.parse_int_list(text, "queue"))
 CPUS = Parsed("list", lambda text: units.parse_int_list(text, "cpu"))
+METRICS = Parsed("address", units.parse_address)
 RATE = Parsed("rate", lambda text: (text, units.parse_rate(text)))
 SIZES = Parsed("sizes", _sizes)
+EDIT = Parsed("edit", _edit)
 PAYLOAD = Parsed("payload", _payload)

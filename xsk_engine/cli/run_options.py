@@ -1,0 +1,222 @@
+"""The options of every command that sends: where, how, and what it tells; and the run itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from xsk_engine.cli import options
+
+MIB = 1 << 20
+_STRICT_PERCENT = 1.0
+
+_WHERE = (
+    click.option(
+        "--cpu", "cpus", type=options.CPUS, help="i-th CPU for the i-th queue  [default: not pinned]"
+    ),
+    click.option(
+        "--mode", type=click.Choice(["auto", "copy", "zerocopy"]), default="auto", show_default=True
+    ),
+    click.option("--umem-mb", type=click.IntRange(1, 65536), help="MiB  [default: 4, or what is needed]"),
+    click.option("--link-timeout", type=options.SECONDS, default="5s", show_default=True),
+    click.option("--allow-default-route", is_flag=True, help="Also on the interface of the default route."),
+)
+_TELLING = (
+    click.option("--strict-rate", is_flag=True, help="Exit 1 when the rate is missed by more than 1 %."),
+    click.option(
+        "--live/--no-live", default=None, help="Figures while it runs  [default: when stderr is a terminal]"
+    ),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end."),
+    click.option("--jsonl", metavar="FILE", help="A JSON object per interval, a line each; - is stdout."),
+    click.option("--csv", metavar="FILE", help="The same as a table; - is stdout."),
+    click.option(
+        "--interval", type=options.SECONDS, default="1s", show_default=True, help="Of --jsonl and --csv."
+    ),
+    click.option(
+        "--metrics",
+        type=options.METRICS,
+        metavar="[HOST:]PORT",
+        help="Answer Prometheus there while it runs (OpenMetrics; default host: loopback).",
+    ),
+    click.option(
+        "--pcap-out",
+        metavar="FILE",
+        help="Write what is sent, or with --dry-run would be, as pcap; - is stdout.",
+    ),
+    click.option(
+        "--pcap-count", type=options.COUNT, help="Only the first packets, of each queue  [default: all]"
+    ),
+)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All of them, in the order of the help."""
+    for option in reversed((*_WHERE, *_TELLING)):
+        command = option(command)
+    return command
+
+
+def link_bits_per_s(interface: str | None) -> int | None:
+    """Its speed, if it says one."""
+    import psutil
+
+    stats = psutil.net_if_stats().get(interface or "")
+    return stats.speed * 10**6 or None if stats else None
+
+
+def check(arguments: Mapping[str, Any], queues: Sequence[int]) -> None:
+    """What options say together. UsageError."""
+    cpus = arguments["cpus"]
+    if cpus and len(cpus) != len(queues):
+        raise click.UsageError(f"--cpu: {len(cpus)} CPUs for {len(queues)} queues; give one per queue")
+    if arguments["pcap_count"] and not arguments["pcap_out"]:
+        raise click.UsageError("--pcap-count: into which file? give --pcap-out")
+    on_stdout = [
+        f"--{name.replace('_', '-')} -" for name in ("jsonl", "csv", "pcap_out") if arguments[name] == "-"
+    ]
+    on_stdout += ["--json"] if arguments["as_json"] else []
+    if len(on_stdout) > 1:
+        raise click.UsageError(f"{', '.join(on_stdout)}: only one of them can go to stdout")
+
+
+def device_for(operation: str, arguments: Mapping[str, Any]) -> Any:
+    """The interface, unless it must be left alone."""
+    from xsk_engine import netdev, route
+    from xsk_engine.errors import UnavailableError
+
+    interface = arguments["interface"]
+    device = netdev.get(interface)
+    if not arguments["allow_default_route"] and route.has_default_route(device.ifindex):
+        raise UnavailableError(
+            operation,
+            interface,
+            "it carries the default route; if that is what you want, say --allow-default-route",
+        )
+    return device
+
+
+def may_lock(length: int) -> bool:
+    """Is the locked-memory limit above it? (With CAP_IPC_LOCK the kernel does not count.)"""
+    import resource
+
+    from xsk_engine import doctor
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return soft == resource.RLIM_INFINITY or length <= soft // 2 or doctor.has_capability("CAP_IPC_LOCK")
+
+
+def open_pcap(path: str) -> Any:
+    """An unbuffered file for packets; ``-`` is stdout. UsageError."""
+    try:
+        return open(os.dup(1) if path == "-" else path, "wb", buffering=0)
+    except OSError as error:
+        raise click.UsageError(f"--pcap-out {path!r}: {error.strerror}") from None
+
+
+def run(config: Any, plan: Any, watches: Sequence[Any], arguments: Mapping[str, Any]) -> int:
+    """Sends, shows and writes what was asked for; the exit code."""
+    from xsk_engine import session
+    from xsk_engine.sampling import final_record
+
+    with contextlib.ExitStack() as stack:
+        pcap_out = None
+        if arguments["pcap_out"] is not None:
+            pcap_out = stack.enter_context(open_pcap(arguments["pcap_out"]))
+        outputs = _outputs(arguments)
+        try:
+            outcome = session.run(
+                config, plan, [*watches, *_watches(arguments, plan, outputs)], pcap_out=pcap_out
+            )
+        except BaseException:
+            _close(outputs)
+            raise
+        failure = _close(outputs, final_record(outcome.report))
+    if failure is not None and outcome.error is None:
+        outcome.error = failure
+        outcome.report["error"] = failure.as_dict()
+    return _print(outcome, arguments)
+
+
+def _outputs(arguments: Mapping[str, Any]) -> list[Any]:
+    from xsk_engine.outputs import Csv, JsonLines
+
+    made: list[Any] = []
+    try:
+        for name, kind in (("jsonl", JsonLines), ("csv", Csv)):
+            if arguments[name] is not None:
+                made.append(kind(arguments[name]))
+    except ValueError as error:
+        for output in made:
+            output.close()
+        raise click.UsageError(str(error)) from None
+    return made
+
+
+def _close(outputs: Sequence[Any], record: dict[str, Any] | None = None) -> Any:
+    """Each with the last record, if there is one; the first failure."""
+    from xsk_engine.errors import XskError
+
+    failures = []
+    for output in outputs:
+        try:
+            if record is not None:
+                output.write(record)
+        except XskError as error:
+            failures.append(error)
+        try:
+            output.close()
+        except XskError as error:
+            failures.append(error)
+    return failures[0] if failures else None
+
+
+def _watches(arguments: Mapping[str, Any], plan: Any, outputs: list[Any]) -> list[Any]:
+    from xsk_engine.sampling import Sampler
+
+    def sampler(engine: Any) -> Any:
+        return Sampler(engine, plan.flows, plan.asked_pps)
+
+    watches: list[Any] = []
+    if outputs:
+        from xsk_engine.outputs import write_intervals
+
+        watches.append(lambda engine: write_intervals(sampler(engine), outputs, arguments["interval"]))
+    if arguments["metrics"] is not None:
+        from xsk_engine.metrics import serve
+
+        watches.append(lambda engine: serve(arguments["metrics"], engine, plan))
+    live = sys.stderr.isatty() if arguments["live"] is None else arguments["live"]
+    if live:
+        from rich.console import Console
+
+        from xsk_engine.live import show
+
+        console = Console(stderr=True)
+        watches.append(lambda engine: show(sampler(engine), plan, console))
+    return watches
+
+
+def _print(outcome: Any, arguments: Mapping[str, Any]) -> int:
+    from xsk_engine import report
+    from xsk_engine.cli import EXIT_FAILED
+
+    if arguments["as_json"]:
+        import json
+
+        print(json.dumps(outcome.report))
+    else:
+        print(report.as_text(outcome.report), file=sys.stderr)
+    if outcome.error is not None:
+        print(f"xsk-engine: {outcome.error}", file=sys.stderr)
+    if outcome.signal:
+        return int(128 + outcome.signal)
+    missed = outcome.report["rate_error_percent"]
+    if arguments["strict_rate"] and missed is not None and abs(missed) > _STRICT_PERCENT:
+        print(f"xsk-engine: strict-rate: the rate was missed by {missed:+.3f} %", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_FAILED if outcome.error else 0

@@ -1,0 +1,100 @@
+"""A running engine's figures for Prometheus and others that read OpenMetrics."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import start_http_server
+from prometheus_client.registry import Collector
+
+from xsk_engine.engine import Engine
+from xsk_engine.errors import UnavailableError
+from xsk_engine.figures import FIGURES, FLOW, QUEUE, Figure, FlowFacts, of_queues, per_flow
+from xsk_engine.plan import Plan
+
+PREFIX = "xsk_engine_"
+
+
+class _EngineCollector(Collector):
+    """Reads the counter pages when it is asked."""
+
+    def __init__(self, engine: Engine, facts: Sequence[FlowFacts], asked_pps: float | None) -> None:
+        self._engine = engine
+        self._facts = facts
+        self._asked_pps = asked_pps
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def close(self) -> None:
+        """The engine may be closed now: a scrape that comes later gets nothing."""
+        with self._lock:
+            self._closed = True
+
+    def collect(self) -> Iterator[Any]:
+        with self._lock:
+            if self._closed:
+                return
+            engine = self._engine
+            queues = list(zip(engine.config.queues, engine.queue_snapshots(), strict=False))
+            flows = per_flow(self._facts, engine.flow_counts())
+        interface = engine.config.interface
+        by_queue = [([interface, str(queue)], of_queues(snapshot)) for queue, snapshot in queues]
+        by_flow = [([interface, str(row["flow"]), row["name"]], row) for row in flows]
+        for figure in FIGURES:
+            if QUEUE in figure.scopes and figure.kind != "rate":
+                yield _family(figure, "", ["interface", "queue"], by_queue)
+            if FLOW in figure.scopes and figure.kind != "rate":
+                yield _family(figure, "flow_", ["interface", "flow", "name"], by_flow)
+
+
+def _family(
+    figure: Figure, scope: str, labels: list[str], rows: Sequence[tuple[list[str], dict[str, Any]]]
+) -> CounterMetricFamily | GaugeMetricFamily:
+    make = CounterMetricFamily if figure.kind == "counter" else GaugeMetricFamily
+    family = make(f"{PREFIX}{scope}{figure.name}", figure.text, labels=labels)
+    for values, row in rows:
+        if row[figure.name] is not None:
+            family.add_metric(values, row[figure.name])
+    return family
+
+
+class MetricsServer:
+    """Answers scrapes on host and port, from threads of its own, until close(). UnavailableError: the address
+    is taken or not ours."""
+
+    def __init__(
+        self, address: tuple[str, int], engine: Engine, facts: Sequence[FlowFacts], asked_pps: float | None
+    ) -> None:
+        registry = CollectorRegistry()
+        self._collector = _EngineCollector(engine, facts, asked_pps)
+        host, port = address
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise UnavailableError(
+                "metrics", f"{host}:{port}", "it cannot listen there; choose another port", errno=error.errno
+            ) from None
+        # A scraper that goes away while it is answered is his affair.
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        registry.register(self._collector)
+
+    def close(self) -> None:
+        """Within a second. Idempotent."""
+        self._collector.close()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+async def serve(address: tuple[str, int], engine: Engine, plan: Plan) -> None:
+    """Until it is cancelled. UnavailableError."""
+    server = MetricsServer(address, engine, plan.flows, plan.asked_pps)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        server.close()

@@ -1,0 +1,112 @@
+"""The packets of a capture file as traffic: what to send again, how often and how fast. Data only;
+:mod:`.trace` brings it into the umem. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from xsk_engine.edits import Edit
+from xsk_engine.flow import DEFAULT_BATCH, Pace
+from xsk_engine.mixprogram import MixProgram, PaceProgram, pace_program
+from xsk_engine.units import Rate
+
+OVERSIZE = ("refuse", "skip", "truncate")
+"""native enum xske_oversize"""
+_MOST_SPEED = 10**6
+
+
+@dataclass(frozen=True)
+class Replay:
+    """``path``: pcap or pcapng, also compressed by gzip, bzip2 or xz; ``-`` is stdin.
+
+    Recorded gaps at ``speed`` (2: twice as fast); None: at ``rate``, or without one as fast as it goes.
+    ``loops`` passes over the file (None: without end), the first ``limit`` packets of it. ``oversize``: what
+    to do with packets longer than the interface takes. ``stream``: do not keep the packets in the umem.
+    """
+
+    path: str
+    speed: Fraction | None = Fraction(1)
+    rate: Rate | None = None
+    loops: int | None = 1
+    limit: int | None = None
+    edits: tuple[Edit, ...] = ()
+    oversize: str = "refuse"
+    fix_checksums: bool = False
+    max_gap_s: Fraction | None = None
+    duration_s: float | None = None
+    batch: int = DEFAULT_BATCH
+    stream: bool = False
+
+    def __post_init__(self) -> None:
+        if self.speed is not None and not Fraction(1, _MOST_SPEED) <= self.speed <= _MOST_SPEED:
+            raise ValueError(f"speed: {float(self.speed):g} is not in 0.000001 to {_MOST_SPEED}")
+        if self.speed is not None and self.rate is not None:
+            raise ValueError("speed: the recorded gaps, or a rate; not both")
+        if self.loops is not None and self.loops < 1:
+            raise ValueError(f"loop: {self.loops} is not 1 or more")
+        if self.oversize not in OVERSIZE:
+            raise ValueError(f"oversize: {self.oversize!r} is not one of {', '.join(OVERSIZE)}")
+
+
+@dataclass(frozen=True)
+class TraceSummary:
+    """What a file holds, as it would be sent. One pass over it."""
+
+    packets: int = 0
+    """that can be sent"""
+    bytes: int = 0
+    """of them, frames without FCS"""
+    longest_bytes: int = 0
+    """the longest frame, also of those that are too long"""
+    oversize_packets: int = 0
+    """longer than the interface takes: refused, skipped or truncated as asked"""
+    snapped_packets: int = 0
+    """sent as far as the file has them: it was recorded with a snap length"""
+    short_packets: int = 0
+    """skipped: no Ethernet header"""
+    backward_packets: int = 0
+    """older than the one before: sent right behind it"""
+    long_gaps: int = 0
+    """gaps that were shortened"""
+    first_ns: int = 0
+    """time of the first packet"""
+    last_ns: int = 0
+    """and of the last"""
+    chunks: int = 0
+    """that they fill in a umem"""
+    refused: int = 0
+    """1: a packet was too long, and that ends it"""
+    damage: str = ""
+    """what libpcap said where it could not read on; what stands before that is sent"""
+
+    @property
+    def span_ns(self) -> int:
+        """First packet to last."""
+        return max(self.last_ns - self.first_ns, 0)
+
+
+def asked_pps(replay: Replay, summary: TraceSummary) -> float | None:
+    """Packets per second on average; None for as fast as it goes, or where the file is not known yet."""
+    if replay.rate is not None:
+        mean = summary.bytes / summary.packets if summary.packets else 0
+        return replay.rate.pps(mean) if mean or replay.rate.unit == "pps" else None
+    if replay.speed is None or not summary.span_ns:
+        return None
+    return (summary.packets - 1) / summary.span_ns * 1e9 * float(replay.speed)
+
+
+def program(replay: Replay) -> MixProgram:
+    """What the loop does with the trace, which itself knows its end."""
+    if replay.speed is not None:
+        pace = PaceProgram(replay.speed.numerator, replay.speed.denominator, recorded=True)
+    else:
+        pace = pace_program(Pace(replay.rate), 1.0, 0, 1, 0)
+    return MixProgram(
+        (),
+        (),
+        pace,
+        duration_ns=None if replay.duration_s is None else max(round(replay.duration_s * 1e9), 1),
+        batch=replay.batch,
+        members=(0,),
+    )
