@@ -19,7 +19,7 @@ FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell lint format test-traffic fuzz bench-micro bench-limit bench-start \
+	machine machine-shell lint format test-traffic fuzz fuzz-flow fuzz-edit bench-micro bench-limit bench-start \
 	bench-pace bench-premap dist clean distclean
 
 help: ## this list
@@ -62,13 +62,15 @@ test-lab: setup-test build ## real AF_XDP in network namespaces
 test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
 	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) tests/lab
 
-fuzz: build ## libFuzzer over the flow runner, with ASan and UBSan; FUZZ_SECONDS=300
+fuzz: fuzz-flow fuzz-edit ## libFuzzer over the flow runner and the edits of foreign packets, with ASan and UBSan; FUZZ_SECONDS=300
+
+fuzz-flow fuzz-edit: fuzz-%: build
 	@PYTHON=$(PYTHON) .ci/setup fuzz
-	mkdir -p build/fuzz/corpus
+	mkdir -p build/fuzz/$*
 	clang -g -O1 -std=c11 -D_GNU_SOURCE -Inative $$(pkg-config --cflags libxdp libbpf) -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=undefined tests/fuzz/flow_fuzz.c native/*.c -lpthread -lm -o build/fuzz/flow_fuzz
-	build/fuzz/flow_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=400 -print_final_stats=1 \
-		-artifact_prefix=build/fuzz/ build/fuzz/corpus
+		-fno-sanitize-recover=undefined tests/fuzz/$*_fuzz.c native/*.c -lpthread -lm -o build/fuzz/$*_fuzz
+	build/fuzz/$*_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=400 -print_final_stats=1 \
+		-artifact_prefix=build/fuzz/ build/fuzz/$*
 
 test-machine-short: setup-test build
 	$(BIN)/python -m pytest -q -rs -m "not slow" tests/machine

@@ -8,7 +8,7 @@ import ctypes
 import gzip
 import lzma
 import os
-import shutil
+import stat
 import threading
 import zlib
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
-_PIPE_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 16
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -34,8 +34,11 @@ def _opener(path: str) -> Callable[..., Any] | None:
 
 
 def can_be_read_twice(path: str) -> bool:
-    """A regular file; neither a pipe nor stdin."""
-    return path != "-" and os.path.isfile(path)
+    """A regular file; neither a pipe nor stdin. ValueError: it is not there."""
+    try:
+        return path != "-" and stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
 
 
 class PcapFile:
@@ -71,8 +74,9 @@ class PcapFile:
 
     def _decompress(self, opener: Callable[..., Any], writing: int) -> None:
         try:
-            with open(writing, "wb", buffering=0) as pipe, opener(self._path, "rb") as file:
-                shutil.copyfileobj(file, pipe, _PIPE_BLOCK_BYTES)
+            with open(writing, "wb") as pipe, opener(self._path, "rb") as file:
+                while block := file.read1(_BLOCK_BYTES):  # what stands before a damage comes first
+                    pipe.write(block)
         except BrokenPipeError:  # closed before its end
             pass
         except _UNREADABLE as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from xsk_engine.engine import Engine
 from xsk_engine.figures import TOTAL, FlowFacts, names, of_queues, per_flow, per_queue
-from xsk_engine.stats import FlowCounts, Snapshot
+from xsk_engine.stats import FlowCounts, Snapshot, merge
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Sampler:
         self._before = self._look()
 
     def _look(self) -> _Moment:
-        engine = self._engine
-        return _Moment(time.monotonic(), engine.snapshot(), engine.queue_snapshots(), engine.flow_counts())
+        queues = self._engine.queue_snapshots()
+        return _Moment(time.monotonic(), merge(queues), queues, self._engine.flow_counts())
 
     def take(self) -> dict[str, Any]:
         """One record: the figures of all (`figures.FIGURES`), of each queue and of each flow."""

@@ -19,7 +19,8 @@ FIELDS = {
     "schema", "interface", "queues", "mode", "mode_requested", "mode_reason", "requested_rate",
     "submitted_packets", "completed_packets", "dropped_packets", "submitted_bytes", "submitted_descs",
     "duration_s", "pps", "bps_l2", "bps_l1", "kernel", "kicks", "allocator", "drain", "cpu", "umem", "error",
-    "asked_pps", "posted_pps", "rate_error_percent", "gaps",
+    "asked_pps", "posted_pps", "rate_error_percent", "gaps", "inflight_descs", "backpressure", "per_queue",
+    "flows", "replay",
 }  # fmt: skip
 
 

@@ -169,9 +169,9 @@ def test_the_kernels_timestamps(wire):
 
 
 def test_what_a_driver_in_zero_copy_cannot_do_is_refused(wire, monkeypatch):
-    from xsk_engine import engine as engines
+    from xsk_engine import netdevgenl
 
-    monkeypatch.setattr(engines.netdevgenl, "tx_metadata_features", lambda _: frozenset())
+    monkeypatch.setattr(netdevgenl, "tx_metadata_features", lambda _: frozenset())
     wanted = frozenset({"checksum"})
     with pytest.raises(UnavailableError, match="checksum"):
         Engine(EngineConfig("vtx", mode="zerocopy", tx_metadata_len=24, tx_metadata=wanted)).open()

@@ -94,6 +94,8 @@ class Bench:
         )
         self.loop = ffi.create(native.loop_create, ctypes.byref(loop_config))
         self.mixes = []
+        self.arenas = []
+        """closed behind them"""
 
     def open_arena(self, quota=1 << 20, loop_owned=False, txq_id=0):
         config = ffi.ArenaConfig(quota, txq_id, ffi.ARENA_LOOP_OWNED if loop_owned else 0)
@@ -185,7 +187,8 @@ class Bench:
         native.loop_destroy(self.loop)
         for mix in self.mixes:
             native.mix_destroy(mix)
-        native.arena_close(self.arena)
+        for arena in (self.arena, *self.arenas):
+            native.arena_close(arena)
         if not page.inflight_descs:
             after = self.umem.audit()
             assert after.pooled + after.referenced == after.chunks

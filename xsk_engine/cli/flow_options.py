@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xsk_engine.cli import options
+from xsk_engine.cli.config_file import WrittenFlow
 from xsk_engine.flow import ADVANCES, CHECKSUMS, DEFAULT_BATCH
 
 _FIELDS = {
@@ -47,7 +48,12 @@ _OPTIONS = (
         multiple=True,
         help="A flow: 'vlan id=7 / ip dst=10.0.0.1 / udp ; size=imix'.",
     ),
-    click.option("--flows", metavar="FILE", help="Flows as --packet writes them, one per line."),
+    click.option(
+        "--flows",
+        type=options.Parsed("file", str),
+        metavar="FILE",
+        help="Flows as --packet writes them, one per line.",
+    ),
     click.option(
         "--size",
         type=options.SIZES,
@@ -180,9 +186,11 @@ def _flows(arguments: dict[str, Any]) -> list[Any]:
     from xsk_engine.spec import parse_flow, simple_packet
 
     given = {path: arguments[name] for name, path in _FIELDS.items() if arguments[name] is not None}
-    lines = _lines(arguments["flows"])
+    written = arguments["flows"] or []
+    if isinstance(written, str):
+        written = _lines(written)
     defaults = _defaults(arguments)
-    if arguments["packet"] or lines:
+    if arguments["packet"] or written:
         if arguments["protocol"] != "udp":
             raise click.UsageError("--protocol: with --packet or --flows, write it into the flow")
         if given or arguments["vlan"]:
@@ -190,7 +198,7 @@ def _flows(arguments: dict[str, Any]) -> list[Any]:
             names += ["--vlan"] if arguments["vlan"] else []
             raise click.UsageError(f"{', '.join(names)}: with --packet or --flows, write it into the flow")
         return [parse_flow(text, defaults) for text in arguments["packet"]] + [
-            _numbered(arguments["flows"], number, text, defaults) for number, text in lines
+            _written_flow(flow, defaults) for flow in written
         ]
     if "ip.dst" not in given:
         raise click.UsageError("where to? give --dst-ip, or a whole flow with --packet")
@@ -210,25 +218,25 @@ def _plain(given: dict[str, str], arguments: dict[str, Any], simple_packet: Any)
     return simple_packet({**given, "vlan": arguments["vlan"]}, protocol)
 
 
-def _numbered(path: str, number: int, text: str, defaults: Any) -> Any:
-    from xsk_engine.spec import parse_flow
+def _written_flow(flow: WrittenFlow, defaults: Any) -> Any:
+    from xsk_engine.spec import make_flow, parse_flow
 
     try:
-        return parse_flow(text, defaults)
+        if flow.settings:
+            return make_flow(flow.packet, flow.settings, defaults)
+        return parse_flow(flow.packet, defaults)
     except ValueError as error:
-        raise ValueError(f"{path}, line {number}: {error}") from None
+        raise ValueError(f"{flow.where}: {error}") from None
 
 
-def _lines(path: str | None) -> list[tuple[int, str]]:
-    """The flows of a file, with their line numbers."""
-    if path is None:
-        return []
+def _lines(path: str) -> list[WrittenFlow]:
+    """The flows of a file."""
     try:
         with open(path, encoding="utf-8") as file:
             lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"--flows {path}: {getattr(error, 'strerror', None) or error}") from None
-    found = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    found = [WrittenFlow(f"{path}:{n}", line) for n, line in lines if line and not line.startswith("#")]
     if not found:
         raise click.UsageError(f"--flows {path}: there is no flow in it")
     return found

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from xsk_engine.cli import options, run_options
+from xsk_engine.cli.config_file import ConfigCommand
 from xsk_engine.edits import FIELDS
 
 _STREAM_UMEM = 4 * run_options.MIB
@@ -34,7 +35,7 @@ def _loops(text: str) -> int:
     return int(text)
 
 
-@click.command("replay", short_help="Send the packets of a capture file again.")
+@click.command("replay", cls=ConfigCommand, short_help="Send the packets of a capture file again.")
 @click.argument("interface", shell_complete=options.complete_interface)
 @click.argument("file", type=click.Path())
 @click.option(

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from xsk_engine.cli import flow_options, options, run_options
+from xsk_engine.cli.config_file import ConfigCommand
 
 _DRY_RUN_PACKETS, _ALL = 10, 1 << 62
 _AUTO_UMEM_MOST = 64 * run_options.MIB
 
 
-@click.command("send", short_help="Send traffic through an interface.")
+@click.command("send", cls=ConfigCommand, short_help="Send traffic through an interface.")
 @click.argument("interface", required=False, shell_complete=options.complete_interface)
 @flow_options.flow_options
 @click.option("--queue", "queues", type=options.QUEUES, default="0", show_default=True, help="0,2-3")
