@@ -282,7 +282,7 @@ void xske_trace_take(uint8_t *trace, const void *header, const uint8_t *bytes)
 	t->stats.packets++;
 	t->stats.bytes += len;
 	t->pass_packets++;
-	if (!t->stats.first_ns)
+	if (t->stats.packets == 1) /* not by its time, which may be 0 */
 		t->stats.first_ns = now_ns;
 	if (now_ns > t->stats.last_ns || t->pass_packets == 1)
 		t->stats.last_ns = now_ns;

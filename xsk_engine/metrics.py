@@ -21,28 +21,26 @@ PREFIX = "xsk_engine_"
 
 
 class _EngineCollector(Collector):
-    """Reads the counter pages when it is asked."""
+    """Reads the counter pages when it is asked; without an engine there is nothing."""
 
-    def __init__(self, engine: Engine, facts: Sequence[FlowFacts], asked_pps: float | None) -> None:
-        self._engine = engine
-        self._facts = facts
-        self._asked_pps = asked_pps
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._closed = False
+        self._engine: Engine | None = None
+        self._facts: Sequence[FlowFacts] = ()
 
-    def close(self) -> None:
-        """The engine may be closed now: a scrape that comes later gets nothing."""
+    def watch(self, engine: Engine | None, facts: Sequence[FlowFacts] = ()) -> None:
+        """From now on this engine, which is not closed before another or None is watched."""
         with self._lock:
-            self._closed = True
+            self._engine, self._facts = engine, facts
 
     def collect(self) -> Iterator[Any]:
         with self._lock:
-            if self._closed:
-                return
             engine = self._engine
+            if engine is None:
+                return
             queues = list(zip(engine.config.queues, engine.queue_snapshots(), strict=False))
             flows = per_flow(self._facts, engine.flow_counts())
-        interface = engine.config.interface
+            interface = engine.config.interface
         by_queue = [([interface, str(queue)], of_queues(snapshot)) for queue, snapshot in queues]
         by_flow = [([interface, str(row["flow"]), row["name"]], row) for row in flows]
         for figure in FIGURES:
@@ -67,11 +65,10 @@ class MetricsServer:
     """Answers scrapes on host and port, from threads of its own, until close(). UnavailableError: the address
     is taken or not ours."""
 
-    def __init__(
-        self, address: tuple[str, int], engine: Engine, facts: Sequence[FlowFacts], asked_pps: float | None
-    ) -> None:
+    def __init__(self, address: tuple[str, int]) -> None:
         registry = CollectorRegistry()
-        self._collector = _EngineCollector(engine, facts, asked_pps)
+        self._collector = _EngineCollector()
+        registry.register(self._collector)
         host, port = address
         try:
             self._server, self._thread = start_http_server(port, host, registry)
@@ -81,20 +78,17 @@ class MetricsServer:
             ) from None
         # A scraper that goes away while it is answered is his affair.
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        registry.register(self._collector)
+
+    async def watch(self, engine: Engine, plan: Plan) -> None:
+        """Tells this engine's figures until it is cancelled."""
+        self._collector.watch(engine, plan.flows)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._collector.watch(None)
 
     def close(self) -> None:
         """Within a second. Idempotent."""
-        self._collector.close()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-async def serve(address: tuple[str, int], engine: Engine, plan: Plan) -> None:
-    """Until it is cancelled. UnavailableError."""
-    server = MetricsServer(address, engine, plan.flows, plan.asked_pps)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        server.close()

@@ -197,7 +197,7 @@ def too_long(replay: Replay, summary: TraceSummary) -> UnavailableError:
     return UnavailableError(
         "load",
         replay.path,
-        f"{summary.oversize_packets} packets are longer than the interface takes, the longest "
+        f"packets that are longer than the interface takes: {summary.oversize_packets}, the longest "
         f"{summary.longest_bytes} bytes; raise its MTU, or say --oversize skip or truncate",
         errno=errno.EMSGSIZE,
     )

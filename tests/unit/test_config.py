@@ -32,10 +32,12 @@ def run(*arguments, code=0, text=None):
 
 # One way to say each option, as the command line and as the file have it.
 SAID = {
-    "dst-ip": "10.0.0.1-10.0.0.9", "src-ip": "10.0.1.1", "dst-port": "1,2,3", "src-port": "random", "ttl": "7",
+    "dst-ip": "10.0.0.1-10.0.0.9", "src-ip": "10.0.1.1", "dst-port": "1,2,3", "src-port": "random",
     "dst-mac": "02:00:00:00:00:09", "src-mac": "02:00:00:00:00:08", "protocol": "tcp", "vlan": ["7", "8"],
-    "dscp": "46", "flow-label": "5", "tcp-flags": "SA", "field": ["ipv4.id=sequence"], "size": "60:7,1514:1",
-    "packet": ["ip dst=10.0.0.1 / udp"], "flows": "/tmp/flows", "payload": "text:hi", "signature": True,
+    "ttl": "7", "dscp": "46",
+    "flow-label": "5", "tcp-flags": "SA", "field": ["ipv4.id=sequence"],
+    "size": "60:7,1514:1", "packet": ["ip dst=10.0.0.1 / udp"], "flows": "/tmp/flows",
+    "payload": "text:hi", "signature": True,
     "advance": "nest", "checksum": "none", "seed": "9", "count": "1k", "duration": "100ms", "rate": "1.5Mpps",
     "burst": "3", "burst-gap": "1ms", "poisson": True, "timestamps": True, "batch": "7", "queue": "0,2-3",
     "dry-run": True, "cpu": "0,1", "mode": "copy", "umem-mb": "9", "link-timeout": "1s", "live": False,

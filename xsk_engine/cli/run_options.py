@@ -129,9 +129,8 @@ def run(config: Any, plan: Any, watches: Sequence[Any], arguments: Mapping[str, 
             pcap_out = stack.enter_context(open_pcap(arguments["pcap_out"]))
         outputs = _outputs(arguments)
         try:
-            outcome = session.run(
-                config, plan, [*watches, *_watches(arguments, plan, outputs)], pcap_out=pcap_out
-            )
+            beside = _watches(arguments, plan, outputs, stack)
+            outcome = session.run(config, plan, [*watches, *beside], pcap_out=pcap_out)
         except BaseException:
             _close(outputs)
             raise
@@ -175,7 +174,9 @@ def _close(outputs: Sequence[Any], record: dict[str, Any] | None = None) -> Any:
     return failures[0] if failures else None
 
 
-def _watches(arguments: Mapping[str, Any], plan: Any, outputs: list[Any]) -> list[Any]:
+def _watches(
+    arguments: Mapping[str, Any], plan: Any, outputs: list[Any], stack: contextlib.ExitStack
+) -> list[Any]:
     from xsk_engine.sampling import Sampler
 
     def sampler(engine: Any) -> Any:
@@ -187,9 +188,11 @@ def _watches(arguments: Mapping[str, Any], plan: Any, outputs: list[Any]) -> lis
 
         watches.append(lambda engine: write_intervals(sampler(engine), outputs, arguments["interval"]))
     if arguments["metrics"] is not None:
-        from xsk_engine.metrics import serve
+        from xsk_engine.metrics import MetricsServer
 
-        watches.append(lambda engine: serve(arguments["metrics"], engine, plan))
+        server = MetricsServer(arguments["metrics"])
+        stack.callback(server.close)
+        watches.append(lambda engine: server.watch(engine, plan))
     live = sys.stderr.isatty() if arguments["live"] is None else arguments["live"]
     if live:
         from rich.console import Console

@@ -1,0 +1,284 @@
+"""What a run tells while it runs: JSON lines, CSV, metrics, the live view; and when nobody can be told."""
+
+import csv
+import fcntl
+import itertools
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from wire import cli, start, wait_until
+
+from xsk_engine.figures import FIGURES, FLOW, QUEUE, TOTAL, names
+
+EXAMPLE = Path(__file__).parents[2] / "examples/three-flows.yaml"
+SEND = ("send", "vtx", "--dst-ip", "10.77.0.2", "--dst-port", "9000")
+PORT = 9123
+URL = f"http://127.0.0.1:{PORT}/metrics"
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loopback(wire):
+    wire.ip("link", "set", "lo", "up")
+
+
+def scrape(timeout=5):
+    with urllib.request.urlopen(urllib.request.Request(URL, headers=OPENMETRICS), timeout=timeout) as answer:
+        return answer.read().decode()
+
+
+def listens():
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", PORT)) == 0
+
+
+def samples(text):
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found, figure, **labels):
+    return found[(f"xsk_engine_{figure}", *sorted({"interface": "vtx", **labels}.items()))]
+
+
+def number(text):
+    return float(text) if text else None
+
+
+def test_three_flows_of_a_file_are_told_the_same_everywhere(wire, tmp_path):
+    """The YAML example: scraped by curl's kind, its CSV and JSONL agree with the JSON at the end."""
+    files = {name: tmp_path / name for name in ("jsonl", "csv")}
+    process = start("send", "vtx", "--config", str(EXAMPLE), "--duration", "3s", "--queue", "0-1", "--json",
+                    "--jsonl", str(files["jsonl"]), "--csv", str(files["csv"]), "--interval", "500ms",
+                    "--metrics", str(PORT))  # fmt: skip
+    wait_until(listens)
+    time.sleep(0.5)
+    curl = ["curl", "-s", "-H", f"Accept: {OPENMETRICS['Accept']}", URL]
+    by_curl = subprocess.run(curl, capture_output=True, text=True, timeout=10, check=True).stdout
+    first, second = samples(by_curl), samples(scrape())
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    report = json.loads(out)
+
+    lines = [json.loads(line) for line in files["jsonl"].read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["interval"] * (len(lines) - 1) + ["final"]
+    assert 4 <= len(lines) <= 7
+    final = lines[-1]
+    for name in (*names(TOTAL), "per_queue", "flows"):
+        assert final[name] == report[name], name
+    for earlier, later in itertools.pairwise(lines):
+        for name in (figure.name for figure in FIGURES if figure.kind == "counter"):
+            assert later[name] >= earlier[name]
+    for line in lines:
+        assert line["submitted_packets"] == sum(one["submitted_packets"] for one in line["per_queue"])
+    flows = report["flows"]
+    assert [flow["name"] for flow in flows] == ["voice", "bulk", "tunnel"]
+    assert sum(flow["submitted_packets"] for flow in flows) == report["submitted_packets"]
+    assert sum(flow["submitted_bytes"] for flow in flows) == report["submitted_bytes"]
+    assert [flow["asked_pps"] for flow in flows] == [20000, 10000, 10000]
+    assert flows[0]["submitted_packets"] == pytest.approx(2 * flows[1]["submitted_packets"], abs=4)
+
+    with open(files["csv"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(lines) * (1 + 2 + 3)
+    by_scope = {(row["scope"], row["id"]): row for row in rows if row["kind"] == "final"}
+    for name in names(TOTAL):
+        assert number(by_scope[TOTAL, ""][name]) == report[name]
+    for queue in report["per_queue"]:
+        for name in names(QUEUE):
+            assert number(by_scope[QUEUE, str(queue["queue"])][name]) == queue[name]
+    for flow in flows:
+        assert by_scope[FLOW, str(flow["flow"])]["name"] == flow["name"]
+        for name in names(FLOW):
+            assert number(by_scope[FLOW, str(flow["flow"])][name]) == flow[name]
+
+    for name in (figure.name for figure in FIGURES if figure.kind == "counter" and QUEUE in figure.scopes):
+        for queue in report["per_queue"]:
+            labels = {"queue": str(queue["queue"])}
+            values = [value(found, f"{name}_total", **labels) for found in (first, second)]
+            assert values[0] <= values[1] <= queue[name], name
+    for flow in flows:
+        labels = {"flow": str(flow["flow"]), "name": flow["name"]}
+        values = [value(found, "flow_submitted_packets_total", **labels) for found in (first, second)]
+        assert 0 < values[0] <= values[1] <= flow["submitted_packets"]
+        assert value(first, "flow_asked_pps", **labels) == flow["asked_pps"]
+
+
+def test_a_replay_is_told_like_a_flow(wire, tmp_path):
+    pcap = tmp_path / "some.pcap"
+    assert cli("send", "--dry-run", "--dst-ip", "10.77.0.2", "--count", "50", "--rate", "1kpps",
+               "--pcap-out", str(pcap)).returncode == 0  # fmt: skip
+    result = cli("replay", "vtx", str(pcap), "--loop", "4", "--jsonl", "-", "--interval", "50ms", "--map-mac")
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert lines[-1]["submitted_packets"] == 200
+    assert lines[-1]["flows"][0] | {"posted_pps": 0} == {
+        "flow": 0, "name": "some.pcap", "submitted_packets": 200, "submitted_bytes": 12000,
+        "asked_pps": pytest.approx(1000), "posted_pps": 0,
+    }  # fmt: skip
+    assert any(0 < line["submitted_packets"] < 200 for line in lines)
+
+
+# ---- when it cannot be told -----------------------------------------------------------------------------
+
+
+def finished(process, seconds=5):
+    asked = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - asked < seconds
+    assert "Traceback" not in (err or "")
+    return err
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--pcap-out"])
+def test_a_full_disk_ends_it_with_an_error(wire, option):
+    result = cli(*SEND, "--rate", "1kpps", "--duration", "1s", option, "/dev/full", "--interval", "100ms")
+    assert result.returncode == 1
+    assert "ENOSPC: the file is not complete" in result.stderr
+    assert "submitted" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv"])
+def test_a_reader_that_goes_away_ends_it(wire, option):
+    process = start(*SEND, "--rate", "1kpps", option, "-", "--interval", "50ms")
+    assert process.stdout.readline()
+    process.stdout.close()
+    process.wait(timeout=5)
+    assert process.returncode == 1
+    assert "EPIPE" in process.stderr.read()
+    process.stderr.close()
+
+
+def test_a_reader_that_does_not_read_holds_nobody_up(wire):
+    process = start(*SEND, "--rate", "1kpps", "--jsonl", "-", "--interval", "1ms")
+    with wire.counted() as arrived:
+        wait_until(lambda: arrived() > 1000)  # the pipe has been full for long
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    process.wait(timeout=10)
+    assert time.monotonic() - asked < 4
+    err = process.stderr.read()
+    assert process.returncode == 130
+    assert "the file is not complete" in err
+    assert "submitted" in err
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_files_and_ports_that_cannot_be_are_said_first(wire, tmp_path):
+    assert "No such file" in cli(*SEND, "--jsonl", "/nonexistent/x").stderr
+    assert "Is a directory" in cli(*SEND, "--csv", str(tmp_path)).stderr
+    assert "only one of them" in cli(*SEND, "--jsonl", "-", "--csv", "-").stderr
+    with socket.create_server(("127.0.0.1", PORT)):
+        result = cli(*SEND, "--metrics", str(PORT), "--rate", "1kpps")
+        assert result.returncode == 3
+        assert "EADDRINUSE" in result.stderr
+
+
+def test_scrapes_all_the_time_while_it_ends(wire):
+    for how in ("done", "signal", "abort"):
+        ends = ["--duration", "1s"] if how == "done" else []
+        process = start(*SEND, "--rate", "1kpps", "--metrics", str(PORT), *ends)
+        wait_until(listens)
+        stop, answers = threading.Event(), []
+
+        def ask(stop=stop, answers=answers):
+            while not stop.is_set():
+                try:
+                    answers.append(scrape())
+                except OSError:
+                    time.sleep(0.001)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        # and one that has begun to ask and does not go on
+        half = socket.create_connection(("127.0.0.1", PORT))
+        half.sendall(b"GET /metrics HTTP/1.1\r\n")
+        for thread in threads:
+            thread.start()
+        wait_until(lambda answers=answers: len(answers) > 20)
+        if how != "done":
+            process.send_signal(signal.SIGINT)
+        if how == "abort":
+            process.send_signal(signal.SIGINT)
+        err = finished(process)
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        half.close()
+        assert process.returncode == (0 if how == "done" else 130), err
+        for answer in answers:
+            assert samples(answer) or answer == "# EOF\n"
+
+
+def test_a_second_signal_does_not_wait_for_the_drain(wire):
+    process = start(*SEND, "--rate", "1kpps", "--json")
+    with wire.counted() as arrived:
+        wait_until(lambda: arrived() > 10)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    finished(process, 2)
+    assert process.returncode == 130
+
+
+# ---- the live view --------------------------------------------------------------------------------------
+
+
+def on_a_terminal(*arguments, seconds=20):
+    """What a command writes to a terminal of 120 columns, and its exit code."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xsk_engine", *arguments],
+        stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | {"TERM": "xterm-256color"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen, deadline = b"", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                seen += os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    return process.wait(timeout=5), seen.decode(errors="replace")
+
+
+def test_a_terminal_shows_what_is_going_on(wire):
+    code, seen = on_a_terminal("send", "vtx", "--config", str(EXAMPLE), "--duration", "2s", "--queue", "0-1")
+    assert code == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
+    for word in ("voice", "bulk", "tunnel", "20,000", "asked pps", "queue", "dropped", "completed,"):
+        assert word in plain, word
+    assert re.search("[▁▂▃▄▅▆▇█]{3}", plain)
+    shares = [int(share) for share in re.findall(r"(\d+)%", plain)]
+    assert shares == sorted(shares)
+    assert 5 <= len(shares) <= 9, "four times a second for two seconds"
+    assert shares[-1] > 70
+
+
+def test_without_a_terminal_it_is_quiet(wire):
+    result = cli(*SEND, "--count", "500", "--rate", "1kpps")
+    assert "▁" not in result.stderr
+    assert result.stderr.startswith("interface")
+    code, seen = on_a_terminal(*SEND, "--count", "500", "--rate", "1kpps", "--no-live")
+    assert code == 0
+    assert "asked pps" not in seen
