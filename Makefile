@@ -19,7 +19,7 @@ FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell lint format test-traffic fuzz fuzz-flow fuzz-edit bench-micro bench-limit bench-start \
+	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit bench-micro bench-limit bench-start \
 	bench-pace bench-premap dist clean distclean
 
 help: ## this list
@@ -93,7 +93,11 @@ build/asan: $(STAMP)
 build/tsan: $(STAMP)
 	$(BIN)/meson setup $@ -Dtests=true -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
 
-lint: setup-test build ## ruff, mypy, clang-format
+docs: build ## docs/cli.md, docs/figures.md and the man pages, from what the program says of itself
+	$(BIN)/python docs/generate.py
+
+lint: setup-test build ## ruff, mypy, clang-format, and docs that are what the program says
+	$(BIN)/python docs/generate.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from xsk_engine.edits import Edit
@@ -49,36 +49,32 @@ class Replay:
             raise ValueError(f"oversize: {self.oversize!r} is not one of {', '.join(OVERSIZE)}")
 
 
+def _counted(text: str) -> int:
+    """A figure that begins at 0, and what it means."""
+    return field(default=0, metadata={"text": text})
+
+
 @dataclass(frozen=True)
 class TraceSummary:
-    """What a file holds, as it would be sent. One pass over it."""
+    """What a file holds, as it would be sent. The fields' ``metadata["text"]`` says what each one is."""
 
-    packets: int = 0
-    """that can be sent"""
-    bytes: int = 0
-    """of them, frames without FCS"""
-    longest_bytes: int = 0
-    """the longest frame, also of those that are too long"""
-    oversize_packets: int = 0
-    """longer than the interface takes: refused, skipped or truncated as asked"""
-    snapped_packets: int = 0
-    """sent as far as the file has them: it was recorded with a snap length"""
-    short_packets: int = 0
-    """skipped: no Ethernet header"""
-    backward_packets: int = 0
-    """older than the one before: sent right behind it"""
-    long_gaps: int = 0
-    """gaps that were shortened"""
-    first_ns: int = 0
-    """time of the first packet"""
-    last_ns: int = 0
-    """and of the last"""
-    chunks: int = 0
-    """that they fill in a umem"""
-    refused: int = 0
-    """1: a packet was too long, and that ends it"""
-    damage: str = ""
-    """what libpcap said where it could not read on; what stands before that is sent"""
+    packets: int = _counted("that can be sent; of a stream over all passes")
+    bytes: int = _counted("of them, frames without FCS")
+    longest_bytes: int = _counted("the longest frame, also of those that are too long")
+    oversize_packets: int = _counted(
+        "longer than the interface takes: refused, skipped or truncated as asked"
+    )
+    snapped_packets: int = _counted("sent as far as the file has them: recorded with a snap length")
+    short_packets: int = _counted("skipped: no Ethernet header")
+    backward_packets: int = _counted("older than the one before: sent right behind it")
+    long_gaps: int = _counted("gaps that were shortened")
+    first_ns: int = _counted("time of the first packet")
+    last_ns: int = _counted("time of the last packet")
+    chunks: int = _counted("that they fill in a umem")
+    refused: int = _counted("1: a packet was too long, and that ended it")
+    damage: str = field(
+        default="", metadata={"text": "why it could not be read on; what stands before that is sent"}
+    )
 
     @property
     def span_ns(self) -> int:

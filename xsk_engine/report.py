@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from xsk_engine.errors import XskError
 from xsk_engine.figures import of_queues
+from xsk_engine.replay import TraceSummary
 from xsk_engine.stats import Gaps, Snapshot
 from xsk_engine.units import format_si
 
 SCHEMA = 1
+
+FIELDS = {
+    "schema": "of this object: 1",
+    "interface": "its name",
+    "queues": "queue ids",
+    "mode": "copy or zerocopy; null: nothing was opened",
+    "mode_requested": "what was asked for",
+    "mode_reason": "why it is this one",
+    "requested_rate": "as it was written",
+    "duration_s": "first post to last completion",
+    "rate_error_percent": "by how much the asked rate was missed, first post to last; null: none asked",
+    "per_queue": "a list: `queue` and the figures that there are of queues",
+    "flows": "a list: `flow` (its place, from 0), `name` and the figures that there are of flows",
+    "replay": "null, or what was read of the file",
+    "replay.file": "its path",
+    "replay.streamed": "false: loaded once",
+    "replay.loops": "passes asked for; null: without end",
+    "replay.oversize": "what was asked for: refuse, skip or truncate",
+    **{f"replay.{one.name}": one.metadata["text"] for one in fields(TraceSummary)},
+    "gaps.post": "between packets that share a rate, taken at the post: count, mean, extremes and "
+    "percentiles in ns, buckets as [largest ns, how many]",
+    "gaps.error": "how far each of them was from the gap asked for; as gaps.post",
+    "gaps.wire": "between the kernel's tx timestamps; as gaps.post",
+    "kernel.tx_invalid_descs": "descs that the kernel refused: 0",
+    "kernel.tx_ring_empty_descs": "the kernel looked and found nothing",
+    "kicks.calls": "sendto() calls",
+    "kicks.eagain": "of them: nothing lost, again later",
+    "kicks.ebusy": "of them: a packet dropped each",
+    "kicks.enobufs": "of them: the kernel had no memory",
+    "kicks.enetdown": "of them: the link was down",
+    "kicks.other": "of them: fatal",
+    "allocator.chunks": "of the umem",
+    "allocator.allocated_frags": "by the loops' arenas",
+    "allocator.recycled_chunks": "that came back to them",
+    "allocator.cross_thread_returns": "of them: released by another thread",
+    "allocator.quota_waits": "allocations that found no chunk",
+    "drain.inflight_descs": "not completed when the drain ended",
+    "cpu.user_s": "of the whole process",
+    "cpu.system_s": "of the whole process, in the kernel",
+    "umem.bytes": "its length",
+    "umem.page_size": "bytes of a page of it",
+    "umem.numa_node": "where it lies; null: anywhere",
+    "umem.rx_chunks": "set aside for what a driver in zero-copy receives",
+    "error": "null, or operation, args, errno (its name) and message",
+}
+"""What else is in the summary beside the figures (figures.py): the path of each value, and what it means."""
 
 
 def as_json(

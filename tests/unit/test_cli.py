@@ -1,6 +1,7 @@
 """What the command line says before it opens anything."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -143,3 +144,43 @@ def test_doctor_runs_as_anybody():
     result = run("doctor", "--json", env=os.environ | {"LC_ALL": "C"})
     assert result.returncode in (0, 3)
     assert '"check": "kernel"' in result.stdout
+
+
+def test_a_signal_while_it_starts_leaves_no_traceback():
+    """In the tenths of a second in which the command is imported."""
+    code = "import os, signal, xsk_engine.cli; os.kill(os.getpid(), signal.SIGINT)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("xsk-engine re", "replay"),
+        ("xsk-engine send --ra", "--rate"),
+        ("xsk-engine replay l", "lo"),
+        ("xsk-engine send --mode zero", "zerocopy"),
+        ("xsk-engine replay lo --jsonl some", "some"),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete(shell, words, wanted):
+    last = len(words.split()) - 1
+    environment = {
+        "_XSK_ENGINE_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": words.split()[-1] if shell == "fish" else str(last),
+    }
+    command = "import sys; sys.argv[0] = 'xsk-engine'; from xsk_engine.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | environment,
+    )
+    assert wanted in result.stdout.replace(",", " ").split(), result.stderr
+    script = run("completion", shell)
+    assert script.returncode == 0
+    assert "_XSK_ENGINE_COMPLETE" in script.stdout

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
+import signal
 
-import click
+# A signal in the first tenths of a second ends us without a traceback; main() gives it back to Python.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import importlib  # noqa: E402
+import sys  # noqa: E402
+
+import click  # noqa: E402
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_ENVIRONMENT = 0, 1, 2, 3
 
 _COMMANDS = {
+    "completion": "A shell's completion of this command: bash, zsh or fish.",
     "demo": "Frames through a private laboratory, every one checked. No root needed.",
     "doctor": "What this machine and an interface can do, and what is missing.",
     "lab": "Laboratories: two network namespaces and a veth pair.",
@@ -70,6 +76,7 @@ def main() -> None:
     from xsk_engine.errors import UnavailableError, XskError
 
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         result = _group.main(standalone_mode=False)
         code = result if isinstance(result, int) else EXIT_DONE
     except click.exceptions.NoArgsIsHelpError as error:

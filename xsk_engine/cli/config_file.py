@@ -10,6 +10,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from xsk_engine.cli import options
+
 _OWN = ("config", "show_config", "help")
 
 
@@ -31,6 +33,7 @@ class ConfigCommand(click.Command):
         self.params += [
             click.Option(
                 ["--config"],
+                type=options.FILE,
                 metavar="FILE",
                 is_eager=True,
                 expose_value=False,
@@ -45,6 +48,12 @@ class ConfigCommand(click.Command):
                 help="Print the configuration in effect as such a file, and do nothing.",
             ),
         ]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, params in options.sections_of(self, ctx).items():
+            records = list(filter(None, (param.get_help_record(ctx) for param in params)))
+            with formatter.section(title):
+                formatter.write_dl(records)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         written, _, _ = self.make_parser(ctx).parse_args(list(args))

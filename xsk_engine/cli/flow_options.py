@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +23,7 @@ _FIELDS = {
     "flow_label": "ip.flow",
     "tcp_flags": "tcp.flags",
 }
-_OPTIONS = (
+_PACKETS = (
     click.option("--dst-ip", metavar="VALUES", help="Destination, IPv4 or IPv6; several: A-B or A,B,C."),
     click.option("--src-ip", metavar="VALUES", help="[default: the kernel's choice for the route]"),
     click.option("--dst-port", metavar="VALUES", help="[default: 9]"),
@@ -50,10 +49,12 @@ _OPTIONS = (
     ),
     click.option(
         "--flows",
-        type=options.Parsed("file", str),
+        type=options.FILE,
         metavar="FILE",
         help="Flows as --packet writes them, one per line.",
     ),
+)
+_CONTENT = (
     click.option(
         "--size",
         type=options.SIZES,
@@ -85,6 +86,8 @@ _OPTIONS = (
         show_default=True,
         help="The same seed, the same packets.",
     ),
+)
+_PACE = (
     click.option("--count", type=options.COUNT, help="Packets in all; k, M, G."),
     click.option("--duration", type=options.SECONDS, help="From the first post; s, ms, us."),
     click.option(
@@ -105,12 +108,10 @@ _OPTIONS = (
     click.option("--batch", type=click.IntRange(1, 4096), default=DEFAULT_BATCH, show_default=True),
 )
 
-
-def flow_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """All of them, in the order of the help."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+flow_options = options.in_sections(
+    ("Packets", _PACKETS), ("Sizes and content", _CONTENT), ("How many, how fast", _PACE)
+)
+"""All of them, in the order of the help."""
 
 
 def make_traffic(arguments: dict[str, Any], link_bits_per_s: int | None) -> Any:

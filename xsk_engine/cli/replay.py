@@ -35,55 +35,66 @@ def _loops(text: str) -> int:
     return int(text)
 
 
+_FAST = (
+    click.option(
+        "--speed",
+        type=options.Parsed("speed", lambda text: (text, _speed(text))),
+        help="Recorded gaps: 1, 2x (twice as fast), 0.1; or max  [default: 1]",
+    ),
+    click.option(
+        "--rate",
+        type=options.RATE,
+        help="Instead: N[kMG]pps, N[kMG]bps (frames without FCS), N[kMG]bps_l1, N% (of the link).",
+    ),
+    click.option(
+        "--loop",
+        "loops",
+        type=options.Parsed("number", _loops),
+        default="1",
+        show_default=True,
+        help="Passes over the file; 0 is without end.",
+    ),
+    click.option("--limit", type=options.COUNT, help="Only the first packets of the file."),
+    click.option("--duration", type=options.SECONDS, help="Stop after this time; s, ms, us."),
+    click.option("--max-gap", type=options.SECONDS, help="Shorten longer gaps to this."),
+    click.option("--batch", type=click.IntRange(1, 4096), default=64, show_default=True),
+)
+_CONTENT = (
+    click.option(
+        "--edit",
+        "edits",
+        metavar="FIELD=VALUE",
+        type=options.EDIT,
+        multiple=True,
+        help=f"Rewrite in every packet that has it, checksums too: {', '.join(FIELDS)}.",
+    ),
+    click.option(
+        "--map-mac",
+        is_flag=False,
+        flag_value="auto",
+        metavar="[ADDRESS]",
+        help="From this interface's MAC to that of its neighbour; of several: the one with this IP address.",
+    ),
+    click.option(
+        "--fix-checksums", is_flag=True, help="Compute them anew, also those that were recorded wrong."
+    ),
+    click.option(
+        "--oversize",
+        type=click.Choice(["refuse", "skip", "truncate"]),
+        default="refuse",
+        show_default=True,
+        help="Packets longer than the interface takes.",
+    ),
+)
+_WHERE = (
+    click.option("--queue", "queues", type=options.QUEUES, default="0", show_default=True, help="One."),
+)
+
+
 @click.command("replay", cls=ConfigCommand, short_help="Send the packets of a capture file again.")
 @click.argument("interface", shell_complete=options.complete_interface)
 @click.argument("file", type=click.Path())
-@click.option(
-    "--speed",
-    type=options.Parsed("speed", lambda text: (text, _speed(text))),
-    help="Recorded gaps: 1, 2x (twice as fast), 0.1; or max  [default: 1]",
-)
-@click.option(
-    "--rate",
-    type=options.RATE,
-    help="Instead: N[kMG]pps, N[kMG]bps (frames without FCS), N[kMG]bps_l1, N% (of the link).",
-)
-@click.option(
-    "--loop",
-    "loops",
-    type=options.Parsed("number", _loops),
-    default="1",
-    show_default=True,
-    help="Passes over the file; 0 is without end.",
-)
-@click.option("--limit", type=options.COUNT, help="Only the first packets of the file.")
-@click.option("--duration", type=options.SECONDS, help="Stop after this time; s, ms, us.")
-@click.option(
-    "--edit",
-    "edits",
-    metavar="FIELD=VALUE",
-    type=options.EDIT,
-    multiple=True,
-    help=f"Rewrite in every packet that has it, checksums too: {', '.join(FIELDS)}.",
-)
-@click.option(
-    "--map-mac",
-    is_flag=False,
-    flag_value="auto",
-    metavar="[ADDRESS]",
-    help="From this interface's MAC to that of its neighbour; of several: the one with this IP address.",
-)
-@click.option("--fix-checksums", is_flag=True, help="Compute them anew, also those that were recorded wrong.")
-@click.option(
-    "--oversize",
-    type=click.Choice(["refuse", "skip", "truncate"]),
-    default="refuse",
-    show_default=True,
-    help="Packets longer than the interface takes.",
-)
-@click.option("--max-gap", type=options.SECONDS, help="Shorten longer gaps to this.")
-@click.option("--queue", "queues", type=options.QUEUES, default="0", show_default=True, help="One.")
-@click.option("--batch", type=click.IntRange(1, 4096), default=64, show_default=True)
+@options.in_sections(("How often, how fast", _FAST), ("What is changed", _CONTENT), ("Where", _WHERE))
 @run_options.run_options
 def command(**arguments: Any) -> int:
     """Send the packets of FILE through INTERFACE, in its order, with its gaps.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -32,8 +32,13 @@ _TELLING = (
         "--live/--no-live", default=None, help="Figures while it runs  [default: when stderr is a terminal]"
     ),
     click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end."),
-    click.option("--jsonl", metavar="FILE", help="A JSON object per interval, a line each; - is stdout."),
-    click.option("--csv", metavar="FILE", help="The same as a table; - is stdout."),
+    click.option(
+        "--jsonl",
+        type=options.FILE,
+        metavar="FILE",
+        help="A JSON object per interval, a line each; - is stdout.",
+    ),
+    click.option("--csv", type=options.FILE, metavar="FILE", help="The same as a table; - is stdout."),
     click.option(
         "--interval", type=options.SECONDS, default="1s", show_default=True, help="Of --jsonl and --csv."
     ),
@@ -45,6 +50,7 @@ _TELLING = (
     ),
     click.option(
         "--pcap-out",
+        type=options.FILE,
         metavar="FILE",
         help="Write what is sent, or with --dry-run would be, as pcap; - is stdout.",
     ),
@@ -54,11 +60,8 @@ _TELLING = (
 )
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """All of them, in the order of the help."""
-    for option in reversed((*_WHERE, *_TELLING)):
-        command = option(command)
-    return command
+run_options = options.in_sections(("Where", _WHERE), ("What it tells", _TELLING))
+"""All of them, in the order of the help."""
 
 
 def link_bits_per_s(interface: str | None) -> int | None:

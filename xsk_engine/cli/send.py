@@ -17,13 +17,29 @@ _AUTO_UMEM_MOST = 64 * run_options.MIB
 @click.command("send", cls=ConfigCommand, short_help="Send traffic through an interface.")
 @click.argument("interface", required=False, shell_complete=options.complete_interface)
 @flow_options.flow_options
-@click.option("--queue", "queues", type=options.QUEUES, default="0", show_default=True, help="0,2-3")
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Print packets instead of sending: --count of them, or for --duration  [default: 10]",
+@options.in_sections(
+    (
+        "Where",
+        [
+            click.option(
+                "--queue", "queues", type=options.QUEUES, default="0", show_default=True, help="0,2-3"
+            )
+        ],
+    ),
 )
 @run_options.run_options
+@options.in_sections(
+    (
+        "What it tells",
+        [
+            click.option(
+                "--dry-run",
+                is_flag=True,
+                help="Print packets instead of sending: --count of them, or for --duration  [default: 10]",
+            )
+        ],
+    ),
+)
 def command(**arguments: Any) -> int:
     """Send traffic through INTERFACE, until --count or --duration is reached, or Ctrl-C.
 
