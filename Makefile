@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 300
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
 	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit bench-micro bench-limit bench-start \
-	bench-pace bench-premap dist clean distclean
+	bench-pace bench-replay bench-live bench-premap dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -123,6 +123,13 @@ bench-pace: build build/native ## how well rates are kept, beside trafgen, tcpre
 	@PYTHON=$(PYTHON) .ci/setup rivals
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(LAB) $(BIN)/python -m bench.pace
+
+bench-replay: build ## a capture file sent again, beside tcpreplay, into bench/results/ (4 minutes)
+	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(LAB) $(BIN)/python -m bench.replay
+
+bench-live: build ## what watching a run costs it, into bench/results/ (2 minutes)
+	$(LAB) $(BIN)/python -m bench.live
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
