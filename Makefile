@@ -124,8 +124,9 @@ bench-pace: build build/native ## how well rates are kept, beside trafgen, tcpre
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(LAB) $(BIN)/python -m bench.pace
 
-bench-replay: build ## a capture file sent again, beside tcpreplay, into bench/results/ (4 minutes)
+bench-replay: build build/native ## a capture file sent again, beside tcpreplay, into bench/results/ (7 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(BIN)/meson compile -C build/native >/dev/null
 	$(LAB) $(BIN)/python -m bench.replay
 
 bench-live: build ## what watching a run costs it, into bench/results/ (2 minutes)

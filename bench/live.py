@@ -1,5 +1,5 @@
-"""``make bench-live``: what watching costs: the rate with the live view on a terminal, with records and scrapes four
-times a second, and with neither. Runs inside a laboratory."""
+"""``make bench-live``: what watching costs: the rate with the live view on a terminal, with records and
+scrapes four times a second, and with neither. Runs inside a laboratory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def send(*more: str) -> float:
     reader = threading.Thread(target=swallow, args=(ours,))
     reader.start()
     packet = f"eth dst={topology.RX_MAC} / ip dst={topology.RX_IPV4} / udp dst=9000 ; size=60"
-    command = [sys.executable, "-m", "xsk_engine", "send", topology.TX_INTERFACE, "--duration", f"{SECONDS}s", "--json",
-               "--cpu", "0", "--packet", packet, "--packet", packet, *more]  # fmt: skip
+    command = [sys.executable, "-m", "xsk_engine", "send", topology.TX_INTERFACE,
+               "--duration", f"{SECONDS}s", "--json", "--cpu", "0", "--packet", packet, "--packet", packet,
+               *more]  # fmt: skip
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, check=True, timeout=60)
     finally:
@@ -93,9 +94,8 @@ def main() -> None:
     ratios = {arm: ratio(pps[arm], pps["nobody looks"]) for arm in list(pps)[1:]}
     for arm, one in ratios.items():
         met = "met" if one["median"] >= TARGET else "MISSED"
-        print(
-            f"{arm}: {one['median']:.4f} of the rate ({one['min']:.4f} to {one['max']:.4f}), target {TARGET}: {met}"
-        )
+        spread_text = f"{one['min']:.4f} to {one['max']:.4f}"
+        print(f"{arm}: {one['median']:.4f} of the rate ({spread_text}), target {TARGET}: {met}")
     figures = {
         "setup": {"rounds": ROUNDS, "seconds": SECONDS, "interval_s": INTERVAL_S, "flows": 2, "cpu": 0},
         "target": TARGET,
