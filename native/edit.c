@@ -7,6 +7,7 @@
 #define ETH_HEADER_BYTES 14u
 #define ETH_TYPE_AT 12u
 #define TAG_BYTES 4u
+#define UDP_HEADER_BYTES 8u
 /* IEEE 802 numbers; 0x9100 is what QinQ used before 802.1ad */
 enum {
 	TYPE_IPV4 = 0x0800,
@@ -38,6 +39,7 @@ struct layout {
 	uint32_t l4_check; /* its checksum */
 	uint8_t proto;
 	bool ipv6, fragment;
+	bool routed; /* the final destination, which checksums cover, stands in a routing header (RFC 8200, 8.1) */
 };
 
 static uint32_t be16(const uint8_t *p)
@@ -102,6 +104,7 @@ static void find_ipv6(struct layout *l, const uint8_t *f, uint32_t len, uint32_t
 		} else if (next == PROTO_AUTH) {
 			bytes = (f[at + 1] + 2u) * 4;
 		} else if (next == PROTO_HOP_BY_HOP || next == PROTO_ROUTING || next == PROTO_OPTIONS) {
+			l->routed |= next == PROTO_ROUTING && f[at + 3];
 			bytes = (f[at + 1] + 1u) * 8;
 		} else {
 			l->proto = (uint8_t)next;
@@ -194,6 +197,8 @@ static void edit_ip(const struct xske_edit *e, uint8_t *frame, uint32_t len, con
 	delta = rewrite(e, frame, l->ip + e->offset, l->ip);
 	if (!l->ipv6)
 		update_check(frame + l->ip + 10, delta, false);
+	if (l->routed && e->offset >= 24)
+		return;
 	if (e->offset >= addresses && l->l4_check && l->proto != PROTO_ICMP)
 		update_check(frame + l->l4_check, delta, is_udp(l));
 }
@@ -216,7 +221,7 @@ static uint32_t add_tag(uint8_t *frame, uint32_t len)
 
 uint32_t edit_packet(const struct xske_edit *edits, uint32_t n, uint8_t *frame, uint32_t len)
 {
-	bool tagged = false;
+	uint32_t room = len + EDIT_GROWS;
 
 	for (uint32_t i = 0; i < n; i++) {
 		const struct xske_edit *e = &edits[i];
@@ -230,10 +235,10 @@ uint32_t edit_packet(const struct xske_edit *edits, uint32_t n, uint8_t *frame, 
 			len = untag(frame, len);
 			break;
 		case XSKE_EDIT_TAG:
-			if (!l.tag && !tagged) {
+			if (!l.tag && len + TAG_BYTES <= room)
 				len = add_tag(frame, len);
-				tagged = true;
-			}
+			else if (!l.tag)
+				break;
 			rewrite(e, frame, ETH_TYPE_AT + 2, ETH_TYPE_AT);
 			break;
 		case XSKE_EDIT_PORTS:
@@ -268,7 +273,7 @@ void edit_fix_checksums(uint8_t *frame, uint32_t len)
 {
 	struct layout l;
 	uint64_t sum = 0;
-	uint32_t covered;
+	uint32_t covered, length;
 
 	if (len < ETH_HEADER_BYTES)
 		return;
@@ -278,14 +283,16 @@ void edit_fix_checksums(uint8_t *frame, uint32_t len)
 		put16(frame + l.ip + 10,
 		      (uint16_t)~csum_fold(sum_words(frame, l.ip, l.ip + (frame[l.ip] & 0xfu) * 4)));
 	}
-	if (!l.l4_check || l.fragment || l.ip_end > len || l.ip_end < l.l4_check + 2 ||
+	if (!l.l4_check || l.fragment || l.routed || l.ip_end > len || l.ip_end < l.l4_check + 2 ||
 	    (l.proto == PROTO_UDP && !l.ipv6 && !be16(frame + l.l4_check)))
 		return;
-	covered = l.ip_end - l.l4;
-	if (l.proto == PROTO_UDPLITE && be16(frame + l.l4 + 4))
-		covered = min_u32(be16(frame + l.l4 + 4), covered); /* RFC 3828 */
+	covered = length = l.ip_end - l.l4;
+	if (is_udp(&l) && be16(frame + l.l4 + 4) >= UDP_HEADER_BYTES)
+		covered = min_u32(be16(frame + l.l4 + 4), length);
+	if (l.proto == PROTO_UDP)
+		length = covered; /* RFC 768; of UDP-Lite only a part is covered (RFC 3828) */
 	if (l.proto != PROTO_ICMP)
-		sum = l.proto + (uint64_t)(l.ip_end - l.l4) +
+		sum = l.proto + (uint64_t)length +
 		      (l.ipv6 ? sum_words(frame, l.ip + 8, l.ip + 40)
 		              : sum_words(frame, l.ip + 12, l.ip + 20));
 	put16(frame + l.l4_check, 0);

@@ -108,11 +108,11 @@ void mix_unload(struct xske_mix *m, struct xske_arena *a)
 		flow_unload(m->flows[i], a);
 }
 
-void mix_shift(struct xske_mix *m, uint64_t ns)
+void mix_shift(struct xske_mix *m, uint64_t ns, uint64_t now)
 {
 	m->pace.origin_ns += ns;
-	if (m->last_post_ns)
-		m->last_post_ns += ns;
+	if (m->last_post_ns) /* what asked whether the link is back was posted meanwhile */
+		m->last_post_ns = min_u64(m->last_post_ns + ns, now);
 	if (m->end_ns)
 		m->end_ns += ns;
 }
@@ -215,14 +215,19 @@ static uint32_t run_trace(struct xske_mix *m, struct outlet *o, uint32_t most, u
 		uint32_t n = trace_plan(m->trace, col, min_u32(most - posted, FIELD_COLUMN)), due, done;
 		uint32_t slot = txq_next_slot(o->q);
 
-		o->waits |= !n; /* for the file */
+		if (unlikely(!n)) {
+			o->waits = true; /* for the file */
+			if (!pace_is_max(&m->pace))
+				pace_wait(&m->pace, o->now_ns);
+			break;
+		}
 		due = pace_is_max(&m->pace) ? n : pace_due(&m->pace, col->len, col->cost, n);
 		done = trace_post(m->trace, o->q, col, captured(o, due, m->max_bytes), &room);
 		o->starved |= done < due && !o->waits;
 		if (done)
 			account(m, o, col, slot, done);
 		posted += done;
-		if (!n || done < n)
+		if (done < n)
 			break;
 	}
 	if (trace_is_over(m->trace))

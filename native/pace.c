@@ -42,6 +42,14 @@ void pace_look(struct pace *p, uint64_t now)
 	                : (uint64_t)((unsigned __int128)(now - p->origin_ns) * c->rate_units / c->period_ns);
 }
 
+void pace_wait(struct pace *p, uint64_t now)
+{
+	uint64_t next = pace_next_ns(p);
+
+	if (now > next)
+		p->origin_ns += now - next;
+}
+
 static uint64_t own_units(const struct pace *p, uint32_t len, uint64_t packet)
 {
 	const struct xske_pace_config *c = &p->config;

@@ -42,6 +42,9 @@ static inline bool pace_is_max(const struct pace *p)
 	return !p->config.rate_units;
 }
 
+/* There was no packet that could have been due: the time until now does not count. */
+void pace_wait(struct pace *p, uint64_t now);
+
 /* When the next packet is due. */
 static inline uint64_t pace_next_ns(const struct pace *p)
 {

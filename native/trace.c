@@ -20,6 +20,9 @@
 
 #define FIRST_DESCS 4096u
 
+/* A year: more is no gap but a broken file, and sums of it would overflow. */
+#define LONGEST_GAP_NS (365ull * 86400 * NSEC_PER_SEC)
+
 /* struct pcap_pkthdr (pcap/pcap.h); with times in ns, tv_usec holds ns. */
 struct file_header {
 	struct timeval at;
@@ -76,17 +79,12 @@ int xske_trace_create(const struct xske_trace_config *config, struct xske_trace 
 	return 0;
 }
 
-static struct trace_desc *desc_at(const struct xske_trace *t, uint64_t at)
-{
-	return &t->descs[t->config.ring ? at & (t->config.ring - 1) : at];
-}
-
 void xske_trace_destroy(struct xske_trace *t)
 {
 	if (!t)
 		return;
 	for (uint64_t at = t->config.ring ? t->at : 0; at != t->filled && t->descs; at++)
-		frag_unref(NULL, chunk_of(t->umem, desc_at(t, at)->addr));
+		frag_unref(NULL, chunk_of(t->umem, trace_desc_at(t, at)->addr));
 	free(t->descs);
 	free(t->scratch);
 	free(t->edits);
@@ -175,19 +173,19 @@ static bool store(struct xske_trace *t, const uint8_t *frame, uint32_t len)
 	if (!reserve_descs(t, n))
 		return false;
 	for (uint32_t left = len, part; left; left -= part, frame += part, at++) {
-		struct trace_desc *d = desc_at(t, at);
+		struct trace_desc *d = trace_desc_at(t, at);
 
 		part = min_u32(left, t->usable);
 		*d = (struct trace_desc){.len = part, .options = left > part ? XSKE_DESC_CONTD : 0};
 		if (!alloc_frag(t, part, &d->addr)) {
 			while (at-- > t->filled)
-				frag_unref(t->config.arena, chunk_of(t->umem, desc_at(t, at)->addr));
+				frag_unref(t->config.arena, chunk_of(t->umem, trace_desc_at(t, at)->addr));
 			return false;
 		}
 		memcpy(t->umem->area + d->addr, frame, part);
 	}
-	desc_at(t, t->filled)->packet_bytes = len;
-	desc_at(t, t->filled)->packet_descs = n;
+	trace_desc_at(t, t->filled)->packet_bytes = len;
+	trace_desc_at(t, t->filled)->packet_descs = n;
 	return true;
 }
 
@@ -207,17 +205,23 @@ static void count_chunks(struct xske_trace *t, uint32_t len)
 	}
 }
 
+static uint64_t max_gap_ns(const struct xske_trace *t)
+{
+	return t->config.max_gap_ns ? t->config.max_gap_ns : LONGEST_GAP_NS;
+}
+
 /* The newest packet's gap is known now, and so it may go. */
 static void release_newest(struct xske_trace *t, uint64_t gap_ns)
 {
 	if (t->newest == t->filled)
 		return;
-	if (t->config.max_gap_ns && gap_ns > t->config.max_gap_ns) {
-		gap_ns = t->config.max_gap_ns;
+	if (gap_ns > max_gap_ns(t)) {
+		gap_ns = max_gap_ns(t);
 		t->stats.long_gaps++;
 	}
+	t->stats.gaps_ns += gap_ns;
 	if (t->descs) {
-		desc_at(t, t->newest)->gap_ns = gap_ns;
+		trace_desc_at(t, t->newest)->gap_ns = gap_ns;
 		publish(t);
 	}
 	t->newest = t->filled;
@@ -225,8 +229,6 @@ static void release_newest(struct xske_trace *t, uint64_t gap_ns)
 
 static uint64_t gap_to(struct xske_trace *t, uint64_t now_ns)
 {
-	if (!t->pass_packets)
-		t->pass_first_ns = now_ns;
 	if (t->pass_packets && now_ns < t->stats.last_ns) {
 		t->stats.backward_packets++;
 		return 0;
@@ -281,26 +283,30 @@ void xske_trace_take(uint8_t *trace, const void *header, const uint8_t *bytes)
 	t->stats.longest_bytes = len > t->stats.longest_bytes ? len : t->stats.longest_bytes;
 	t->stats.packets++;
 	t->stats.bytes += len;
+	t->stats.wire_bytes += txq_wire_bytes(len);
 	t->pass_packets++;
 	if (t->stats.packets == 1) /* not by its time, which may be 0 */
 		t->stats.first_ns = now_ns;
 	if (now_ns > t->stats.last_ns || t->pass_packets == 1)
 		t->stats.last_ns = now_ns;
+	if (t->config.flags & XSKE_TRACE_WITHOUT_GAPS)
+		release_newest(t, 0);
 }
 
 int xske_trace_finish(struct xske_trace *t, int again)
 {
-	uint64_t span = t->stats.last_ns - t->pass_first_ns;
+	uint64_t gaps_ns = t->stats.gaps_ns, mean = 0;
 
 	/* From the last packet to the first one of the next pass: the mean gap, so that the rate stays the file's. */
-	release_newest(t, t->pass_packets > 1 ? span / (t->pass_packets - 1) : 0);
+	if (t->pass_packets > 1)
+		mean = (gaps_ns - t->pass_gaps_ns) / (t->pass_packets - 1);
+	release_newest(t, mean);
+	t->stats.gaps_ns = t->pass_gaps_ns = gaps_ns;
 	t->pass_packets = 0;
 	if (!again)
 		atomic_store_explicit(&t->ended, 1, memory_order_release);
 	return t->error;
 }
-
-/* ---- posting ------------------------------------------------------------------------------------- */
 
 uint32_t trace_max_bytes(const struct xske_trace *t)
 {
@@ -310,85 +316,4 @@ uint32_t trace_max_bytes(const struct xske_trace *t)
 uint32_t trace_max_descs(const struct xske_trace *t)
 {
 	return (trace_max_bytes(t) + t->usable - 1) / t->usable;
-}
-
-/* A place in the trace. */
-struct place {
-	uint64_t at, pass;
-};
-
-/* There is a packet: here, or where the next pass over those that stay begins. */
-static bool find_packet(const struct xske_trace *t, struct place *p, uint64_t head)
-{
-	if (p->at != head)
-		return true;
-	if (t->config.ring || !head || (t->config.passes && p->pass + 1 >= t->config.passes))
-		return false;
-	*p = (struct place){.pass = p->pass + 1};
-	return true;
-}
-
-uint32_t trace_plan(const struct xske_trace *t, struct column *col, uint32_t n)
-{
-	uint64_t head = atomic_load_explicit(&t->head, memory_order_acquire);
-	struct place p = {t->at, t->pass};
-
-	for (uint32_t i = 0; i < n; i++) {
-		const struct trace_desc *d;
-
-		if (!find_packet(t, &p, head))
-			return i;
-		d = desc_at(t, p.at);
-		col->len[i] = d->packet_bytes;
-		col->cost[i] = d->gap_ns;
-		col->variant[i] = d->packet_descs;
-		p.at += d->packet_descs;
-	}
-	return n;
-}
-
-static void post_one(struct xske_trace *t, struct xske_txq *q, uint32_t descs)
-{
-	for (uint32_t i = 0; i < descs; i++, t->at++) {
-		const struct trace_desc *d = desc_at(t, t->at);
-		struct chunk *c = chunk_of(q->umem, d->addr);
-
-		if (t->config.ring)
-			txq_take(q, c);
-		else
-			txq_borrow(q, c, 1);
-		txq_fill(q, d->addr, d->len, d->options);
-	}
-}
-
-uint32_t trace_post(struct xske_trace *t, struct xske_txq *q, const struct column *col, uint32_t n,
-                    uint32_t *room)
-{
-	uint64_t head = atomic_load_explicit(&t->head, memory_order_relaxed), bytes = 0;
-	uint32_t i;
-
-	for (i = 0; i < n && col->variant[i] <= *room; i++) {
-		struct place p = {t->at, t->pass};
-
-		find_packet(t, &p, head);
-		t->at = p.at;
-		t->pass = p.pass;
-		post_one(t, q, col->variant[i]);
-		txq_log(q, col->len[i], col->variant[i], 1);
-		*room -= col->variant[i];
-		bytes += col->len[i];
-	}
-	/* Release: the slots may be written again. */
-	atomic_store_explicit(&t->tail, t->at, memory_order_release);
-	count_posted(&t->posted, i, bytes);
-	return i;
-}
-
-bool trace_is_over(const struct xske_trace *t)
-{
-	struct place p = {t->at, t->pass};
-
-	/* In this order: what was published before the end is seen. */
-	return atomic_load_explicit(&t->ended, memory_order_acquire) &&
-	       !find_packet(t, &p, atomic_load_explicit(&t->head, memory_order_acquire));
 }

@@ -32,11 +32,12 @@ struct xske_trace {
 	/* The taker's. */
 	struct xske_trace_stats stats;
 	uint8_t *scratch;
-	uint64_t filled;    /* descs written, of which those from `newest` on wait for their gap */
-	uint64_t newest;    /* first desc of the packet taken last */
-	uint64_t allocated; /* descs */
-	uint64_t pass_packets, pass_first_ns;
-	uint32_t chunk_used; /* counting: bytes of the chunk that would be open */
+	uint64_t filled;       /* descs written, of which those from `newest` on wait for their gap */
+	uint64_t newest;       /* first desc of the packet taken last */
+	uint64_t allocated;    /* descs */
+	uint64_t pass_packets; /* of this pass over the file */
+	uint64_t pass_gaps_ns; /* stats.gaps_ns when it began */
+	uint32_t chunk_used;   /* counting: bytes of the chunk that would be open */
 	int error;
 	/* Shared. */
 	struct trace_desc *descs;
@@ -48,6 +49,11 @@ struct xske_trace {
 	uint64_t at, pass; /* next desc, and which time over those that stay */
 	struct xske_flow_counters posted;
 };
+
+static inline struct trace_desc *trace_desc_at(const struct xske_trace *t, uint64_t at)
+{
+	return &t->descs[t->config.ring ? at & (t->config.ring - 1) : at];
+}
 
 uint32_t trace_max_bytes(const struct xske_trace *t);
 uint32_t trace_max_descs(const struct xske_trace *t);

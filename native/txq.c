@@ -18,10 +18,6 @@ _Static_assert(sizeof(struct xske_desc) == sizeof(struct xdp_desc), "struct xdp_
 /* So many timeouts for a driver to look at the probe at all; then the loop will find out that it does not. */
 #define PROBE_LOOKS 10u
 
-/* Preamble and SFD 8, FCS 4, inter-frame gap 12 (IEEE 802.3 clause 4); frames are padded to 60. */
-#define WIRE_OVERHEAD_BYTES 24u
-#define WIRE_MIN_FRAME_BYTES 60u
-
 static bool is_power_of_two(uint32_t n)
 {
 	return n && !(n & (n - 1));
@@ -116,7 +112,6 @@ static void count_packets(struct xske_txq *q, uint32_t descs)
 	q->run_credit += descs;
 	while (q->run_tail != q->run_head) {
 		struct packet_run *run = &q->runs[q->run_tail & q->run_mask];
-		uint32_t wire = run->bytes < WIRE_MIN_FRAME_BYTES ? WIRE_MIN_FRAME_BYTES : run->bytes;
 		uint64_t n = run->descs == 1 ? q->run_credit : q->run_credit / run->descs;
 
 		n = min_u64(n, run->packets);
@@ -125,7 +120,7 @@ static void count_packets(struct xske_txq *q, uint32_t descs)
 		q->run_credit -= (uint32_t)n * run->descs;
 		q->completed_packets += n;
 		q->completed_bytes += n * run->bytes;
-		q->completed_wire_bytes += n * (wire + WIRE_OVERHEAD_BYTES);
+		q->completed_wire_bytes += n * txq_wire_bytes(run->bytes);
 		run->packets -= n;
 		if (run->packets)
 			return;

@@ -54,6 +54,12 @@ struct xske_txq {
 	struct kick kick;
 };
 
+/* Preamble and SFD 8, FCS 4, inter-frame gap 12 (IEEE 802.3 clause 4); frames are padded to 60. */
+static inline uint32_t txq_wire_bytes(uint32_t len)
+{
+	return max_u32(len, 60) + 24;
+}
+
 static inline uint32_t txq_inflight(const struct xske_txq *q)
 {
 	return (uint32_t)(q->submitted_descs - q->completed_descs);

@@ -296,16 +296,19 @@ struct xske_trace_config {
 	uint32_t passes; /* over packets that stay; 0 = without end */
 };
 #define XSKE_TRACE_FIX_CHECKSUMS 1u /* computed anew, whatever they were */
+#define XSKE_TRACE_WITHOUT_GAPS 2u  /* a packet may go before the next one has come */
 
 struct xske_trace_stats {
-	uint64_t packets; /* taken, as the next */
-	uint64_t bytes;   /* of frames without FCS */
+	uint64_t packets;    /* taken, as the next */
+	uint64_t bytes;      /* of frames without FCS */
+	uint64_t wire_bytes; /* with FCS, preamble and gap, padded */
 	uint64_t longest_bytes;
 	uint64_t oversize_packets; /* by enum xske_oversize refused, skipped or truncated */
 	uint64_t snapped_packets;  /* which the file holds the beginning of only */
 	uint64_t short_packets;    /* without an Ethernet header: skipped */
 	uint64_t backward_packets; /* older than the one before: sent right behind it */
 	uint64_t long_gaps;        /* beyond max_gap_ns */
+	uint64_t gaps_ns;          /* between them, as they are kept */
 	uint64_t first_ns;         /* the file's times */
 	uint64_t last_ns;
 	uint64_t chunks;  /* that they fill */

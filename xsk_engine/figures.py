@@ -61,10 +61,16 @@ class FlowFacts:
     """What is known of a flow before it runs."""
 
     name: str
-    """the user's, or ''"""
+    """the user's, or ''; as text that can be written anywhere"""
     description: str
     """its first packet in words"""
     asked_pps: float | None
+
+    def __post_init__(self) -> None:
+        # file names and arguments may hold bytes that are no text
+        for what in ("name", "description"):
+            text = getattr(self, what).encode(errors="backslashreplace").decode()
+            object.__setattr__(self, what, text)
 
 
 def of_queues(now: Snapshot, before: Snapshot | None = None, seconds: float = 0.0) -> dict[str, Any]:

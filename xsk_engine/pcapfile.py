@@ -6,9 +6,12 @@ import bz2
 import contextlib
 import ctypes
 import gzip
+import io
 import lzma
 import os
+import select
 import stat
+import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -23,36 +26,63 @@ _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ": lzma.open,
 }
 _BLOCK_BYTES = 1 << 16
+_LOOK_S = 0.1
+"""how long a pipe without data is waited for before somebody may say stop"""
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
-def _opener(path: str) -> Callable[..., Any] | None:
-    """What decompresses it; None: nothing."""
-    with open(path, "rb") as file:
-        start = file.read(8)
-    return next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
-
-
 def can_be_read_twice(path: str) -> bool:
-    """A regular file; neither a pipe nor stdin. ValueError: it is not there."""
+    """A regular file; neither a pipe nor stdin. ValueError: it is not there, or a directory."""
+    if path == "-":
+        if sys.stdin is None:
+            raise ValueError("-: stdin is closed")
+        return False
     try:
-        return path != "-" and stat.S_ISREG(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{path}: it is a directory")
+    return stat.S_ISREG(mode)
+
+
+class _Source(io.RawIOBase):
+    """What is behind a file descriptor; ends when somebody says so, also while there is nothing in it."""
+
+    def __init__(self, fd: int, is_over: Callable[[], bool]) -> None:
+        self._fd = fd
+        self._is_over = is_over
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._is_over():
+            if select.select([self._fd], [], [], _LOOK_S)[0]:
+                return os.readv(self._fd, [buffer])
+        return 0
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
 
 
 class PcapFile:
     """One pass over a file; ``-`` is stdin. ValueError: not there, not readable, not a capture of Ethernet.
 
-    One thread at a time.
+    One thread at a time. It ends as if the file did when somebody sets ``stopped``, also while a pipe is
+    waited for.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, stopped: threading.Event | None = None) -> None:
         self._pcap = libpcap.load()
         self._path = path
         self._handle: int | None = None
-        self._decompressor: threading.Thread | None = None
-        self._damage = ""
+        self._stopped = stopped or threading.Event()
+        self._closed = threading.Event()
+        self._pump: threading.Thread | None = None
+        self._source_damage = self._file_damage = ""
         try:
             fd = self._open()
         except OSError as error:
@@ -60,27 +90,37 @@ class PcapFile:
         self._open_pcap(fd)
 
     def _open(self) -> int:
-        if self._path == "-":
-            return os.dup(0)
-        opener = _opener(self._path) if can_be_read_twice(self._path) else None
-        if opener is None:
-            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        """What libpcap reads: the file, or a pipe into which a thread puts what is in it. libpcap could not
+        be stopped while it waits for a pipe of somebody else's."""
+        regular = can_be_read_twice(self._path)
+        # A named pipe that nobody writes to yet would be waited for.
+        flags = os.O_RDONLY | os.O_CLOEXEC | (0 if regular else os.O_NONBLOCK)
+        fd = os.dup(0) if self._path == "-" else os.open(self._path, flags)
+        if regular:
+            start = os.pread(fd, 8, 0)
+            if not any(start.startswith(magic) for magic in _COMPRESSED):
+                return fd
         reading, writing = os.pipe()
-        self._decompressor = threading.Thread(
-            target=self._decompress, args=(opener, writing), name="decompress", daemon=True
-        )
-        self._decompressor.start()
+        source = io.BufferedReader(_Source(fd, self._is_over), _BLOCK_BYTES)
+        self._pump = threading.Thread(target=self._run_pump, args=(source, writing), name="pump", daemon=True)
+        self._pump.start()
         return reading
 
-    def _decompress(self, opener: Callable[..., Any], writing: int) -> None:
+    def _is_over(self) -> bool:
+        return self._stopped.is_set() or self._closed.is_set()
+
+    def _run_pump(self, source: io.BufferedReader, writing: int) -> None:
         try:
-            with open(writing, "wb") as pipe, opener(self._path, "rb") as file:
+            with open(writing, "wb", buffering=0) as pipe, source:
+                start = source.peek(8)
+                opener = next((o for magic, o in _COMPRESSED.items() if start.startswith(magic)), None)
+                file = source if opener is None else opener(source, "rb")
                 while block := file.read1(_BLOCK_BYTES):  # what stands before a damage comes first
                     pipe.write(block)
         except BrokenPipeError:  # closed before its end
             pass
         except _UNREADABLE as error:
-            self._damage = str(error)
+            self._source_damage = str(error)
 
     def _open_pcap(self, fd: int) -> None:
         reason = ctypes.create_string_buffer(libpcap.ERRBUF_BYTES)
@@ -88,7 +128,8 @@ class PcapFile:
         handle = self._pcap.fopen_offline_with_tstamp_precision(stream, libpcap.TSTAMP_PRECISION_NANO, reason)
         if handle is None:
             self._pcap.stdio.fclose(stream)
-            raise ValueError(f"{self._path}: {reason.value.decode(errors='replace')}")
+            self.close()
+            raise ValueError(f"{self._path}: {self._source_damage or reason.value.decode(errors='replace')}")
         self._handle = handle  # and the stream with it
         link = self._pcap.datalink(handle)
         if link != libpcap.LINKTYPE_ETHERNET:
@@ -101,22 +142,23 @@ class PcapFile:
         the end. GIL released."""
         read: int = self._pcap.dispatch(self._handle, most, handler, user)
         if read < 0:
-            self._damage = self._pcap.geterr(self._handle).decode(errors="replace")
+            self._file_damage = self._pcap.geterr(self._handle).decode(errors="replace")
             return 0
         return read
 
     @property
     def damage(self) -> str:
         """Why it ended before its end; "" when it did not."""
-        return self._damage
+        return self._source_damage or self._file_damage
 
     def close(self) -> None:
         """Idempotent."""
         handle, self._handle = self._handle, None
+        self._closed.set()
         if handle is not None:
             self._pcap.close(handle)
-        if self._decompressor is not None:
-            self._decompressor.join()
+        if self._pump is not None:
+            self._pump.join()
 
     def __enter__(self) -> PcapFile:
         return self

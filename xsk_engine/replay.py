@@ -14,6 +14,7 @@ from xsk_engine.units import Rate
 OVERSIZE = ("refuse", "skip", "truncate")
 """native enum xske_oversize"""
 _MOST_SPEED = 10**6
+_FINEST_SPEED = 10**9
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Replay:
     def __post_init__(self) -> None:
         if self.speed is not None and not Fraction(1, _MOST_SPEED) <= self.speed <= _MOST_SPEED:
             raise ValueError(f"speed: {float(self.speed):g} is not in 0.000001 to {_MOST_SPEED}")
+        if self.speed is not None and self.speed.denominator > _FINEST_SPEED:
+            raise ValueError(f"speed: {self.speed} cannot be counted exactly; use a rounder number")
         if self.speed is not None and self.rate is not None:
             raise ValueError("speed: the recorded gaps, or a rate; not both")
         if self.loops is not None and self.loops < 1:
@@ -60,6 +63,7 @@ class TraceSummary:
 
     packets: int = _counted("that can be sent; of a stream over all passes")
     bytes: int = _counted("of them, frames without FCS")
+    wire_bytes: int = _counted("with FCS, preamble and gap, padded to 60")
     longest_bytes: int = _counted("the longest frame, also of those that are too long")
     oversize_packets: int = _counted(
         "longer than the interface takes: refused, skipped or truncated as asked"
@@ -68,6 +72,7 @@ class TraceSummary:
     short_packets: int = _counted("skipped: no Ethernet header")
     backward_packets: int = _counted("older than the one before: sent right behind it")
     long_gaps: int = _counted("gaps that were shortened")
+    gaps_ns: int = _counted("between them, as they are kept")
     first_ns: int = _counted("time of the first packet")
     last_ns: int = _counted("time of the last packet")
     chunks: int = _counted("that they fill in a umem")
@@ -76,20 +81,16 @@ class TraceSummary:
         default="", metadata={"text": "why it could not be read on; what stands before that is sent"}
     )
 
-    @property
-    def span_ns(self) -> int:
-        """First packet to last."""
-        return max(self.last_ns - self.first_ns, 0)
-
 
 def asked_pps(replay: Replay, summary: TraceSummary) -> float | None:
     """Packets per second on average; None for as fast as it goes, or where the file is not known yet."""
     if replay.rate is not None:
-        mean = summary.bytes / summary.packets if summary.packets else 0
+        size = summary.wire_bytes if replay.rate.unit == "bps_l1" else summary.bytes
+        mean = size / summary.packets if summary.packets else 0
         return replay.rate.pps(mean) if mean or replay.rate.unit == "pps" else None
-    if replay.speed is None or not summary.span_ns:
+    if replay.speed is None or not summary.gaps_ns:
         return None
-    return (summary.packets - 1) / summary.span_ns * 1e9 * float(replay.speed)
+    return (summary.packets - 1) / summary.gaps_ns * 1e9 * float(replay.speed)
 
 
 def program(replay: Replay) -> MixProgram:

@@ -23,6 +23,8 @@ _NTF_PROXY = 0x08
 _RTN_LOCAL = 2  # include/uapi/linux/rtnetlink.h
 _DISCARD_PORT = 9
 _POLL_S = 0.02
+_INSTEAD = "--dst-mac and --src-ip"
+"""what a user may say himself, so that nobody has to be asked"""
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,9 @@ def _multicast_mac(address: IPAddress) -> str:
     return (b"\x33\x33" + address.packed[-4:]).hex(":")  # RFC 2464, 7
 
 
-def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress) -> Any:
+def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress, instead: str = _INSTEAD) -> Any:
     arguments = f"{dst_ip}, {ifname}"
-    remedy = "add a route, or give --dst-mac and --src-ip"
+    remedy = f"add a route, or give {instead}"
     # A multicast or link-local destination is on every link: the interface decides.
     scoped = {"oif": ifindex} if dst_ip.is_multicast or dst_ip.is_link_local else {}
     try:
@@ -140,13 +142,15 @@ def resolve(
     need_mac: bool = True,
     src_ip: IPAddress | None = None,
     timeout_s: float = 3.0,
+    instead: str = _INSTEAD,
 ) -> NextHop:
     """The next hop to `dst_ip` over the interface. Waits at most `timeout_s` for the neighbour.
 
-    UnavailableError: no route over this interface, no source address, or nobody answers.
+    UnavailableError: no route over this interface, no source address, or nobody answers; its remedy names
+    `instead`.
     """
     with IPRoute() as ipr:
-        route = _lookup(ipr, ifname, ifindex, dst_ip)
+        route = _lookup(ipr, ifname, ifindex, dst_ip, instead)
         attributes = _attributes(route)
         source = src_ip or attributes.get("RTA_PREFSRC")
         if source is None:
@@ -174,7 +178,7 @@ def resolve(
         raise UnavailableError(
             "resolve",
             f"{hop}, {ifname}",
-            f"nobody answered within {timeout_s:g} s; check the address, or give --dst-mac",
+            f"nobody answered within {timeout_s:g} s; check the address, or give {instead}",
             errno=errno.EHOSTUNREACH,
         )
     return NextHop(source, mac)

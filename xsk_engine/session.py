@@ -123,8 +123,10 @@ async def _send(engine: Engine, plan: Plan, watches: Sequence[Watch], stopped_by
         for watcher in watchers:
             watcher.cancel()
         for failure in await asyncio.gather(*watchers, return_exceptions=True):
-            if failure is not None and not isinstance(failure, asyncio.CancelledError):
+            if isinstance(failure, XskError):
                 raise failure
+            if isinstance(failure, Exception):  # whatever it is, the summary is still made
+                raise BrokenError("watch", engine.config.interface, repr(failure)) from failure
 
 
 def _incomplete(engine: Engine) -> XskError | None:
@@ -140,10 +142,16 @@ def _incomplete(engine: Engine) -> XskError | None:
 
 
 def run(
-    config: EngineConfig, plan: Plan, watches: Sequence[Watch] = (), *, pcap_out: BinaryIO | None = None
+    config: EngineConfig,
+    plan: Plan,
+    watches: Sequence[Watch] = (),
+    *,
+    pcap_out: BinaryIO | None = None,
+    at_end: Callable[[dict[str, Any]], XskError | None] | None = None,
 ) -> Outcome:
     """Sends it and returns what happened. Main thread only: it handles SIGINT and SIGTERM. `pcap_out`: a
-    file for what the config captures.
+    file for what the config captures. `at_end` gets the summary while signals still cannot disturb; what
+    goes wrong there is the run's error if it has no other.
 
     UnavailableError (nothing was opened), Interrupted (a signal while opening).
     """
@@ -170,11 +178,15 @@ def run(
             for number in before:
                 signal.signal(number, lambda n, _frame: stopped_by.append(n))
             error = _close(engine, writer) or error
+        error = error or _incomplete(engine)
+        report = _report(engine, plan, cpu_before, error)
+        if at_end is not None and (failure_at_end := at_end(report)) is not None and error is None:
+            error = failure_at_end
+            report["error"] = error.as_dict()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    error = error or _incomplete(engine)
-    return Outcome(_report(engine, plan, cpu_before, error), error, stopped_by[0] if stopped_by else 0)
+    return Outcome(report, error, stopped_by[0] if stopped_by else 0)
 
 
 def _close(engine: Engine, writer: PcapWriter | None) -> XskError | None:

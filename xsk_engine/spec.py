@@ -118,6 +118,8 @@ def parse_setting(key: str, value: str) -> Any:
     """What a setting's text means. ValueError names it."""
     try:
         if key.startswith("@"):
+            if not re.fullmatch(r"@\d+/\d+", key):
+                raise ValueError("it is not @offset/width, as @42/4")
             return parse_values(value, integer)
         if key in SETTINGS:
             return SETTINGS[key](value)

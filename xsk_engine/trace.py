@@ -41,7 +41,8 @@ def _create(
         arena=arena.handle if arena is not None else None,
         edits=edits,
         edit_count=len(replay.edits),
-        flags=ffi.TRACE_FIX_CHECKSUMS if replay.fix_checksums else 0,
+        flags=(ffi.TRACE_FIX_CHECKSUMS if replay.fix_checksums else 0)
+        | (ffi.TRACE_WITHOUT_GAPS if replay.speed is None else 0),
         max_bytes=max_frame_bytes,
         oversize=OVERSIZE.index(replay.oversize),
         max_gap_ns=0 if replay.max_gap_s is None else max(int(replay.max_gap_s * 10**9), 1),
@@ -59,18 +60,18 @@ def _summary(handle: c_void_p, damage: str) -> TraceSummary:
     return TraceSummary(**{one[0]: getattr(raw, one[0]) for one in raw._fields_}, damage=damage)
 
 
-def _one_pass(handle: c_void_p, replay: Replay) -> str:
+def _one_pass(handle: c_void_p, replay: Replay, file: PcapFile) -> str:
     """Gives the file's packets to the trace; what was wrong with the file."""
     take = ctypes.cast(native.trace_take, c_void_p).value
     assert take is not None
     left = replay.limit
-    with PcapFile(replay.path) as file:
+    with file:
         while not native.trace_is_closed(handle) and left != 0:
             read = file.feed(take, handle, _BATCH if left is None else min(_BATCH, left))
             if not read:
                 break
             left = None if left is None else left - read
-        return file.damage
+    return file.damage
 
 
 def survey(
@@ -79,7 +80,7 @@ def survey(
     """Reads the file once and counts. ValueError: no capture of Ethernet."""
     handle = _create(replay, max_frame_bytes, chunk_size, metadata_len, None)
     try:
-        damage = _one_pass(handle, replay)
+        damage = _one_pass(handle, replay, PcapFile(replay.path))
         native.trace_finish(handle, 0)
         return _summary(handle, damage)
     finally:
@@ -99,6 +100,7 @@ class Trace:
         self._failure: XskError | None = None
         self._feeder: threading.Thread | None = None
         self._taking = threading.Lock()
+        self._stopped = threading.Event()
         self._arena = Arena(umem, umem.area.length // umem.chunk_size, txq_id)
         try:
             self.handle: c_void_p | None = _create(
@@ -110,11 +112,9 @@ class Trace:
 
     def load(self) -> None:
         """All packets into the umem. Blocking. UnavailableError: it has not enough chunks, or a packet is
-        too long; ValueError: no capture of Ethernet, or an empty one."""
+        too long; BrokenError: there is no packet that can be sent; ValueError: no capture of Ethernet."""
         self._take(passes=1)
         self.raise_failure()
-        if not self.summary.packets and not native.trace_is_closed(self.handle):
-            raise ValueError(f"{self.replay.path}: no packet in it that can be sent")
 
     def start_stream(self) -> None:
         """From now on a thread reads the file, as often as the replay says, ahead of the loop."""
@@ -138,7 +138,7 @@ class Trace:
         with self._taking, self._arena:
             while not native.trace_is_closed(handle):
                 before = _summary(handle, "").packets
-                damage = _one_pass(handle, self.replay)
+                damage = _one_pass(handle, self.replay, PcapFile(self.replay.path, self._stopped))
                 self.summary = _summary(handle, damage)
                 done += 1
                 last = done == passes or self.summary.packets == before or bool(self.summary.refused)
@@ -150,6 +150,8 @@ class Trace:
                     break
         if self.summary.refused:
             self._failure = too_long(self.replay, self.summary)
+        elif not self.summary.packets and not native.trace_is_closed(handle):
+            self._failure = nothing_to_send(self.replay, self.summary)
 
     def raise_failure(self) -> None:
         """What went wrong with the file, if anything."""
@@ -164,6 +166,7 @@ class Trace:
 
     def stop(self) -> None:
         """Nothing more is taken; nothing after release()."""
+        self._stopped.set()
         if self.handle is not None:
             native.trace_close(self.handle)
 
@@ -190,6 +193,12 @@ def _no_room(replay: Replay, error: OSError) -> XskError:
             errno=error.errno,
         )
     return UnavailableError("load", replay.path, "no memory", errno=error.errno)
+
+
+def nothing_to_send(replay: Replay, summary: TraceSummary) -> BrokenError:
+    """Of a file without a packet."""
+    why = f": {summary.damage}" if summary.damage else ""
+    return BrokenError("read", replay.path, f"there is no packet in it that can be sent{why}")
 
 
 def too_long(replay: Replay, summary: TraceSummary) -> UnavailableError:

@@ -225,8 +225,9 @@ def test_scrapes_all_the_time_while_it_ends(wire):
             thread.join(10)
         half.close()
         assert process.returncode == (0 if how == "done" else 130), err
-        for answer in answers:
-            assert samples(answer) or answer == "# EOF\n"
+        whole = [answer for answer in answers if answer.endswith("# EOF\n")]
+        assert len(whole) >= len(answers) - len(threads), "only the last ones can be cut off, and show it"
+        assert all(samples(answer) or answer == "# EOF\n" for answer in whole)
 
 
 def test_a_second_signal_does_not_wait_for_the_drain(wire):

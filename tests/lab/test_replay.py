@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import shutil
 import signal
@@ -43,7 +44,7 @@ def made(count):
     return packets
 
 
-def written(path, packets, **options):
+def written_frames(path, packets, **options):
     wrpcap(str(path), packets, nano=True, **options)
     return [bytes(packet) for packet in packets]
 
@@ -69,7 +70,7 @@ def few(wire):
 @pytest.mark.parametrize("way", ["loaded", "streamed", "gzip", "pipe"])
 def test_what_is_in_the_file_arrives_in_order(wire, tmp_path, few, speed, way):
     file = tmp_path / "some.pcap"
-    frames = written(file, made(few))
+    frames = written_frames(file, made(few))
     arguments = {"stdin": None}
     if way == "gzip":
         compressed = tmp_path / "some.pcap.gz"
@@ -145,7 +146,7 @@ def talk(wire):
 
 def test_again_and_again_without_copying(wire, tmp_path):
     file = tmp_path / "some.pcap"
-    frames = written(file, made(30))
+    frames = written_frames(file, made(30))
     with wire.capture(is_marked) as got:
         report = replay(file, "--loop", 4, "--rate", "2kpps")
         wait_until(lambda: len(got) >= 120)
@@ -159,7 +160,7 @@ def test_a_file_larger_than_the_umem_streams(wire, tmp_path):
     packets = [
         Ether(**OURS, type=0x88B5) / Raw(MARK + i.to_bytes(4, "big") + bytes(1488)) for i in range(1000)
     ]
-    frames = written(file, packets)
+    frames = written_frames(file, packets)
     with wire.capture(is_marked) as got:
         report = replay(file, "--umem-mb", 1, "--rate", "2kpps")
         wait_until(lambda: len(got) >= 1000)
@@ -175,7 +176,7 @@ def test_frames_that_are_too_long(wire, tmp_path):
     packets = made(4)
     packets.insert(2, Ether(**OURS, type=0x88B5) / Raw(MARK + bytes(3000)))
     packets[2].time = packets[1].time
-    frames = written(file, packets)
+    frames = written_frames(file, packets)
     said = replay(file, code=3)
     assert "longer than the interface takes: 1, the longest 3022 bytes" in said
     with wire.capture(is_marked) as got:
@@ -201,7 +202,7 @@ def test_edited_packets_are_accepted_by_the_receiver(wire, tmp_path):
         / (MARK + bytes(i))
         for i in range(50)
     ]
-    written(file, packets)
+    written_frames(file, packets)
     before = snmp(wire)
     with wire.listening(9000) as sock:
         sock.settimeout(5)
@@ -218,7 +219,7 @@ def test_edited_packets_are_accepted_by_the_receiver(wire, tmp_path):
 
 def test_a_neighbour_must_be_the_only_one_or_be_named(wire, tmp_path):
     file = tmp_path / "some.pcap"
-    written(file, made(1))
+    written_frames(file, made(1))
     wire.ip("neigh", "replace", "10.77.0.77", "lladdr", "02:77:00:00:00:77", "dev", "vtx", "nud", "permanent")
     try:
         said = replay(file, "--map-mac", code=3)
@@ -234,7 +235,7 @@ def test_a_neighbour_must_be_the_only_one_or_be_named(wire, tmp_path):
 
 def test_vlan_tags_do_not_count_in_the_mtu(wire, tmp_path):
     file = tmp_path / "full.pcap"
-    written(file, [Ether(**OURS, type=0x88B5) / Raw(MARK + bytes(1492))])
+    written_frames(file, [Ether(**OURS, type=0x88B5) / Raw(MARK + bytes(1492))])
     with wire.capture(is_marked) as got:
         replay(file, "--edit", "vlan=7")
         wait_until(lambda: got)
@@ -247,7 +248,7 @@ def test_it_stops_within_a_second_wherever_it_is(wire, tmp_path):
     packets = made(3)
     for i, packet in enumerate(packets):
         packet.time = 1_700_000_000 + 3600 * i
-    written(slow, packets)
+    written_frames(slow, packets)
     for more in ([], ["--umem-mb", "1"]):
         process = start("replay", "vtx", str(slow), "--json", *more)
         with wire.counted(9) as arrived:
@@ -258,17 +259,55 @@ def test_it_stops_within_a_second_wherever_it_is(wire, tmp_path):
         assert time.monotonic() - asked < 2
         assert process.returncode == 130, err
         assert json.loads(out)["submitted_packets"] == 1
-    # a pipe that nobody writes to
-    process = start("replay", "vtx", "-", "--json", stdin=subprocess.PIPE)
-    time.sleep(1)
+
+
+@pytest.mark.parametrize("written", [0, 10, 2000], ids=["nothing", "half a header", "packets"])
+@pytest.mark.parametrize("named", [True, False], ids=["fifo", "stdin"])
+def test_a_pipe_that_stalls_does_not_hold_it(wire, tmp_path, written, named):
+    file, fifo = tmp_path / "some.pcap", tmp_path / "fifo"
+    written_frames(file, made(20))
+    os.mkfifo(fifo)
+    process = start(
+        "replay", "vtx", str(fifo) if named else "-", "--json", "--speed", "max", stdin=subprocess.PIPE
+    )
+    pipe = open(fifo, "wb", buffering=0) if named and written else process.stdin.buffer.raw  # noqa: SIM115
+    pipe.write(file.read_bytes()[:written])
+    time.sleep(1.2)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    asked = time.monotonic()
+    process.wait(timeout=5)
+    assert time.monotonic() - asked < 2
+    out, err = process.stdout.read(), process.stderr.read()
     assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert bool(json.loads(out)["submitted_packets"]) == (written > 1000)
+    pipe.close()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        stream.close()
+
+
+def test_a_pipe_that_starts_late_keeps_its_gaps(wire, tmp_path):
+    file = tmp_path / "some.pcap"
+    written_frames(file, made(200))
+    process = start("replay", "vtx", "-", "--json", "--strict-rate", stdin=subprocess.PIPE)
+    time.sleep(1)
+    process.stdin.buffer.write(file.read_bytes())
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 0, err
+    assert json.loads(out)["duration_s"] == pytest.approx(199 * 0.002, rel=0.1)
+
+
+def test_a_pipe_without_packets_is_an_error(wire, tmp_path):
+    file = tmp_path / "none.pcap"
+    written_frames(file, [])
+    with open(file, "rb") as stdin:
+        report = replay("-", code=1, stdin=stdin)
+    assert "no packet in it that can be sent" in report["error"]["message"]
 
 
 def test_a_damaged_file_is_said_to_be(wire, tmp_path):
     file = tmp_path / "cut.pcap"
-    written(file, made(10))
+    written_frames(file, made(10))
     file.write_bytes(file.read_bytes()[:-3])
     report = replay(file, "--speed", "max")
     assert report["submitted_packets"] == 9

@@ -124,6 +124,8 @@ def test_flows_of_a_file_are_those_of_the_command_line(tmp_path):
         ("rate: [", "1: "),
         ("rate: 1kpps\n  x: y", "2: mapping values are not allowed here"),
         ("", "it is empty"),
+        ("a: " + "[" * 5000, "nested too deep"),
+        ("flows:\n  - packet: ip dst=10.0.0.1 / udp\n    '@4': 3", "3: flows: @4: it is not @offset/width"),
         ("config: other.yaml", "1: unknown key 'config'"),
         ("flows:\n  - size: 60", "2: flows: a flow needs packet"),
         (

@@ -63,7 +63,7 @@ def test_a_file_is_what_scapy_wrote(file):
     assert found.bytes == sum(len(packet) for packet in made)
     assert found.longest_bytes == max(len(packet) for packet in made)
     assert found.first_ns == START * 10**9
-    assert found.span_ns == 49 * 49 * 1000 + 49
+    assert found.gaps_ns == 49 * 49 * 1000 + 49
     assert not found.damage
 
 
@@ -74,7 +74,7 @@ def test_every_format_and_precision(file, tmp_path, kind):
     found = summary_of(other)
     assert (found.packets, found.bytes) == (50, summary_of(file).bytes)
     # microseconds cut the rest off
-    assert found.span_ns == 49 * 49 * 1000 + (0 if kind == "pcap" else 49)
+    assert found.gaps_ns == 49 * 49 * 1000 + (0 if kind == "pcap" else 49)
 
 
 @pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open])
@@ -83,13 +83,14 @@ def test_compressed_files(file, opener):
 
 
 def test_a_limit_and_a_pipe(file):
+    """Also a compressed one."""
     assert summary_of(file, limit=7).packets == 7
     assert summary_of(compress(file, gzip.open, ".gz"), limit=7).packets == 7
     reading, writing = os.pipe()
 
     def write():
         with open(writing, "wb") as pipe:
-            pipe.write(file.read_bytes())
+            pipe.write(gzip.compress(file.read_bytes()))
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -105,11 +106,12 @@ def test_a_file_that_ends_early_gives_what_it_has(file, tmp_path):
     found = summary_of(cut)
     assert found.packets == 49
     assert "truncated" in found.damage
-    compressed = compress(file, gzip.open, ".gz")
-    compressed.write_bytes(compressed.read_bytes()[: compressed.stat().st_size // 2])
-    found = summary_of(compressed)
-    assert 0 < found.packets < 50
-    assert found.damage
+    for opener, reason in ((gzip.open, "Compressed file ended"), (lzma.open, "Compressed file ended")):
+        compressed = compress(file, opener, ".z")
+        compressed.write_bytes(compressed.read_bytes()[: compressed.stat().st_size // 2])
+        found = summary_of(compressed)
+        assert found.packets < 50
+        assert reason in found.damage
 
 
 def test_what_is_no_capture_of_ethernet(file, tmp_path):
@@ -157,11 +159,17 @@ def test_edits_that_cannot_be(text, said):
 
 def test_how_fast(file):
     found = summary_of(file)
-    real = 49 / (found.span_ns / 1e9)
+    real = 49 / (found.gaps_ns / 1e9)
     assert plan_replay(Replay("x"), found).asked_pps == pytest.approx(real)
     assert plan_replay(Replay("x", speed=Fraction(2)), found).asked_pps == pytest.approx(2 * real)
     assert plan_replay(Replay("x", speed=None), found).asked_pps is None
     assert plan_replay(Replay("x", speed=None, rate=parse_rate("5kpps"), loops=3), found).packets == 150
+    on_wire = plan_replay(Replay("x", speed=None, rate=parse_rate("1Mbps_l1")), found)
+    wire = sum(max(len(packet), 60) + 24 for packet in packets())
+    assert on_wire.asked_pps == pytest.approx(1e6 / 8 / (wire / 50))
+    short = summary_of(file, max_gap_s=Fraction(10, 10**6))
+    assert short.long_gaps == 44
+    assert plan_replay(Replay("x"), short).asked_pps == pytest.approx(49e9 / short.gaps_ns)
     in_bits = plan_replay(Replay("x", speed=None, rate=parse_rate("1Mbps")), found)
     assert in_bits.asked_pps == pytest.approx(1e6 / 8 / (found.bytes / 50))
     assert program(Replay("x", speed=Fraction(3, 2))).pace == PaceProgram(3, 2, recorded=True)
@@ -169,6 +177,8 @@ def test_how_fast(file):
     assert plan_replay(Replay("x"), TraceSummary()).asked_pps is None
     with pytest.raises(ValueError, match="not both"):
         Replay("x", rate=parse_rate("5kpps"))
+    with pytest.raises(ValueError, match="rounder"):
+        Replay("x", speed=Fraction(1, 3) + Fraction(1, 10**10))
     with pytest.raises(ValueError, match="loop"):
         Replay("x", loops=0)
 
@@ -179,7 +189,13 @@ def test_how_fast(file):
         (["lo", "/nonexistent"], "No such file"),
         (["lo"], "Missing argument 'FILE'"),
         (["lo", "FILE", "--speed", "fast"], "neither max nor a number"),
-        (["lo", "FILE", "--speed", "0"], "not above 0"),
+        (["lo", "FILE", "--speed", "0"], "sends nothing"),
+        (["lo", "FILE", "--speed", "1e99999999"], "neither max nor a number"),
+        (["lo", "FILE", "--speed", "0.77777777777777"], "neither max nor a number"),
+        (["lo", "FILE", "--csv", "FILE"], "this is the file of FILE"),
+        (["lo", "FILE", "--pcap-out", "x", "--jsonl", "./x"], "this is the file of"),
+        (["lo", "/tmp"], "a directory"),
+        (["lo", "FILE", "--map-mac", "224.0.0.1"], "but a group"),
         (["lo", "FILE", "--speed", "2", "--rate", "1kpps"], "one or the other"),
         (["lo", "FILE", "--edit", "ip.dst"], "FIELD=VALUE"),
         (["lo", "FILE", "--queue", "0-1"], "one queue"),
@@ -197,5 +213,6 @@ def test_what_the_command_refuses(file, arguments, said):
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert result.returncode == 2, result.stderr
+    assert file.stat().st_size > 10_000
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -35,6 +35,7 @@ START_MIX, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE, UPDATE = range(1, 
 PATCH_RANGE, PATCH_LIST, PATCH_RANDOM, PATCH_LENGTH, PATCH_TIME = range(5)
 CSUM_UDP, CSUM_PARTIAL = 1, 2
 EDIT_KEEP_GROUP = TRACE_FIX_CHECKSUMS = 1
+TRACE_WITHOUT_GAPS = 2
 FLOW_TEMPLATES, FLOW_RANDOM_SIZES, FLOW_TIMESTAMP = 1, 2, 4
 NOT_CALLED, CALLED_BY_COMMAND, CALLED_TO_ABORT = range(3)
 ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
@@ -208,12 +209,14 @@ class TraceStats(ctypes.Structure):
         for name in (
             "packets",
             "bytes",
+            "wire_bytes",
             "longest_bytes",
             "oversize_packets",
             "snapped_packets",
             "short_packets",
             "backward_packets",
             "long_gaps",
+            "gaps_ns",
             "first_ns",
             "last_ns",
             "chunks",

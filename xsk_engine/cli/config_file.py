@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -91,7 +92,7 @@ def _plain(value: Any) -> Any:
         )
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
-    if isinstance(value, str) and value.isdecimal() and str(int(value)) == value:
+    if isinstance(value, str) and re.fullmatch(r"0|[1-9]\d{0,17}", value):
         return int(value)
     return value
 
@@ -150,6 +151,8 @@ def _compose(path: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise click.UsageError(f"--config {path}:{line}: {error.problem or error.context}") from None
+    except RecursionError:
+        raise click.UsageError(f"--config {path}: it is nested too deep") from None
     except yaml.YAMLError as error:
         raise click.UsageError(f"--config {path}: {error}") from None
     if root is None:

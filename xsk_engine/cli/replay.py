@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +13,9 @@ from xsk_engine.cli.config_file import ConfigCommand
 from xsk_engine.edits import FIELDS
 
 _STREAM_UMEM = 4 * run_options.MIB
+_ANY = 1 << 20
+_TAG_BYTES = 8
+"""of two VLAN tags, which do not count in the MTU"""
 _AVAILABLE_PART = 4
 """of the memory that is free, a file may take one part in so many; larger ones are streamed"""
 
@@ -20,12 +24,10 @@ def _speed(text: str) -> Any:
     """A number of times the recorded speed, or None for max."""
     if text == "max":
         return None
-    try:
-        speed = Fraction(text.removesuffix("x"))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"speed: {text!r} is neither max nor a number as 2x or 0.5") from None
-    if speed <= 0:
-        raise ValueError(f"speed: {text!r} is not above 0")
+    if not re.fullmatch(r"\d{1,7}(\.\d{1,9})?x?", text):
+        raise ValueError(f"speed: {text[:40]!r} is neither max nor a number as 2x or 0.5")
+    if not (speed := Fraction(text.removesuffix("x"))):
+        raise ValueError("speed: 0 sends nothing")
     return speed
 
 
@@ -122,7 +124,7 @@ def _replay(arguments: dict[str, Any]) -> int:
 
     if len(arguments["queues"]) != 1:
         raise click.UsageError("--queue: a file goes out of one queue, in its order")
-    run_options.check(arguments, arguments["queues"])
+    run_options.check(arguments, arguments["queues"], arguments["file"])
     replay = Replay(
         arguments["file"], loops=arguments["loops"] or None, **_pace(arguments), **_rest(arguments)
     )
@@ -141,7 +143,7 @@ def _replay(arguments: dict[str, Any]) -> int:
         if summary.refused:
             raise trace.too_long(replay, summary)
         if not summary.packets:
-            raise ValueError(f"{replay.path}: no packet in it that can be sent")
+            raise ValueError(trace.nothing_to_send(replay, summary).message)
     umem_bytes = _umem_bytes(arguments["umem_mb"], summary.chunks * 4096)
     replay = replace(replay, stream=not twice or summary.chunks * 4096 > umem_bytes)
     config = EngineConfig(
@@ -151,7 +153,7 @@ def _replay(arguments: dict[str, Any]) -> int:
         mode=arguments["mode"],
         umem_bytes=umem_bytes,
         link_timeout_s=arguments["link_timeout"],
-        max_frame_bytes=min(summary.longest_bytes, device.max_frame_bytes) or None,
+        max_frame_bytes=min(summary.longest_bytes or _ANY, device.max_frame_bytes + _TAG_BYTES),
         capture_packets=None if arguments["pcap_out"] is None else arguments["pcap_count"] or 0,
     )
     return run_options.run(config, plan_replay(replay, summary), [], arguments)
@@ -193,7 +195,9 @@ def _map_mac(wanted: str | None, device: Any) -> Any:
             address = ipaddress.ip_address(wanted)
         except ValueError:
             raise click.UsageError(f"--map-mac: {wanted!r} is no IP address") from None
-        mac = route.resolve(device.name, device.ifindex, address).dst_mac
+        if address.is_multicast:
+            raise click.UsageError(f"--map-mac: {wanted} is no neighbour but a group")
+        mac = route.resolve(device.name, device.ifindex, address, instead="--edit eth.dst=MAC").dst_mac
     return to_neighbour(mac, device.mac)
 
 

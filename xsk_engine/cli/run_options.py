@@ -72,8 +72,9 @@ def link_bits_per_s(interface: str | None) -> int | None:
     return stats.speed * 10**6 or None if stats else None
 
 
-def check(arguments: Mapping[str, Any], queues: Sequence[int]) -> None:
-    """What options say together. UsageError."""
+def check(arguments: Mapping[str, Any], queues: Sequence[int], file: str | None = None) -> None:
+    """What options say together. UsageError. `file`: what is read, which nobody may write."""
+    _check_files(arguments, file)
     cpus = arguments["cpus"]
     if cpus and len(cpus) != len(queues):
         raise click.UsageError(f"--cpu: {len(cpus)} CPUs for {len(queues)} queues; give one per queue")
@@ -85,6 +86,25 @@ def check(arguments: Mapping[str, Any], queues: Sequence[int]) -> None:
     on_stdout += ["--json"] if arguments["as_json"] else []
     if len(on_stdout) > 1:
         raise click.UsageError(f"{', '.join(on_stdout)}: only one of them can go to stdout")
+
+
+def _check_files(arguments: Mapping[str, Any], file: str | None) -> None:
+    """No two of them may be the same."""
+    named = {f"--{name.replace('_', '-')}": arguments[name] for name in ("jsonl", "csv", "pcap_out")}
+    seen = {_identity(file): "FILE"} if file is not None else {}
+    for option, path in named.items():
+        if path is None or path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+            continue
+        if (there := seen.setdefault(_identity(path), option)) != option:
+            raise click.UsageError(f"{option} {path}: this is the file of {there}")
+
+
+def _identity(path: str) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 def device_for(operation: str, arguments: Mapping[str, Any]) -> Any:
@@ -104,13 +124,13 @@ def device_for(operation: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def may_lock(length: int) -> bool:
-    """Is the locked-memory limit above it? (With CAP_IPC_LOCK the kernel does not count.)"""
+    """Is the locked-memory limit above it?"""
     import resource
 
     from xsk_engine import doctor
 
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    return soft == resource.RLIM_INFINITY or length <= soft // 2 or doctor.has_capability("CAP_IPC_LOCK")
+    return soft == resource.RLIM_INFINITY or length <= soft // 2 or doctor.may_lock_without_limit()
 
 
 def open_pcap(path: str) -> Any:
@@ -131,16 +151,15 @@ def run(config: Any, plan: Any, watches: Sequence[Any], arguments: Mapping[str, 
         if arguments["pcap_out"] is not None:
             pcap_out = stack.enter_context(open_pcap(arguments["pcap_out"]))
         outputs = _outputs(arguments)
-        try:
-            beside = _watches(arguments, plan, outputs, stack)
-            outcome = session.run(config, plan, [*watches, *beside], pcap_out=pcap_out)
-        except BaseException:
-            _close(outputs)
-            raise
-        failure = _close(outputs, final_record(outcome.report))
-    if failure is not None and outcome.error is None:
-        outcome.error = failure
-        outcome.report["error"] = failure.as_dict()
+        stack.callback(_close, outputs)
+        beside = _watches(arguments, plan, outputs, stack)
+
+        def at_end(report: dict[str, Any]) -> Any:
+            failure = _close(outputs, final_record(report))
+            stack.close()
+            return failure
+
+        outcome = session.run(config, plan, [*watches, *beside], pcap_out=pcap_out, at_end=at_end)
     return _print(outcome, arguments)
 
 
