@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import http.client
 import itertools
 import json
 import os
@@ -205,7 +206,7 @@ def test_scrapes_all_the_time_while_it_ends(wire):
             while not stop.is_set():
                 try:
                     answers.append(scrape())
-                except OSError:
+                except (OSError, http.client.HTTPException):
                     time.sleep(0.001)
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
