@@ -69,7 +69,7 @@ class FlowFacts:
     def __post_init__(self) -> None:
         # file names and arguments may hold bytes that are no text
         for what in ("name", "description"):
-            text = getattr(self, what).encode(errors="backslashreplace").decode()
+            text = getattr(self, what).encode(errors="surrogateescape").decode(errors="backslashreplace")
             object.__setattr__(self, what, text)
 
 

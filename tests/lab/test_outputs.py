@@ -241,6 +241,41 @@ def test_a_second_signal_does_not_wait_for_the_drain(wire):
     assert process.returncode == 130
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("pause", [0.02, 0.1, 0.2])
+def test_a_second_signal_while_it_closes_leaves_the_summary(wire, tmp_path, number, pause):
+    """Metrics take up to half a second to close."""
+    process = start(
+        *SEND, "--rate", "1kpps", "--json", "--metrics", str(PORT), "--csv", str(tmp_path / "csv")
+    )
+    wait_until(listens)
+    with wire.counted() as arrived:
+        wait_until(lambda: arrived() > 10)
+    process.send_signal(number)
+    time.sleep(pause)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 128 + number, err
+    assert json.loads(out)["submitted_packets"] > 10
+    assert "final," in (tmp_path / "csv").read_text()
+
+
+def test_names_that_are_no_text_can_be_told(wire, tmp_path):
+    file = os.fsencode(tmp_path) + b"/bad\xff.pcap"
+    assert cli("send", "--dry-run", "--dst-ip", "10.77.0.2", "--count", "900", "--rate", "1kpps",
+               "--pcap-out", os.fsdecode(file)).returncode == 0  # fmt: skip
+    process = start(
+        "replay", "vtx", os.fsdecode(file), "--csv", "-", "--metrics", str(PORT), "--interval", "50ms"
+    )
+    wait_until(listens)
+    time.sleep(0.3)
+    found = samples(scrape())
+    assert value(found, "flow_submitted_packets_total", flow="0", name="bad\\xff.pcap") > 0
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 0, err
+    assert "bad\\xff.pcap" in out
+
+
 # ---- the live view --------------------------------------------------------------------------------------
 
 

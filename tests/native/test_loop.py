@@ -223,6 +223,20 @@ def test_link_down_and_up_again_is_not_counted_in_the_duration(bench):
     assert one.counters.completed_packets == 100
 
 
+def test_packets_that_asked_for_the_link_leave_the_gaps_alone(bench):
+    """They are posted while it is down, and the time that it was down does not count."""
+    one = bench(ring=64, link_timeout_ns=10 * SECOND)
+    fake.policy(one.kernel, 1 << 30, 1)
+    one.start(count=5000, rate_packets=1, rate_period_ns=MS)
+    one.step(100)
+    fake.script(one.kernel, errno.EBUSY, 1100)
+    while not one.counters.finished_flows:
+        one.step()
+    assert one.counters.link_down_ns > SECOND // 10
+    assert one.gaps.post.max_ns < 2 * SECOND
+    assert one.gaps.error.max_ns < 2 * SECOND
+
+
 def test_link_down_for_too_long(bench):
     one = bench(ring=64, link_timeout_ns=2 * SECOND)
     fake.script(one.kernel, errno.ENETDOWN, 1 << 30)
