@@ -163,6 +163,7 @@ def test_a_stream_goes_through_little_memory_in_order(seed):
                 fake.complete(one.kernel, 0)
     feeder.join(5)
     assert reader.packets == packets * passes
+    assert tape.stats().backward_packets == 0, "the next pass is no step back"
     audit = one.close()
     assert audit.inflight == 0
 
@@ -427,6 +428,15 @@ def test_edits_are_scapys_and_checksums_follow(name, edits, tags):
 
 def words(data):
     return sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) // 2 * 2]))
+
+
+def test_a_udp_checksum_of_zero_is_sent_as_ones():
+    zero = raw(Ether(src=MAC_A, dst=MAC_B) / IP4 / UDP(sport=7, dport=0) / b"payload!")
+    port = struct.unpack_from("!H", zero, 40)[0]  # that makes the sum 0xffff
+    got = edited(zero, parse_edit(f"port.dst={port}"))
+    assert got == raw(Ether(src=MAC_A, dst=MAC_B) / IP4 / UDP(sport=7, dport=port) / b"payload!")
+    assert got[40:42] == b"\xff\xff"
+    assert edited(got, (), flags=ffi.TRACE_FIX_CHECKSUMS) == got
 
 
 def test_a_wrong_checksum_stays_as_wrong_as_it_was_unless_it_is_to_be_fixed():

@@ -295,3 +295,12 @@ def test_snapshots_add_up_and_times_do_not():
     assert (total.completed_packets, total.first_post_ns, total.duration_s) == (12, 20, 1.0)
     assert (total.pps, total.bps_l2) == (12.0, 9600.0)
     assert merge([]).duration_s == 0.0
+
+
+@pytest.mark.parametrize("size", [4096, 4097, 9014, 65549])
+def test_packets_of_several_descs_are_seen_whole(size):
+    frame = bytes(12) + b"\x88\xb5" + bytes((i * 7) & 0xFF for i in range(size - 14))
+    still = [data for _, data in dryrun.packets(Traffic(frame), 2)]
+    assert still == [frame, frame]
+    moving = [data for _, data in dryrun.packets(Traffic(Flow(frame, {"@14/4": Sequence()})), 2)]
+    assert moving == [frame[:14] + i.to_bytes(4, "big") + frame[18:] for i in range(2)]
