@@ -63,7 +63,7 @@ class FlowFacts:
     name: str
     """the user's, or ''; as text that can be written anywhere"""
     description: str
-    """its first packet in words"""
+    """its first packet in words; '' beyond what anybody sees at once"""
     asked_pps: float | None
 
     def __post_init__(self) -> None:

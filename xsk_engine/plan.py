@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xsk_engine.dissect import in_words
 from xsk_engine.figures import FlowFacts
 from xsk_engine.flow import Traffic
+from xsk_engine.flowprogram import FlowProgram
 from xsk_engine.mixprogram import MixProgram, compile_traffic
 from xsk_engine.replay import Replay, TraceSummary, asked_pps
+
+_DESCRIBED = 64
+"""flows whose packets are put into words: more than anybody sees at once"""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,12 @@ class Plan:
     duration_s: float | None = None
 
 
+def _describe(flow: FlowProgram) -> str:
+    """Without the Ethernet header, if there is more to say."""
+    first, _, rest = in_words(flow.frame).partition(" / ")
+    return rest or first
+
+
 def _share(mix: MixProgram, index: int) -> float | None:
     """What one of its flows gets of a mix's rate."""
     if mix.asked_pps is None:
@@ -31,15 +42,16 @@ def _share(mix: MixProgram, index: int) -> float | None:
     return mix.asked_pps * mix.flows[index].weight / sum(flow.weight for flow in mix.flows)
 
 
-def plan_traffic(traffic: Traffic) -> Plan:
-    """ValueError for flows that cannot be."""
-    mixes = compile_traffic(traffic)[0]
+def plan_traffic(traffic: Traffic, mixes: Sequence[MixProgram] | None = None) -> Plan:
+    """``mixes``: its programs for one queue, if there are any yet. ValueError for flows that cannot be."""
+    if mixes is None:
+        mixes = compile_traffic(traffic)[0]
     flows = traffic.all_flows
     facts: dict[int, FlowFacts] = {}
     for mix in mixes:
         for index, member in enumerate(mix.members):
-            words = in_words(mix.flows[index].frame).removeprefix("eth ").partition(" / ")
-            facts[member] = FlowFacts(flows[member].name, words[2] or words[0], _share(mix, index))
+            words = _describe(mix.flows[index]) if member < _DESCRIBED else ""
+            facts[member] = FlowFacts(flows[member].name, words, _share(mix, index))
     rates = [mix.asked_pps for mix in mixes]
     counts = [mix.count for mix in mixes]
     own = all(flow.pace is not None for flow in flows)

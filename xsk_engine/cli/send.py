@@ -140,7 +140,7 @@ def _send(arguments: dict[str, Any]) -> int:
         capture_packets=None if arguments["pcap_out"] is None else arguments["pcap_count"] or 0,
     )
     watches = [lambda engine: follow.follow(engine, resolved.followed)] if resolved.followed else []
-    return run_options.run(config, plan_traffic(resolved.traffic), watches, arguments)
+    return run_options.run(config, plan_traffic(resolved.traffic, programs), watches, arguments)
 
 
 def _tag_bytes(flows: list[Any]) -> int:
