@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,11 +14,14 @@ from tests.lab.wire import frame, holdings, start, wait_until
 from xsk_engine import netdev
 from xsk_engine._ffi import libbpf
 from xsk_engine._ffi.native import native
+from xsk_engine.capture import HEADER
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
 from xsk_engine.errors import QueueTakenError, UnavailableError, WouldBlockError
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab import topology
+from xsk_engine.replay import Replay
+from xsk_engine.units import parse_rate
 from xsk_engine.values import Sequence
 
 RATE = Fraction(2000)  # what a Python reader follows under emulation
@@ -50,6 +54,20 @@ def test_patched_frames_arrive_in_order_and_with_right_checksums(wire, send):
     assert sequences(frames) == list(range(150))
     assert all(f[50:] == sent[50:] and f[:40] == sent[:40] for f in frames)
     assert payloads == [f[42:] for f in frames]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["loaded", "streamed"])
+def test_a_capture_file_is_sent_again(wire, send, tmp_path, stream):
+    sent = [frame(length, fill=i & 0xFF) for i, length in enumerate(range(60, 1515, 15))]
+    file = tmp_path / "some.pcap"
+    records = (struct.pack("=IIII", 0, i, len(data), len(data)) + data for i, data in enumerate(sent))
+    file.write_bytes(HEADER + b"".join(records))
+    replay = Replay(str(file), speed=None, rate=parse_rate("2kpps"), loops=2, stream=stream)
+    with wire.capture() as frames:
+        engine = send(replay)
+        wait_until(lambda: len(frames) == 2 * len(sent))
+    assert frames == sent * 2
+    assert engine.snapshot().completed_packets == 2 * len(sent)
 
 
 def test_frags_at_many_offsets(wire, send):
