@@ -94,9 +94,9 @@ def figure_tables() -> str:
         "",
         *table(rows, "figure", "unit", "kind", "all", "queue", "flow", "metric", "what it is"),
         "A record of an interval (`--jsonl`, `--csv`) also has `kind` (interval; final for the last one,",
-        "which says what the summary says), `time_s` (since the run began; in the last one its duration) and",
-        "`unix_s`; in JSON `per_queue` and `flows`, in CSV a row for all, for each queue and for each flow,",
-        "told apart by `scope`, `id` and `name`.",
+        "which says what the summary says of the whole run), `time_s` (since the run began) and `unix_s`; in",
+        "JSON `per_queue` and `flows`, in CSV a row for all, for each queue and for each flow, told apart by",
+        "`scope` (total, queue or flow), `id` and `name`.",
         "",
         "The summary of `--json` has besides:",
         "",
@@ -116,9 +116,25 @@ def metric(one: figures.Figure) -> str:
 def pages() -> dict[Path, str]:
     made = {HERE / "cli.md": cli(), HERE / "figures.md": figure_tables()}
     for one in commands():
-        path = HERE / "man" / f"{one.name.replace(' ', '-')}.1"
-        made[path] = generate_man_page(one.ctx, version=VERSION, date=DATE).replace("\b\n", ".nf\n")
+        made[HERE / "man" / f"{dashed(one.name)}.1"] = man_page(one)
     return made
+
+
+def dashed(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def man_page(one: Named) -> str:
+    """With what click-man cannot know of commands that are imported when they are called."""
+    command = one.command
+    if isinstance(command, click.Group):
+        command.commands = {
+            name: command.get_command(one.ctx, name) for name in command.list_commands(one.ctx)
+        }
+    command.short_help = command.short_help or (command.help or "").split(".")[0].replace("\n", " ") + "."
+    text = generate_man_page(one.ctx, version=VERSION, date=DATE).replace("\b\n", ".nf\n")
+    others = ", ".join(f"{dashed(other.name)}(1)" for other in commands() if other.name != one.name)
+    return f"{text}.SH SEE ALSO\n{others}\n"
 
 
 def main(check: bool) -> int:

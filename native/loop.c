@@ -132,8 +132,11 @@ static bool probe_link(struct xske_loop *l)
 {
 	if (l->now_ns < l->probe_ns)
 		return false;
-	if (!txq_unseen(l->txq))
+	if (!txq_unseen(l->txq)) {
+		l->outlet.gaps = NULL; /* it comes when the probe does, not when it is due */
 		post(l, 1);
+		l->outlet.gaps = l->config.gaps;
+	}
 	drive(l);
 	if (l->down_since_ns && l->state < XSKE_LOOP_STOPPED)
 		link_down(l); /* whatever it said: not yet, until the deadline */

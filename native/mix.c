@@ -108,11 +108,11 @@ void mix_unload(struct xske_mix *m, struct xske_arena *a)
 		flow_unload(m->flows[i], a);
 }
 
-void mix_shift(struct xske_mix *m, uint64_t ns, uint64_t now)
+void mix_shift(struct xske_mix *m, uint64_t ns)
 {
 	m->pace.origin_ns += ns;
-	if (m->last_post_ns) /* what asked whether the link is back was posted meanwhile */
-		m->last_post_ns = min_u64(m->last_post_ns + ns, now);
+	if (m->last_post_ns)
+		m->last_post_ns += ns;
 	if (m->end_ns)
 		m->end_ns += ns;
 }

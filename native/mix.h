@@ -50,7 +50,7 @@ void mix_unload(struct xske_mix *m, struct xske_arena *a);
 /* Posts what is due and fits; returns packets posted. */
 uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit);
 /* The link was down for so long: neither pace nor duration count it. */
-void mix_shift(struct xske_mix *m, uint64_t ns, uint64_t now);
+void mix_shift(struct xske_mix *m, uint64_t ns);
 
 static inline bool mix_is_over(const struct xske_mix *m, uint64_t now)
 {

@@ -187,7 +187,7 @@ uint64_t mixes_next_ns(const struct xske_loop *l)
 void mixes_shift(struct xske_loop *l, uint64_t ns)
 {
 	for (uint32_t i = 0; i < l->mixes.count; i++) {
-		mix_shift(l->mixes.heap[i], ns, l->now_ns);
+		mix_shift(l->mixes.heap[i], ns);
 		l->mixes.heap[i]->due_ns += ns;
 	}
 }

@@ -259,6 +259,7 @@ static uint32_t prepare(struct xske_trace *t, const uint8_t *bytes, uint32_t cap
 	}
 	if (t->config.flags & XSKE_TRACE_FIX_CHECKSUMS)
 		edit_fix_checksums(t->scratch, len);
+	t->edited = len > captured || memcmp(t->scratch, bytes, len);
 	return len;
 }
 
@@ -279,6 +280,7 @@ void xske_trace_take(uint8_t *trace, const void *header, const uint8_t *bytes)
 		return;
 	count_chunks(t, len);
 	t->filled += (len + t->usable - 1) / t->usable;
+	t->stats.edited_packets += t->edited;
 	t->stats.snapped_packets += h->captured < h->len;
 	t->stats.longest_bytes = len > t->stats.longest_bytes ? len : t->stats.longest_bytes;
 	t->stats.packets++;

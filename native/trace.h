@@ -37,6 +37,7 @@ struct xske_trace {
 	uint64_t allocated;    /* descs */
 	uint64_t pass_packets; /* of this pass over the file */
 	uint64_t pass_gaps_ns; /* stats.gaps_ns when it began */
+	bool edited;           /* the packet in scratch */
 	uint32_t chunk_used;   /* counting: bytes of the chunk that would be open */
 	int error;
 	/* Shared. */

@@ -304,6 +304,7 @@ struct xske_trace_stats {
 	uint64_t wire_bytes; /* with FCS, preamble and gap, padded */
 	uint64_t longest_bytes;
 	uint64_t oversize_packets; /* by enum xske_oversize refused, skipped or truncated */
+	uint64_t edited_packets;   /* that edits or checksums have changed */
 	uint64_t snapped_packets;  /* which the file holds the beginning of only */
 	uint64_t short_packets;    /* without an Ethernet header: skipped */
 	uint64_t backward_packets; /* older than the one before: sent right behind it */

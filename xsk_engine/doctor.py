@@ -100,7 +100,12 @@ def _capabilities() -> Iterator[Finding]:
         if has_capability(name):
             yield Finding(name, OK, _CAP_USES[name])
         else:
-            yield Finding(name, WARN, f"missing: {_CAP_USES[name]}", "run as root, or setcap")
+            yield Finding(
+                name,
+                WARN,
+                f"missing: {_CAP_USES[name]}",
+                "run as root, or give it: docs/real-nics.md, Permissions",
+            )
 
 
 def _memlock() -> Iterator[Finding]:

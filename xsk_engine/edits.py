@@ -75,6 +75,13 @@ _FIELDS: dict[str, Callable[[str], tuple[Edit, ...]]] = {
     "port.dst": lambda text: _whole("ports", 2, _number(text, 65535).to_bytes(2, "big")),
 }
 FIELDS = tuple(_FIELDS)
+_ELSEWHERE = {
+    **{f"{layer}.{end}": f"port.{end}" for layer in ("udp", "tcp") for end in ("src", "dst")},
+    **{f"{layer}.{end[0]}port": f"port.{end}" for layer in ("udp", "tcp") for end in ("src", "dst")},
+    **{f"{layer}.{one}": f"ip.{one}" for layer in ("ipv4", "ipv6") for one in ("src", "dst", "ttl", "dscp")},
+    "vlan.id": "vlan",
+}
+"""what flows call the same"""
 
 
 def parse_edit(text: str) -> tuple[Edit, ...]:
@@ -86,7 +93,7 @@ def parse_edit(text: str) -> tuple[Edit, ...]:
     if not equals:
         raise ValueError(f"edit: {text!r} is not FIELD=VALUE, as ip.dst=10.77.0.2")
     if name not in _FIELDS:
-        near = get_close_matches(name, FIELDS, 1)
+        near = get_close_matches(_ELSEWHERE.get(name, name), FIELDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIELDS)}"
         raise ValueError(f"edit: unknown field {name!r}; {hint}")
     try:

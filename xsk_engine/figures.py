@@ -27,26 +27,51 @@ class Figure:
 _ALL = (TOTAL, QUEUE, FLOW)
 _QUEUES = (TOTAL, QUEUE)
 FIGURES = (
-    Figure("submitted_packets", "counter", "packets", _ALL, "given to the kernel"),
-    Figure("submitted_bytes", "counter", "bytes", _ALL, "of them, frames without FCS"),
-    Figure("submitted_descs", "counter", "descs", _QUEUES, "a packet longer than a chunk has several"),
-    Figure("completed_packets", "counter", "packets", _QUEUES, "returned by the completion ring"),
+    Figure("submitted_packets", "counter", "packets", _ALL, "packets given to the kernel"),
+    Figure("submitted_bytes", "counter", "bytes", _ALL, "bytes given to the kernel: frames without FCS"),
+    Figure(
+        "submitted_descs",
+        "counter",
+        "descs",
+        _QUEUES,
+        "descs given to the kernel; a packet longer than a chunk has several",
+    ),
+    Figure("completed_packets", "counter", "packets", _QUEUES, "packets returned by the completion ring"),
     Figure(
         "dropped_packets",
         "counter",
         "packets",
         _QUEUES,
-        "completed without being sent; the kernel says so per queue, not per packet",
+        "packets completed without being sent; the kernel says so per queue, not per packet",
     ),
-    Figure("inflight_descs", "gauge", "descs", _QUEUES, "submitted and not completed"),
+    Figure("inflight_descs", "gauge", "descs", _QUEUES, "descs submitted and not completed"),
     Figure(
-        "backpressure", "counter", "turns", _QUEUES, "of the loop in which packets were due and had no room"
+        "backpressure",
+        "counter",
+        "turns",
+        _QUEUES,
+        "turns of the loop in which packets were due and had no room",
     ),
-    Figure("asked_pps", "fact", "packets/s", (TOTAL, FLOW), "the rate asked for; null: as fast as it goes"),
-    Figure("posted_pps", "rate", "packets/s", (TOTAL, FLOW), "submitted, first post to last"),
-    Figure("pps", "rate", "packets/s", _QUEUES, "completed"),
-    Figure("bps_l2", "rate", "bit/s", _QUEUES, "completed, frames without FCS"),
-    Figure("bps_l1", "rate", "bit/s", _QUEUES, "completed, with FCS, preamble and gap; padded to 60 bytes"),
+    Figure("link_down_s", "counter", "seconds", _QUEUES, "seconds in which the link was waited for"),
+    Figure(
+        "asked_pps",
+        "fact",
+        "packets/s",
+        (TOTAL, FLOW),
+        "packets per second that were asked for; null (no metric): as fast as it goes",
+    ),
+    Figure(
+        "posted_pps", "rate", "packets/s", (TOTAL, FLOW), "packets submitted per second, first post to last"
+    ),
+    Figure("pps", "rate", "packets/s", _QUEUES, "packets completed per second"),
+    Figure("bps_l2", "rate", "bit/s", _QUEUES, "bits completed per second, frames without FCS"),
+    Figure(
+        "bps_l1",
+        "rate",
+        "bit/s",
+        _QUEUES,
+        "bits completed per second, with FCS, preamble and gap, frames padded to 60 bytes",
+    ),
 )
 BY_NAME = {figure.name: figure for figure in FIGURES}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from xsk_engine.engine import Engine
 from xsk_engine.plan import Plan
 from xsk_engine.sampling import Sampler
 from xsk_engine.units import format_si
@@ -24,6 +24,8 @@ _MOST_ROWS = 12
 """flows shown; more do not fit beside the rest"""
 _TICKS = "▁▂▃▄▅▆▇█"
 _WORDS = 44
+_OTHER_LINES = 6
+"""head, two headings, "and more", progress, and the cursor's"""
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -32,13 +34,13 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_TICKS[min(int(value / top * len(_TICKS)), len(_TICKS) - 1)] for value in values)
 
 
-def _progress(record: dict[str, Any], plan: Plan, elapsed_s: float) -> RenderableType | None:
+def _progress(record: dict[str, Any], plan: Plan) -> RenderableType | None:
     """By packets or by time, whichever is further."""
     parts = []
     if plan.packets:
         parts.append(record["submitted_packets"] / plan.packets)
     if plan.duration_s:
-        parts.append(elapsed_s / plan.duration_s)
+        parts.append(record["time_s"] / plan.duration_s)
     if not parts:
         return None
     done = min(max(parts), 1.0)
@@ -47,13 +49,13 @@ def _progress(record: dict[str, Any], plan: Plan, elapsed_s: float) -> Renderabl
     return line
 
 
-def _flows(rows: Sequence[dict[str, Any]], plan: Plan) -> Table:
+def _flows(rows: Sequence[dict[str, Any]], plan: Plan, most: int) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("flow", justify="right")
     table.add_column("", no_wrap=True, max_width=_WORDS)
     for heading in ("asked pps", "posted pps", "packets"):
-        table.add_column(heading, justify="right")
-    for row, facts in list(zip(rows, plan.flows, strict=True))[:_MOST_ROWS]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row, facts in list(zip(rows, plan.flows, strict=True))[:most]:
         asked = "max" if facts.asked_pps is None else f"{facts.asked_pps:,.0f}"
         table.add_row(
             str(row["flow"]),
@@ -62,15 +64,15 @@ def _flows(rows: Sequence[dict[str, Any]], plan: Plan) -> Table:
             f"{row['posted_pps']:,.0f}",
             f"{row['submitted_packets']:,}",
         )
-    if len(rows) > _MOST_ROWS:
-        table.add_row("", f"and {len(rows) - _MOST_ROWS:,} more")
+    if len(rows) > most:
+        table.add_row("", f"and {len(rows) - most:,} more")
     return table
 
 
 def _queues(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("queue", "pps", "layer 2", "completed", "dropped", "inflight"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["queue"]),
@@ -83,26 +85,44 @@ def _queues(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def render(record: dict[str, Any], plan: Plan, history: Sequence[float], elapsed_s: float) -> Group:
+def render(
+    record: dict[str, Any],
+    plan: Plan,
+    history: Sequence[float],
+    *,
+    link_is_down: bool = False,
+    most_flows: int = _MOST_ROWS,
+) -> Group:
     """The whole picture of one moment."""
-    head = f"{format_si(record['pps'], 'pps'):>10}  {format_si(record['bps_l2'], 'bit/s')} layer 2  "
+    elapsed = f"{record['time_s']:.0f} s" if record["time_s"] >= 10 else f"{record['time_s']:.1f} s"
+    rates = f"{format_si(record['pps'], 'pps'):>9}  {format_si(record['bps_l2'], 'bit/s')} layer 2"
     parts: list[RenderableType] = [
-        Text(head + sparkline(history)),
-        _flows(record["flows"], plan),
+        Text(f"{elapsed:>7}  {'the link is down' if link_is_down else rates}  {sparkline(history)}"),
+        _flows(record["flows"], plan, most_flows),
         _queues(record["per_queue"]),
     ]
-    if (bar := _progress(record, plan, elapsed_s)) is not None:
+    if (bar := _progress(record, plan)) is not None:
         parts.append(bar)
     return Group(*parts)
 
 
-async def show(sampler: Sampler, plan: Plan, console: Console) -> None:
+async def show(engine: Engine, plan: Plan, console: Console) -> None:
     """Until it is cancelled; then nothing of it stays on the terminal."""
+    sampler = Sampler(engine, plan.flows, plan.asked_pps)
     history: deque[float] = deque(maxlen=_HISTORY)
-    started = time.monotonic()
+    down_s = 0.0
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
         while True:
             await asyncio.sleep(INTERVAL_S)
             record = sampler.take()
             history.append(record["pps"])
-            live.update(render(record, plan, history, time.monotonic() - started), refresh=True)
+            room = console.height - len(record["per_queue"]) - _OTHER_LINES
+            picture = render(
+                record,
+                plan,
+                history,
+                link_is_down=record["link_down_s"] > down_s,
+                most_flows=max(min(room, _MOST_ROWS), 1),
+            )
+            live.update(picture, refresh=True)
+            down_s = record["link_down_s"]

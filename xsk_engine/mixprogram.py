@@ -135,8 +135,11 @@ def _mixes(traffic: Traffic) -> list[tuple[list[int], Pace, int | None]]:
         raise ValueError(
             "count: a flow counts its own packets when it has a pace of its own; Traffic counts all"
         )
-    if traffic.count is not None and any(count is None for _, _, count in alone):
-        raise ValueError("count: a flow with a rate of its own needs a count of its own")
+    endless = [i for i, _, count in alone if count is None]
+    if traffic.count is not None and endless:
+        raise ValueError(
+            f"count: {_called(flows[endless[0]], endless[0])} has a rate of its own; give it a count too"
+        )
     if not shared and (traffic.rate is not None and traffic.pace != Pace()):
         raise ValueError("rate: every flow has a rate of its own; there is none to share this one")
     mixes = [(shared, traffic.pace, traffic.count)] if shared else []
@@ -206,7 +209,11 @@ def _compile_named(flow: Flow, flow_id: int, flows: int, traffic: Traffic) -> Fl
     except ValueError as error:
         if flows == 1:
             raise
-        raise ValueError(f"flow {flow_id}: {error}") from None
+        raise ValueError(f"{_called(flow, flow_id)}: {error}") from None
+
+
+def _called(flow: Flow, flow_id: int) -> str:
+    return f"flow {flow_id} ({flow.name})" if flow.name else f"flow {flow_id}"
 
 
 def _within_budget(

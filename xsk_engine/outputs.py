@@ -10,10 +10,13 @@ import json
 import os
 import select
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from xsk_engine.errors import BrokenError
+from xsk_engine.engine import Engine
+from xsk_engine.errors import BrokenError, XskError
 from xsk_engine.figures import COLUMNS, flat
+from xsk_engine.plan import Plan
 from xsk_engine.sampling import Sampler
 
 _AT_ONCE_BYTES = 4096
@@ -110,15 +113,48 @@ class Csv:
         self._file.write(text.getvalue())
 
 
-Output = JsonLines | Csv
+class Records:
+    """What is written every ``interval_s`` seconds, and at the end; each output gets every record."""
 
+    def __init__(self, outputs: Sequence[JsonLines | Csv], plan: Plan, interval_s: float) -> None:
+        self._outputs = outputs
+        self._plan = plan
+        self._interval_s = interval_s
+        self._sampler: Sampler | None = None
 
-async def write_intervals(sampler: Sampler, outputs: list[Output], interval_s: float) -> None:
-    """A record to each of them every so often; until it is cancelled, or a file takes no more."""
-    due = time.monotonic()
-    while True:
-        due += interval_s
-        await asyncio.sleep(max(due - time.monotonic(), 0))
-        record = sampler.take()
-        for output in outputs:
+    async def watch(self, engine: Engine) -> None:
+        """Writes until it is cancelled, or an output takes no more (BrokenError)."""
+        if not self._outputs:
+            return
+        self._sampler = sampler = Sampler(engine, self._plan.flows, self._plan.asked_pps)
+        due = sampler.started
+        while True:
+            due += self._interval_s
+            await asyncio.sleep(max(due - time.monotonic(), 0))
+            self._write(sampler.take())
+
+    def _write(self, record: dict[str, Any]) -> None:
+        for output in self._outputs:
             output.write(record)
+
+    def finish(self, report: dict[str, Any]) -> XskError | None:
+        """The rest of the last interval and the whole run; closes the outputs. The first thing that goes
+        wrong."""
+        failure = None
+        try:
+            if self._sampler is not None:
+                self._write(self._sampler.take())
+                self._write(self._sampler.last(report))
+        except XskError as error:
+            failure = error
+        return self.close() or failure
+
+    def close(self) -> XskError | None:
+        """Idempotent."""
+        failures = []
+        for output in self._outputs:
+            try:
+                output.close()
+            except XskError as error:
+                failures.append(error)
+        return failures[0] if failures else None

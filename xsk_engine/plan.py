@@ -30,9 +30,17 @@ class Plan:
 
 
 def _describe(flow: FlowProgram) -> str:
-    """Without the Ethernet header, if there is more to say."""
+    """Where its packets go: ``ipv4 10.77.0.2 / udp 9000``."""
     first, _, rest = in_words(flow.frame).partition(" / ")
-    return rest or first
+    layers = [part.split() for part in (rest or first).split(" / ")]
+    return " / ".join(" ".join([name, *_where_to(name, words)]) for name, *words in layers)
+
+
+def _where_to(layer: str, words: Sequence[str]) -> list[str]:
+    """The values of the fields that say it; what is no field stays."""
+    telling = ("dst", "tpa", "vni", "label") + (("id",) if layer in ("vlan", "qinq") else ())
+    pairs = [word.partition("=") for word in words]
+    return [value or name for name, equals, value in pairs if not equals or name in telling]
 
 
 def _share(mix: MixProgram, index: int) -> float | None:

@@ -68,6 +68,7 @@ class TraceSummary:
     oversize_packets: int = _counted(
         "longer than the interface takes: refused, skipped or truncated as asked"
     )
+    edited_packets: int = _counted("that --edit, --map-mac or --fix-checksums have changed")
     snapped_packets: int = _counted("sent as far as the file has them: recorded with a snap length")
     short_packets: int = _counted("skipped: no Ethernet header")
     backward_packets: int = _counted("older than the one before: sent right behind it")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from textwrap import fill
 from typing import Any
 
 from xsk_engine.errors import XskError
 from xsk_engine.figures import of_queues
 from xsk_engine.replay import TraceSummary
 from xsk_engine.stats import Gaps, Snapshot
-from xsk_engine.units import format_si
+from xsk_engine.units import format_ns, format_si
 
 SCHEMA = 1
+
+_MOST_FLOWS = 12
+"""of the summary for a person"""
 
 FIELDS = {
     "schema": "of this object: 1",
@@ -32,7 +36,7 @@ FIELDS = {
     "replay.oversize": "what was asked for: refuse, skip or truncate",
     **{f"replay.{one.name}": one.metadata["text"] for one in fields(TraceSummary)},
     "gaps.post": "between packets that share a rate, taken at the post: count, mean, extremes and "
-    "percentiles in ns, buckets as [largest ns, how many]",
+    "percentiles in ns (upper ends of buckets an eighth wide), buckets as [largest ns, how many]",
     "gaps.error": "how far each of them was from the gap asked for; as gaps.post",
     "gaps.wire": "between the kernel's tx timestamps; as gaps.post",
     "kernel.tx_invalid_descs": "descs that the kernel refused: 0",
@@ -122,8 +126,8 @@ def as_json(
     }
 
 
-def as_text(report: dict[str, Any]) -> str:
-    """The summary for a person: a few aligned lines."""
+def as_text(report: dict[str, Any], width: int | None = None) -> str:
+    """The summary for a person: a few aligned lines, at most so wide."""
     queues = ",".join(map(str, report["queues"]))
     kicks, allocator = report["kicks"], report["allocator"]
     lines = [
@@ -143,7 +147,9 @@ def as_text(report: dict[str, Any]) -> str:
             f"{format_si(report['bps_l1'], 'bit/s')} layer 1, over {report['duration_s']:.3f} s "
             f"(asked: {report['requested_rate']})",
         ),
+        *_link_lines(report),
         *_pace_lines(report),
+        *_part_lines(report),
         *_replay_lines(report["replay"]),
         (
             "kicks",
@@ -156,10 +162,39 @@ def as_text(report: dict[str, Any]) -> str:
         ),
         ("cpu", f"{report['cpu']['user_s']:.2f} s user, {report['cpu']['system_s']:.2f} s system"),
     ]
-    return "\n".join(f"{name:<10} {text}" for name, text in lines)
+    return "\n".join(_line(name, text, width) for name, text in lines)
+
+
+def _line(name: str, text: str, width: int | None) -> str:
+    line = f"{name:<10} {text}"
+    return line if width is None else fill(line, max(width, 40), subsequent_indent=" " * 11)
+
+
+def _link_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    seconds = report["link_down_s"]
+    return [("link", f"down for {seconds:.3f} s, which do not count")] if seconds else []
+
+
+def _part_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Each queue and each flow, where there are several."""
+    lines = []
+    if len(report["per_queue"]) > 1:
+        for queue in report["per_queue"]:
+            words = f"{queue['completed_packets']:,} completed, {queue['dropped_packets']:,} dropped"
+            lines.append((f"queue {queue['queue']}", f"{words}, {format_si(queue['pps'], 'pps')}"))
+    flows = report["flows"]
+    for flow in flows[:_MOST_FLOWS] if len(flows) > 1 else ():
+        asked = "max" if flow["asked_pps"] is None else format_si(flow["asked_pps"], "pps")
+        name = f"{flow['name']}: " if flow["name"] else ""
+        words = f"{name}{flow['submitted_packets']:,} submitted, {format_si(flow['posted_pps'], 'pps')}"
+        lines.append((f"flow {flow['flow']}", f"{words} (asked: {asked})"))
+    if len(flows) > _MOST_FLOWS:
+        lines.append(("flows", f"and {len(flows) - _MOST_FLOWS:,} more: --json has them"))
+    return lines
 
 
 _COUNTED = {
+    "edited_packets": "edited",
     "oversize_packets": "too long: {}",
     "snapped_packets": "recorded in part",
     "short_packets": "skipped, no Ethernet header",
@@ -189,25 +224,12 @@ def _pace_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
             (
                 "pace",
                 f"asked {report['asked_pps']:,.3f} pps, posted {report['posted_pps']:,.3f} pps, "
-                f"off by {report['rate_error_percent']:+.4f} %",
+                f"off by {round(report['rate_error_percent'], 4) + 0:+.4f} %",
             )
         )
     for name, key in (("gaps", "post"), ("gap error", "error"), ("wire gaps", "wire")):
         one = report["gaps"][key]
         if (one["count"] and report["rate_error_percent"] is not None) or (one["count"] and key == "wire"):
-            lines.append(
-                (
-                    name,
-                    f"mean {_time(one['mean_ns'])}, median {_time(one['p50_ns'])}, "
-                    f"p99 {_time(one['p99_ns'])}, p99.9 {_time(one['p99_9_ns'])}, max {_time(one['max_ns'])}",
-                )
-            )
+            told = (("mean", "mean"), ("median", "p50"), ("p99", "p99"), ("p99.9", "p99_9"), ("max", "max"))
+            lines.append((name, ", ".join(f"{word} {format_ns(one[f'{key}_ns'])}" for word, key in told)))
     return lines
-
-
-def _time(ns: float) -> str:
-    """``12.3 us``."""
-    for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
-        if ns >= factor:
-            return f"{ns / factor:.3g} {unit}"
-    return f"{ns:.3g} ns"

@@ -92,9 +92,9 @@ def only_neighbour(ifname: str, ifindex: int) -> str:
     raise UnavailableError(
         "neighbour",
         ifname,
-        f"which one? {known}; say --map-mac ADDRESS"
+        f"which one? {known}; say --neighbour ADDRESS"
         if found
-        else "the kernel knows none there; say --map-mac ADDRESS, or give --edit eth.dst=MAC",
+        else "the kernel knows none there; say --neighbour ADDRESS, or --edit eth.dst=MAC",
     )
 
 

@@ -27,12 +27,20 @@ class Sampler:
         self._engine = engine
         self._facts = facts
         self._asked_pps = asked_pps
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._before = self._look()
 
     def _look(self) -> _Moment:
         queues = self._engine.queue_snapshots()
         return _Moment(time.monotonic(), merge(queues), queues, self._engine.flow_counts())
+
+    def last(self, report: dict[str, Any]) -> dict[str, Any]:
+        """What the summary says of the whole run, as a record."""
+        figures = {name: report[name] for name in (*names(TOTAL), "per_queue", "flows")}
+        return {"kind": "final", **self._now(time.monotonic()), **figures}
+
+    def _now(self, at: float) -> dict[str, float]:
+        return {"time_s": round(at - self.started, 6), "unix_s": round(time.time(), 6)}
 
     def take(self) -> dict[str, Any]:
         """One record: the figures of all (`figures.FIGURES`), of each queue and of each flow."""
@@ -42,21 +50,10 @@ class Sampler:
         posted = now.total.submitted_packets - before.total.submitted_packets
         return {
             "kind": "interval",
-            "time_s": round(now.at - self._started, 6),
-            "unix_s": round(time.time(), 6),
+            **self._now(now.at),
             **of_queues(now.total, before.total, seconds),
             "asked_pps": None if self._asked_pps is None else round(self._asked_pps, 6),
             "posted_pps": round(posted / seconds, 6) if seconds > 0 else 0.0,
             "per_queue": per_queue(self._engine.config.queues, now.queues, before.queues, seconds),
             "flows": per_flow(self._facts, now.flows, before.flows, seconds),
         }
-
-
-def final_record(report: dict[str, Any]) -> dict[str, Any]:
-    """The last one: what the summary says of the whole run."""
-    return {
-        "kind": "final",
-        "time_s": report["duration_s"],
-        "unix_s": round(time.time(), 6),
-        **{name: report[name] for name in (*names(TOTAL), "per_queue", "flows")},
-    }

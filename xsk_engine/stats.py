@@ -90,6 +90,11 @@ class Snapshot:
         return max(self.last_completion_ns - self.first_post_ns, 0) / 1e9
 
     @property
+    def link_down_s(self) -> float:
+        """The same in seconds."""
+        return self.link_down_ns / 1e9
+
+    @property
     def posted_pps(self) -> float:
         """Packets per second between the first post and the last; time with the link down does not count."""
         span = self.last_post_ns - self.first_post_ns - self.link_down_ns

@@ -14,6 +14,8 @@ _DECIMAL = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3}
 _TIMES = {"": Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%_0-9]*)")
 _MAX_LIST = 4096
+_ROUNDS_UP = 0.9995
+"""with three digits it is the next unit's 1 from here on"""
 _ADDRESS = re.compile(r"(?:(?P<host>\[[^]]+\]|[^:]+):)?(?P<port>\d+)")
 
 
@@ -129,6 +131,14 @@ def parse_address(text: str) -> tuple[str, int]:
 def format_si(value: float, unit: str = "") -> str:
     """``1.26 M`` + unit: three digits that a person reads."""
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
+        if abs(value) >= factor * _ROUNDS_UP:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}".rstrip()
+
+
+def format_ns(ns: float) -> str:
+    """``12.3 us``: three digits of a time."""
+    for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
+        if ns >= factor * _ROUNDS_UP:
+            return f"{ns / factor:.3g} {unit}"
+    return f"{ns:.3g} ns"

@@ -19,8 +19,8 @@ FIELDS = {
     "schema", "interface", "queues", "mode", "mode_requested", "mode_reason", "requested_rate",
     "submitted_packets", "completed_packets", "dropped_packets", "submitted_bytes", "submitted_descs",
     "duration_s", "pps", "bps_l2", "bps_l1", "kernel", "kicks", "allocator", "drain", "cpu", "umem", "error",
-    "asked_pps", "posted_pps", "rate_error_percent", "gaps", "inflight_descs", "backpressure", "per_queue",
-    "flows", "replay",
+    "asked_pps", "posted_pps", "rate_error_percent", "gaps", "inflight_descs", "backpressure", "link_down_s",
+    "per_queue",    "flows", "replay",
 }  # fmt: skip
 
 
@@ -234,6 +234,20 @@ def test_lab_run_is_private_and_has_the_options_asked_for(wire):
     assert cli("lab", "run", "--", "sh", "-c", "exit 7").returncode == 7
     assert cli("lab", "run", "--", "no-such-program").returncode == 127
     assert cli("lab", "run", "--mtu", "5", "--", "true").returncode == 2
+
+
+def test_the_other_end_of_a_laboratory(wire):
+    inside = f"{sys.executable} -m xsk_engine lab peer -- ip -br link"
+    result = cli(
+        "lab", "run", "--", "sh", "-c", f"{inside}; {sys.executable} -m xsk_engine lab peer -- no-such"
+    )
+    assert "vrx" in result.stdout
+    assert "vtx" not in result.stdout.replace("vrx@", "")
+    assert result.returncode == 127
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("XSK_LAB")}
+    result = cli("lab", "peer", "--", "true", env=outside)
+    assert result.returncode == 3
+    assert "no laboratory of lab run" in result.stderr
 
 
 def test_named_laboratories(wire, real_root):

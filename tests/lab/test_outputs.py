@@ -81,7 +81,9 @@ def test_three_flows_of_a_file_are_told_the_same_everywhere(wire, tmp_path):
 
     lines = [json.loads(line) for line in files["jsonl"].read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["interval"] * (len(lines) - 1) + ["final"]
-    assert 4 <= len(lines) <= 7
+    assert 4 <= len(lines) <= 8
+    assert [line["time_s"] for line in lines] == sorted(line["time_s"] for line in lines)
+    assert lines[-2]["submitted_packets"] == lines[-1]["submitted_packets"], "the rest of the last interval"
     final = lines[-1]
     for name in (*names(TOTAL), "per_queue", "flows"):
         assert final[name] == report[name], name
@@ -279,10 +281,10 @@ def test_names_that_are_no_text_can_be_told(wire, tmp_path):
 # ---- the live view --------------------------------------------------------------------------------------
 
 
-def on_a_terminal(*arguments, seconds=20):
-    """What a command writes to a terminal of 120 columns, and its exit code."""
+def on_a_terminal(*arguments, seconds=20, columns=120):
+    """What a command writes to a terminal, and its exit code."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "xsk_engine", *arguments],
         stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | {"TERM": "xterm-256color"},
@@ -310,6 +312,23 @@ def test_a_terminal_shows_what_is_going_on(wire):
     assert shares == sorted(shares)
     assert 5 <= len(shares) <= 9, "four times a second for two seconds"
     assert shares[-1] > 70
+
+
+def test_the_summary_has_a_line_for_each_queue_and_flow(wire):
+    result = cli("send", "vtx", "--config", str(EXAMPLE), "--duration", "300ms", "--queue", "0-1")
+    lines = result.stderr.splitlines()
+    for begins in ("queue 0", "queue 1", "flow 0     voice: ", "flow 1     bulk: ", "flow 2     tunnel: "):
+        assert any(line.startswith(begins) for line in lines), (begins, lines)
+    result = cli(*SEND, "--count", "1")
+    assert "flow 0" not in result.stderr
+
+
+def test_a_narrow_terminal_gets_whole_words(wire):
+    code, seen = on_a_terminal(*SEND, "--count", "50", "--rate", "1kpps", "--no-live", columns=60)
+    assert code == 0
+    lines = seen.replace("\r", "").splitlines()
+    assert max(map(len, lines)) <= 60
+    assert any(line.startswith(" " * 11) for line in lines)
 
 
 def test_without_a_terminal_it_is_quiet(wire):

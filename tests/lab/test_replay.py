@@ -217,6 +217,17 @@ def test_edited_packets_are_accepted_by_the_receiver(wire, tmp_path):
     assert after["IpInHdrErrors"] == before["IpInHdrErrors"]
 
 
+def test_edits_are_counted(wire, tmp_path):
+    file = tmp_path / "some.pcap"
+    written_frames(file, made(12))
+    report = replay(file, "--speed", "max", "--edit", "ip.dst=fd77::2")
+    assert report["replay"]["edited_packets"] == 0, "that is where they go already"
+    report = replay(file, "--speed", "max", "--edit", "ip.dst=fd77::3")
+    assert report["replay"]["edited_packets"] == 2
+    text = cli("replay", "vtx", str(file), "--speed", "max", "--edit", "vlan=3").stderr
+    assert "12 packets read, loaded once, 12 edited" in text
+
+
 def test_a_neighbour_must_be_the_only_one_or_be_named(wire, tmp_path):
     file = tmp_path / "some.pcap"
     written_frames(file, made(1))
@@ -226,7 +237,7 @@ def test_a_neighbour_must_be_the_only_one_or_be_named(wire, tmp_path):
         assert "which one?" in said
         assert "02:77:00:00:00:77 has 10.77.0.77" in said
         with wire.capture(is_marked) as got:
-            replay(file, "--map-mac=10.77.0.77")
+            replay(file, "--neighbour", "10.77.0.77")
             wait_until(lambda: got)
         assert got[0][:6].hex(":") == "02:77:00:00:00:77"
     finally:

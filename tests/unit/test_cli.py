@@ -160,6 +160,7 @@ def test_a_signal_while_it_starts_leaves_no_traceback():
         ("xsk-engine send --ra", "--rate"),
         ("xsk-engine replay l", "lo"),
         ("xsk-engine send --mode zero", "zerocopy"),
+        ("xsk-engine replay --edit ip.s", "ip.src="),
         ("xsk-engine replay lo --jsonl some", "some"),
     ],
 )

@@ -43,7 +43,8 @@ SAID = {
     "dry-run": True, "cpu": "0,1", "mode": "copy", "umem-mb": "9", "link-timeout": "1s", "live": False,
     "allow-default-route": True, "strict-rate": True, "json": True, "jsonl": "a.jsonl", "csv": "-",
     "interval": "2s", "metrics": "127.0.0.1:9100", "pcap-out": "x.pcap", "pcap-count": "4",
-    "speed": "2x", "loop": "0", "limit": "3", "edit": ["vlan=none", "port.dst=9"], "map-mac": "10.0.0.1",
+    "speed": "2x", "loop": "0", "limit": "3", "edit": ["vlan=none", "port.dst=9"], "map-mac": True,
+    "neighbour": "10.0.0.1",
     "fix-checksums": True, "oversize": "skip", "max-gap": "1s",
 }  # fmt: skip
 
@@ -135,6 +136,11 @@ def test_flows_of_a_file_are_those_of_the_command_line(tmp_path):
         ("flows:\n  - packet: ip dst=10.0.0.1 / udp\n    size: x", "3: flows: size: 'x'"),
         ("flows:\n  - ip dst=10.0.0.1 / udp\n  - ipp", "3: flows: packet: no layer 'ipp'"),
         ("flows:\n  - packet: ip dst=10.0.0.1 / udp\n    count: 3", "2: flows: packet: count"),
+        ("flows:\n  - ip dst=10.0.0.1 / udp dst=1-70000", "2: flows: udp dst: 70000 does not fit"),
+        ("flows:\n  - packet: ip dst=10.0.0.1 / udp\n    signature: on\n    size: 60", "2: flows: size: 60"),
+        ("flows:\n  a: b", "2: flows: a list of flows, or a file's name"),
+        ("dst-port: [80, 443]", "1: dst-port: one value is expected here; several are written as 80,443"),
+        ("payload: text:a: b", "quote a text that has a colon"),
         ("flows: /nonexistent", "No such file"),
     ],
 )

@@ -212,6 +212,7 @@ class TraceStats(ctypes.Structure):
             "wire_bytes",
             "longest_bytes",
             "oversize_packets",
+            "edited_packets",
             "snapped_packets",
             "short_packets",
             "backward_packets",

@@ -150,7 +150,8 @@ def _compose(path: str) -> Any:
         raise click.UsageError(f"--config {path}: it is no text") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise click.UsageError(f"--config {path}:{line}: {error.problem or error.context}") from None
+        hint = "; quote a text that has a colon in it" if "mapping values" in str(error.problem) else ""
+        raise click.UsageError(f"--config {path}:{line}: {error.problem or error.context}{hint}") from None
     except RecursionError:
         raise click.UsageError(f"--config {path}: it is nested too deep") from None
     except yaml.YAMLError as error:
@@ -196,7 +197,12 @@ def _text(path: str, key: str, node: Any) -> str:
     import yaml
 
     if not isinstance(node, yaml.ScalarNode):
-        raise _complaint(path, node, f"{key}: one value is expected here")
+        listed = isinstance(node, yaml.SequenceNode) and all(
+            isinstance(v, yaml.ScalarNode) for v in node.value
+        )
+        hint = f"; several are written as {','.join(v.value for v in node.value)}" if listed else ""
+        what = "a list of flows, or a file's name," if key == "flows" else "one value"
+        raise _complaint(path, node, f"{key}: {what} is expected here{hint}")
     return str(node.value)
 
 
@@ -232,12 +238,18 @@ def _flow(path: str, node: Any) -> WrittenFlow:
     """``packet`` with settings beside it, or as one text."""
     import yaml
 
+    from xsk_engine.flow import Traffic
+    from xsk_engine.mixprogram import compile_traffic
+    from xsk_engine.resolve import placeholders
     from xsk_engine.spec import SETTINGS, make_flow, parse_flow, parse_setting
+
+    def check_flow(flow: Any) -> None:
+        compile_traffic(placeholders(Traffic(flow)))
 
     where = f"{path}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.ScalarNode):
         try:
-            parse_flow(node.value)
+            check_flow(parse_flow(node.value))
         except ValueError as error:
             raise _complaint(path, node, f"flows: {error}") from None
         return WrittenFlow(where, node.value)
@@ -258,7 +270,7 @@ def _flow(path: str, node: Any) -> WrittenFlow:
             raise _complaint(path, value, f"flows: {_about(key, str(error))}") from None
     settings = tuple((key, _text(path, key, value)) for key, value in pairs.items() if key != "packet")
     try:
-        make_flow(pairs["packet"].value, settings)
+        check_flow(make_flow(pairs["packet"].value, settings))
     except ValueError as error:
         raise _complaint(path, node, f"flows: {error}") from None
     return WrittenFlow(where, pairs["packet"].value, settings)

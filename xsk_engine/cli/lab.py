@@ -1,4 +1,4 @@
-"""``xsk-engine lab``: up, down, list, exec, run."""
+"""``xsk-engine lab``: up, down, list, exec, run, peer."""
 
 from __future__ import annotations
 
@@ -92,3 +92,12 @@ def run(mtu: int, queues: int, program: tuple[str, ...]) -> int:
 
     options = LabOptions(mtu, queues)
     return _exec(lambda words: private.exec_in_new(options, words), program)
+
+
+@command.command(context_settings=_COMMAND)
+@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
+def peer(program: tuple[str, ...]) -> int:
+    """Run a program at the other end (vrx) of the laboratory in which this is called, one of `lab run`."""
+    from xsk_engine.lab import private
+
+    return _exec(private.exec_at_peer, program)

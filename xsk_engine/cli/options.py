@@ -9,15 +9,19 @@ import click
 from click.shell_completion import CompletionItem
 
 from xsk_engine import units
+from xsk_engine.edits import FIELDS
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """An option whose text goes through a parser that raises ValueError."""
 
-    def __init__(self, name: str, parse: Callable[[str], Any], *, is_file: bool = False) -> None:
+    def __init__(
+        self, name: str, parse: Callable[[str], Any], *, is_file: bool = False, begins: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self._parse = parse
         self._is_file = is_file
+        self._begins = begins
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -30,7 +34,9 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        return [CompletionItem(incomplete, type="file")] if self._is_file else []
+        if self._is_file:
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(word) for word in self._begins if word.startswith(incomplete)]
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -92,5 +98,5 @@ CPUS = Parsed("list", lambda text: units.parse_int_list(text, "cpu"))
 METRICS = Parsed("address", units.parse_address)
 RATE = Parsed("rate", lambda text: (text, units.parse_rate(text)))
 SIZES = Parsed("sizes", _sizes)
-EDIT = Parsed("edit", _edit)
+EDIT = Parsed("edit", _edit, begins=[f"{name}=" for name in FIELDS])
 PAYLOAD = Parsed("payload", _payload)

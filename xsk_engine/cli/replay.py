@@ -72,10 +72,13 @@ _CONTENT = (
     ),
     click.option(
         "--map-mac",
-        is_flag=False,
-        flag_value="auto",
-        metavar="[ADDRESS]",
-        help="From this interface's MAC to that of its neighbour; of several: the one with this IP address.",
+        is_flag=True,
+        help="From this interface's MAC address to that of its neighbour, whatever the file has.",
+    ),
+    click.option(
+        "--neighbour",
+        metavar="ADDRESS",
+        help="The same, to the one with this IP address, where there are several.",
     ),
     click.option(
         "--fix-checksums", is_flag=True, help="Compute them anew, also those that were recorded wrong."
@@ -104,7 +107,8 @@ def command(**arguments: Any) -> int:
     FILE is pcap or pcapng with Ethernet packets, as it is or compressed by gzip, bzip2 or xz; - is stdin.
     It is loaded into the umem once and posted from there; one that does not fit is streamed.
 
-    Exit codes: as of send.
+    Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
+    130 after Ctrl-C, 143 after SIGTERM.
     """
     from xsk_engine.session import Interrupted
 
@@ -136,7 +140,7 @@ def _replay(arguments: dict[str, Any]) -> int:
     if twice:
         pcapfile.PcapFile(replay.path).close()  # what cannot be is said before anything else
     device = run_options.device_for("replay", arguments)
-    replay = replace(replay, edits=(*replay.edits, *_map_mac(arguments["map_mac"], device)))
+    replay = replace(replay, edits=(*replay.edits, *_map_mac(arguments, device)))
     summary = TraceSummary()
     if twice:
         summary = trace.survey(replay, device.max_frame_bytes)
@@ -180,24 +184,24 @@ def _rest(arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _map_mac(wanted: str | None, device: Any) -> Any:
+def _map_mac(arguments: dict[str, Any], device: Any) -> Any:
     import ipaddress
 
     from xsk_engine import route
     from xsk_engine.edits import to_neighbour
 
+    wanted = arguments["neighbour"]
     if wanted is None:
-        return ()
-    if wanted == "auto":
-        mac = route.only_neighbour(device.name, device.ifindex)
-    else:
-        try:
-            address = ipaddress.ip_address(wanted)
-        except ValueError:
-            raise click.UsageError(f"--map-mac: {wanted!r} is no IP address") from None
-        if address.is_multicast:
-            raise click.UsageError(f"--map-mac: {wanted} is no neighbour but a group")
-        mac = route.resolve(device.name, device.ifindex, address, instead="--edit eth.dst=MAC").dst_mac
+        if not arguments["map_mac"]:
+            return ()
+        return to_neighbour(route.only_neighbour(device.name, device.ifindex), device.mac)
+    try:
+        address = ipaddress.ip_address(wanted)
+    except ValueError:
+        raise click.UsageError(f"--neighbour: {wanted!r} is no IP address") from None
+    if address.is_multicast:
+        raise click.UsageError(f"--neighbour: {wanted} is a group")
+    mac = route.resolve(device.name, device.ifindex, address, instead="--edit eth.dst=MAC").dst_mac
     return to_neighbour(mac, device.mac)
 
 

@@ -52,7 +52,7 @@ _TELLING = (
         "--pcap-out",
         type=options.FILE,
         metavar="FILE",
-        help="Write what is sent, or with --dry-run would be, as pcap; - is stdout.",
+        help="Write the packets, as they are sent, as pcap; - is stdout.",
     ),
     click.option(
         "--pcap-count", type=options.COUNT, help="Only the first packets, of each queue  [default: all]"
@@ -144,18 +144,17 @@ def open_pcap(path: str) -> Any:
 def run(config: Any, plan: Any, watches: Sequence[Any], arguments: Mapping[str, Any]) -> int:
     """Sends, shows and writes what was asked for; the exit code."""
     from xsk_engine import session
-    from xsk_engine.sampling import final_record
 
     with contextlib.ExitStack() as stack:
         pcap_out = None
         if arguments["pcap_out"] is not None:
             pcap_out = stack.enter_context(open_pcap(arguments["pcap_out"]))
-        outputs = _outputs(arguments)
-        stack.callback(_close, outputs)
-        beside = _watches(arguments, plan, outputs, stack)
+        records = _records(arguments, plan)
+        stack.callback(records.close)
+        beside = [records.watch, *_watches(arguments, plan, stack)]
 
         def at_end(report: dict[str, Any]) -> Any:
-            failure = _close(outputs, final_record(report))
+            failure = records.finish(report)
             stack.close()
             return failure
 
@@ -163,8 +162,8 @@ def run(config: Any, plan: Any, watches: Sequence[Any], arguments: Mapping[str, 
     return _print(outcome, arguments)
 
 
-def _outputs(arguments: Mapping[str, Any]) -> list[Any]:
-    from xsk_engine.outputs import Csv, JsonLines
+def _records(arguments: Mapping[str, Any], plan: Any) -> Any:
+    from xsk_engine.outputs import Csv, JsonLines, Records
 
     made: list[Any] = []
     try:
@@ -175,40 +174,11 @@ def _outputs(arguments: Mapping[str, Any]) -> list[Any]:
         for output in made:
             output.close()
         raise click.UsageError(str(error)) from None
-    return made
+    return Records(made, plan, arguments["interval"])
 
 
-def _close(outputs: Sequence[Any], record: dict[str, Any] | None = None) -> Any:
-    """Each with the last record, if there is one; the first failure."""
-    from xsk_engine.errors import XskError
-
-    failures = []
-    for output in outputs:
-        try:
-            if record is not None:
-                output.write(record)
-        except XskError as error:
-            failures.append(error)
-        try:
-            output.close()
-        except XskError as error:
-            failures.append(error)
-    return failures[0] if failures else None
-
-
-def _watches(
-    arguments: Mapping[str, Any], plan: Any, outputs: list[Any], stack: contextlib.ExitStack
-) -> list[Any]:
-    from xsk_engine.sampling import Sampler
-
-    def sampler(engine: Any) -> Any:
-        return Sampler(engine, plan.flows, plan.asked_pps)
-
+def _watches(arguments: Mapping[str, Any], plan: Any, stack: contextlib.ExitStack) -> list[Any]:
     watches: list[Any] = []
-    if outputs:
-        from xsk_engine.outputs import write_intervals
-
-        watches.append(lambda engine: write_intervals(sampler(engine), outputs, arguments["interval"]))
     if arguments["metrics"] is not None:
         from xsk_engine.metrics import MetricsServer
 
@@ -221,8 +191,7 @@ def _watches(
 
         from xsk_engine.live import show
 
-        console = Console(stderr=True)
-        watches.append(lambda engine: show(sampler(engine), plan, console))
+        watches.append(lambda engine: show(engine, plan, Console(stderr=True)))
     return watches
 
 
@@ -235,7 +204,8 @@ def _print(outcome: Any, arguments: Mapping[str, Any]) -> int:
 
         print(json.dumps(outcome.report))
     else:
-        print(report.as_text(outcome.report), file=sys.stderr)
+        width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else None
+        print(report.as_text(outcome.report, width), file=sys.stderr)
     if outcome.error is not None:
         print(f"xsk-engine: {outcome.error}", file=sys.stderr)
     if outcome.signal:

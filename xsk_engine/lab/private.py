@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from xsk_engine._ffi import uapi
 from xsk_engine._ffi.libc import libc
+from xsk_engine.errors import UnavailableError
 from xsk_engine.lab import namespaces
 from xsk_engine.lab.topology import LabOptions, build
 
@@ -53,3 +54,18 @@ def exec_in_new(options: LabOptions, command: Sequence[str]) -> None:
         os.set_inheritable(fd, True)
     environment = os.environ | {TX_FD_VARIABLE: str(lab.tx_fd), RX_FD_VARIABLE: str(lab.rx_fd)}
     os.execvpe(command[0], list(command), environment)
+
+
+def exec_at_peer(command: Sequence[str]) -> None:
+    """Replaces this process by `command` at the other end of the laboratory it was started in.
+    UnavailableError outside one; OSError when it cannot be executed."""
+    try:
+        lab = PrivateLab.from_environment()
+        libc.setns(lab.rx_fd, uapi.CLONE_NEWNET)
+    except (KeyError, OSError):
+        raise UnavailableError(
+            "lab peer",
+            " ".join(command),
+            "this is no laboratory of lab run; for one with a name: lab exec NAME rx",
+        ) from None
+    os.execvp(command[0], list(command))
