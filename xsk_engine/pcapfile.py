@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import contextlib
 import ctypes
 import gzip
 import io
@@ -164,5 +163,4 @@ class PcapFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(RuntimeError):
-            self.close()
+        self.close()
