@@ -2,13 +2,15 @@
 
 import ctypes
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from xsk_engine._ffi import libbpf, libxdp, native, uapi
+from xsk_engine import edits, replay
+from xsk_engine._ffi import libbpf, libpcap, libxdp, native, uapi
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
@@ -33,11 +35,14 @@ LIBRARIES = {
     "bpf_insn": libbpf.BpfInsn,
     "xsk_ring_prod": native.Ring,
     "xsk_ring_cons": native.Ring,
+    "pcap_pkthdr": libpcap.PacketHeader,
 }
 # Names that C has otherwise.
 C_NAMES = {
     ("xsk_socket_config", "libxdp_flags"): "libbpf_flags",
     ("bpf_insn", "registers"): None,  # a bit-field
+    ("pcap_pkthdr", "tv_sec"): "ts.tv_sec",
+    ("pcap_pkthdr", "tv_usec"): "ts.tv_usec",
     ("bpf_xdp_query_opts", "_padding"): None,
 }
 CONSTANTS = [
@@ -69,6 +74,7 @@ def compiled(tmp_path_factory):
         "#define _GNU_SOURCE\n#include <sched.h>\n#include <stddef.h>\n#include <stdio.h>\n"
         "#include <sys/prctl.h>\n#include <sys/socket.h>\n"
         "#include <linux/bpf.h>\n#include <linux/if_xdp.h>\n#include <bpf/libbpf.h>\n#include <xdp/xsk.h>\n"
+        "#define PCAP_DONT_INCLUDE_PCAP_BPF_H\n#include <pcap/pcap.h>\n"
         '#include "xske.h"\nint main(void)\n{\nprintf("{");\n'
         + "\n".join(lines)
         + '\nprintf("\\"end\\": 0}");\nreturn 0;\n}\n'
@@ -106,8 +112,16 @@ def test_abi_constants_are_the_headers():
         ("XSKE_ERROR_FLOW", native.ERROR_FLOW),
         ("XSKE_COMMAND_PARK", native.PARK),
         ("XSKE_ENDPOINT_REMOVED", native.ENDPOINT_REMOVED),
+        *((f"XSKE_EDIT_{name.upper()}", i) for i, name in enumerate(edits.LAYERS)),
+        *((f"XSKE_OVERSIZE_{name.upper()}", i) for i, name in enumerate(replay.OVERSIZE)),
     ):
         assert f"{name} = {value}," in header
+    for name, value in (
+        ("XSKE_EDIT_KEEP_GROUP", native.EDIT_KEEP_GROUP),
+        ("XSKE_TRACE_FIX_CHECKSUMS", native.TRACE_FIX_CHECKSUMS),
+        ("XSKE_TRACE_WITHOUT_GAPS", native.TRACE_WITHOUT_GAPS),
+    ):
+        assert re.search(rf"#define {name}\s+{value}u", header)
 
 
 def test_every_exported_function_has_a_signature():
