@@ -96,7 +96,7 @@ def test_raw_endpoints_beside_a_flow(wire):
                         break
                     except WouldBlockError:
                         await asyncio.sleep(0.001)
-                await asyncio.sleep(0)
+                await asyncio.sleep(0 if wire.roomy else 0.001)  # as fast as the capture can
             await running
 
         asyncio.run(both())
