@@ -87,7 +87,7 @@ def test_raw_endpoints_beside_a_flow(wire):
         endpoint = engine.raw(quota_chunks=2)
 
         async def both():
-            running = asyncio.ensure_future(engine.run(Traffic(other, count=200, rate=Fraction(1000))))
+            running = asyncio.ensure_future(engine.run(Traffic(other, count=200, rate=Fraction(400))))
             for i in range(200):
                 data = sent[:42] + i.to_bytes(2, "big") + sent[44:]
                 while True:
