@@ -62,10 +62,11 @@ def plan_traffic(traffic: Traffic, mixes: Sequence[MixProgram] | None = None) ->
             facts[member] = FlowFacts(flows[member].name, words, _share(mix, index))
     rates = [mix.asked_pps for mix in mixes]
     counts = [mix.count for mix in mixes]
-    own = all(flow.pace is not None for flow in flows)
+    own = sum(flow.pace is not None for flow in flows)
+    shared = f"{traffic.pace.rate or 'max'}" + (", others of their own" if own else "")
     return Plan(
         traffic,
-        "each flow's own" if own else str(traffic.pace.rate or "max"),
+        "each flow's own" if own == len(flows) else shared,
         None if None in rates else sum(filter(None, rates)),
         tuple(facts[i] for i in range(len(flows))),
         None if None in counts else sum(filter(None, counts)),
