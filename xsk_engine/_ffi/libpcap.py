@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_char_p, c_int, c_void_p
+from ctypes import c_char_p, c_int, c_void_p
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -39,9 +39,6 @@ class PacketHeader(ctypes.Structure):
         ("caplen", ctypes.c_uint32),
         ("len", ctypes.c_uint32),
     ]
-
-
-HANDLER = ctypes.CFUNCTYPE(None, c_void_p, POINTER(PacketHeader), c_void_p)
 
 
 @cache
