@@ -109,8 +109,6 @@ def _show(ctx: click.Context) -> str:
         source = ctx.get_parameter_source(name)
         if source is ParameterSource.COMMANDLINE:
             value = ctx.meta["written"][name]
-            if not isinstance(value, (str, bool, list, tuple)):  # an option that may stand without its value
-                value = getattr(param, "flag_value", None)
         elif source is ParameterSource.DEFAULT_MAP:
             value = ctx.lookup_default(name)
         else:
