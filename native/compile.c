@@ -78,16 +78,6 @@ static void blank(struct xske_flow *f, const struct xske_flow_config *c)
 		memset(f->frame + c->csums[i].offset, 0, 2);
 }
 
-/* Bytes start to end as a sum; start is even. */
-static uint64_t sum_of(const uint8_t *frame, uint32_t start, uint32_t end)
-{
-	uint64_t sum = 0;
-
-	for (uint32_t i = start; i < end; i++)
-		sum += (uint64_t)frame[i] << (i & 1 ? 0 : 8);
-	return sum;
-}
-
 static uint64_t length_value(const struct xske_patch *p, uint32_t len)
 {
 	uint64_t value = (uint64_t)(len - p->base) << p->shift;
@@ -115,18 +105,18 @@ static int sum_up(struct xske_flow *f, const struct xske_flow_config *c, uint32_
 {
 	const struct xske_csum *s = &c->csums[i];
 	uint64_t *words = calloc(f->frame_len / 2 + 1, sizeof(*words));
-	uint64_t fixed = s->constant + sum_of(f->frame, s->pseudo_offset, s->pseudo_offset + s->pseudo_len);
+	uint64_t fixed = s->constant + csum_bytes(f->frame + s->pseudo_offset, s->pseudo_len);
 
 	if (!words)
 		return -ENOMEM;
 	for (uint32_t at = s->start; at + 1 < f->frame_len; at += 2)
-		words[at / 2 + 1] = words[at / 2] + sum_of(f->frame, at, at + 2);
+		words[at / 2 + 1] = words[at / 2] + csum_bytes(f->frame + at, 2);
 	for (uint32_t v = 0; v < f->variant_count; v++) {
 		uint32_t end = s->end ? s->end : f->variants[v].len - f->tail_len;
 		uint64_t sum = fixed + sum_of_lengths(c, i, f->variants[v].len);
 
 		if (!(s->flags & XSKE_CSUM_PARTIAL) && end > s->start)
-			sum += words[end / 2] + (end & 1 ? sum_of(f->frame, end - 1, end) : 0);
+			sum += words[end / 2] + (end & 1 ? csum_bytes(f->frame + end - 1, 1) : 0);
 		f->sums[v * c->csum_count + i] = sum;
 	}
 	free(words);

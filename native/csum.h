@@ -19,6 +19,16 @@ static inline uint16_t csum_fold(uint64_t sum)
 	return (uint16_t)(half >> 16);
 }
 
+/* Bytes as a sum of 16-bit words; an odd one at the end is followed by 0. */
+static inline uint64_t csum_bytes(const uint8_t *from, uint32_t len)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < len; i++)
+		sum += (uint64_t)from[i] << (i & 1 ? 0 : 8);
+	return sum;
+}
+
 /* How far a field of `width` bytes at `offset` lies from the 16-bit words of the sum: 0 or 8 bits. */
 static inline uint32_t csum_shift(uint32_t width, uint32_t offset)
 {

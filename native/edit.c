@@ -4,9 +4,7 @@
 #include "csum.h"
 #include "edit.h"
 
-#define ETH_HEADER_BYTES 14u
 #define ETH_TYPE_AT 12u
-#define TAG_BYTES 4u
 #define UDP_HEADER_BYTES 8u
 /* IEEE 802 numbers; 0x9100 is what QinQ used before 802.1ad */
 enum {
@@ -62,8 +60,8 @@ uint32_t edit_tag_bytes(const uint8_t *frame, uint32_t len)
 {
 	uint32_t at = ETH_TYPE_AT;
 
-	while (at + TAG_BYTES + 2 <= len && is_tag(be16(frame + at)))
-		at += TAG_BYTES;
+	while (at + EDIT_TAG_BYTES + 2 <= len && is_tag(be16(frame + at)))
+		at += EDIT_TAG_BYTES;
 	return at - ETH_TYPE_AT;
 }
 
@@ -213,10 +211,10 @@ static uint32_t untag(uint8_t *frame, uint32_t len)
 
 static uint32_t add_tag(uint8_t *frame, uint32_t len)
 {
-	memmove(frame + ETH_TYPE_AT + TAG_BYTES, frame + ETH_TYPE_AT, len - ETH_TYPE_AT);
+	memmove(frame + ETH_TYPE_AT + EDIT_TAG_BYTES, frame + ETH_TYPE_AT, len - ETH_TYPE_AT);
 	put16(frame + ETH_TYPE_AT, TYPE_TAG);
 	put16(frame + ETH_TYPE_AT + 2, 0);
-	return len + TAG_BYTES;
+	return len + EDIT_TAG_BYTES;
 }
 
 uint32_t edit_packet(const struct xske_edit *edits, uint32_t n, uint8_t *frame, uint32_t len)
@@ -227,7 +225,7 @@ uint32_t edit_packet(const struct xske_edit *edits, uint32_t n, uint8_t *frame, 
 		const struct xske_edit *e = &edits[i];
 		struct layout l;
 
-		if (len < ETH_HEADER_BYTES)
+		if (len < EDIT_ETH_BYTES)
 			return len;
 		l = find(frame, len);
 		switch (e->layer) {
@@ -235,7 +233,7 @@ uint32_t edit_packet(const struct xske_edit *edits, uint32_t n, uint8_t *frame, 
 			len = untag(frame, len);
 			break;
 		case XSKE_EDIT_TAG:
-			if (!l.tag && len + TAG_BYTES <= room)
+			if (!l.tag && len + EDIT_TAG_BYTES <= room)
 				len = add_tag(frame, len);
 			else if (!l.tag)
 				break;
@@ -260,28 +258,19 @@ uint32_t edit_packet(const struct xske_edit *edits, uint32_t n, uint8_t *frame, 
 	return len;
 }
 
-static uint64_t sum_words(const uint8_t *f, uint32_t from, uint32_t to)
-{
-	uint64_t sum = 0;
-
-	for (; from + 1 < to; from += 2)
-		sum += be16(f + from);
-	return from < to ? sum + ((uint64_t)f[from] << 8) : sum;
-}
-
 void edit_fix_checksums(uint8_t *frame, uint32_t len)
 {
 	struct layout l;
 	uint64_t sum = 0;
 	uint32_t covered, length;
 
-	if (len < ETH_HEADER_BYTES)
+	if (len < EDIT_ETH_BYTES)
 		return;
 	l = find(frame, len);
 	if (l.ip && !l.ipv6) {
 		put16(frame + l.ip + 10, 0);
 		put16(frame + l.ip + 10,
-		      (uint16_t)~csum_fold(sum_words(frame, l.ip, l.ip + (frame[l.ip] & 0xfu) * 4)));
+		      (uint16_t)~csum_fold(csum_bytes(frame + l.ip, (frame[l.ip] & 0xfu) * 4)));
 	}
 	if (!l.l4_check || l.fragment || l.routed || l.ip_end > len || l.ip_end < l.l4_check + 2 ||
 	    (l.proto == PROTO_UDP && !l.ipv6 && !be16(frame + l.l4_check)))
@@ -293,10 +282,9 @@ void edit_fix_checksums(uint8_t *frame, uint32_t len)
 		length = covered; /* RFC 768; of UDP-Lite only a part is covered (RFC 3828) */
 	if (l.proto != PROTO_ICMP)
 		sum = l.proto + (uint64_t)length +
-		      (l.ipv6 ? sum_words(frame, l.ip + 8, l.ip + 40)
-		              : sum_words(frame, l.ip + 12, l.ip + 20));
+		      (l.ipv6 ? csum_bytes(frame + l.ip + 8, 32) : csum_bytes(frame + l.ip + 12, 8));
 	put16(frame + l.l4_check, 0);
-	sum += sum_words(frame, l.l4, l.l4 + covered);
+	sum += csum_bytes(frame + l.l4, covered);
 	covered = (uint16_t)~csum_fold(sum);
 	put16(frame + l.l4_check, is_udp(&l) && !covered ? 0xffff : covered);
 }

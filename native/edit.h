@@ -8,8 +8,11 @@
 #include "util.h"
 #include "xske.h"
 
-/* Bytes that edits may add to a packet: a VLAN tag. */
-#define EDIT_GROWS 4u
+#define EDIT_ETH_BYTES 14u
+#define EDIT_TAG_BYTES 4u /* of a VLAN tag */
+
+/* Bytes that edits may add to a packet: a tag. */
+#define EDIT_GROWS EDIT_TAG_BYTES
 
 /* All edits, in order, in a buffer of len + EDIT_GROWS bytes; the new length. */
 uint32_t edit_packet(const struct xske_edit *edits, uint32_t n, uint8_t *frame, uint32_t len);

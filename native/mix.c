@@ -54,7 +54,6 @@ int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out)
 		m->trace = config->trace;
 		m->max_bytes = trace_max_bytes(m->trace);
 		m->max_descs = trace_max_descs(m->trace);
-		m->flow_count = 1;
 	} else if (take_flows(m, config)) {
 		free(m->flows);
 		free(m->order);
@@ -76,7 +75,7 @@ void xske_mix_destroy(struct xske_mix *m)
 	while (m) {
 		struct xske_mix *beside = m->beside;
 
-		for (uint32_t i = 0; !m->trace && i < m->flow_count; i++)
+		for (uint32_t i = 0; i < m->flow_count; i++)
 			xske_flow_destroy(m->flows[i]);
 		xske_trace_destroy(m->trace);
 		free(m->flows);
@@ -88,7 +87,7 @@ void xske_mix_destroy(struct xske_mix *m)
 
 int mix_load(struct xske_mix *m, struct xske_arena *a, uint64_t now)
 {
-	for (uint32_t i = 0; !m->trace && i < m->flow_count; i++) {
+	for (uint32_t i = 0; i < m->flow_count; i++) {
 		int err = flow_load(m->flows[i], a);
 
 		if (err) {
@@ -104,7 +103,7 @@ void mix_unload(struct xske_mix *m, struct xske_arena *a)
 {
 	if (m->trace)
 		xske_trace_close(m->trace);
-	for (uint32_t i = 0; !m->trace && i < m->flow_count; i++)
+	for (uint32_t i = 0; i < m->flow_count; i++)
 		flow_unload(m->flows[i], a);
 }
 
@@ -222,7 +221,7 @@ static uint32_t run_trace(struct xske_mix *m, struct outlet *o, uint32_t most, u
 			break;
 		}
 		due = pace_is_max(&m->pace) ? n : pace_due(&m->pace, col->len, col->cost, n);
-		done = trace_post(m->trace, o->q, col, captured(o, due, m->max_bytes), &room);
+		done = trace_post(m->trace, o->q, captured(o, due, m->max_bytes), &room);
 		o->starved |= done < due && !o->waits;
 		if (done)
 			account(m, o, col, slot, done);

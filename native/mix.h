@@ -22,7 +22,7 @@ struct xske_mix {
 	double asked_gap_ns; /* from its last packet to the next */
 	uint32_t batch;
 	uint32_t quota_frags;
-	uint32_t flow_count; /* a trace counts as one */
+	uint32_t flow_count;
 	uint32_t order_len;
 	uint32_t at; /* in order */
 	uint32_t max_bytes;
@@ -51,6 +51,12 @@ void mix_unload(struct xske_mix *m, struct xske_arena *a);
 uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit);
 /* The link was down for so long: neither pace nor duration count it. */
 void mix_shift(struct xske_mix *m, uint64_t ns);
+
+/* What there is to begin and to end, for who counts it: its flows, or one trace. */
+static inline uint32_t mix_sources(const struct xske_mix *m)
+{
+	return m->trace ? 1 : m->flow_count;
+}
 
 static inline bool mix_is_over(const struct xske_mix *m, uint64_t now)
 {

@@ -47,7 +47,7 @@ static int reserve(struct schedule *s, const struct xske_mix *m)
 static void refuse(struct xske_loop *l, const struct xske_mix *m)
 {
 	for (; m; m = m->beside)
-		l->finished_flows += m->flow_count;
+		l->finished_flows += mix_sources(m);
 }
 
 static void refresh_tai(struct xske_loop *l)
@@ -80,11 +80,11 @@ void mixes_start(struct xske_loop *l, struct xske_mix *m)
 			loop_fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, m->max_bytes);
 			return;
 		}
-		for (uint32_t i = 0; l->config.gaps && !m->trace && i < m->flow_count; i++)
+		for (uint32_t i = 0; l->config.gaps && i < m->flow_count; i++)
 			if (m->flows[i]->timestamp)
 				l->txq->wire = &l->config.gaps->wire;
 		m->due_ns = l->now_ns;
-		l->active_flows += m->flow_count;
+		l->active_flows += mix_sources(m);
 		l->mixes.heap[l->mixes.count++] = m;
 	}
 	reorder(&l->mixes);
@@ -95,8 +95,8 @@ static void end_first(struct xske_loop *l)
 	struct xske_mix *m = l->mixes.heap[0];
 
 	mix_unload(m, l->arena);
-	l->active_flows -= m->flow_count;
-	l->finished_flows += m->flow_count;
+	l->active_flows -= mix_sources(m);
+	l->finished_flows += mix_sources(m);
 	l->mixes.heap[0] = l->mixes.heap[--l->mixes.count];
 	if (l->mixes.count)
 		sift_down(&l->mixes, 0);

@@ -7,8 +7,6 @@
 #include "edit.h"
 #include "trace.h"
 
-#define ETH_HEADER_BYTES 14u
-#define TAG_BYTES 4u
 #define MAX_TAGS 2u /* that pass beside the MTU */
 
 /* The longest packet that can be rewritten: libpcap's own limit (MAXIMUM_SNAPLEN, pcap-int.h). */
@@ -44,7 +42,7 @@ static bool is_sound(const struct xske_trace_config *c)
 		    (e->layer == XSKE_EDIT_IPV4 && end > 20) || (e->layer == XSKE_EDIT_IPV6 && end > 40))
 			return false;
 	}
-	return c->max_bytes >= ETH_HEADER_BYTES && c->oversize <= XSKE_OVERSIZE_TRUNCATE &&
+	return c->max_bytes >= EDIT_ETH_BYTES && c->oversize <= XSKE_OVERSIZE_TRUNCATE &&
 	       c->chunk_size > c->metadata_len && !(c->ring & (c->ring - 1)) &&
 	       (!c->arena || (c->arena->umem->chunk_size == c->chunk_size &&
 	                      c->arena->umem->metadata_len == c->metadata_len));
@@ -64,7 +62,7 @@ int xske_trace_create(const struct xske_trace_config *config, struct xske_trace 
 	t->umem = config->arena ? config->arena->umem : NULL;
 	t->usable = config->chunk_size - config->metadata_len;
 	t->max_bytes =
-	        min_u32(config->max_bytes, XSKE_MAX_DESCS_PER_PACKET * t->usable - MAX_TAGS * TAG_BYTES);
+	        min_u32(config->max_bytes, XSKE_MAX_DESCS_PER_PACKET * t->usable - MAX_TAGS * EDIT_TAG_BYTES);
 	t->allocated = config->ring ? config->ring : FIRST_DESCS;
 	t->edits = calloc(config->edit_count + 1, sizeof(*t->edits));
 	t->scratch = malloc(SCRATCH_BYTES + EDIT_GROWS);
@@ -83,7 +81,7 @@ void xske_trace_destroy(struct xske_trace *t)
 {
 	if (!t)
 		return;
-	for (uint64_t at = t->config.ring ? t->at : 0; at != t->filled && t->descs; at++)
+	for (uint64_t at = t->config.ring ? t->next.at : 0; at != t->filled && t->descs; at++)
 		frag_unref(NULL, chunk_of(t->umem, trace_desc_at(t, at)->addr));
 	free(t->descs);
 	free(t->scratch);
@@ -241,14 +239,14 @@ static uint32_t prepare(struct xske_trace *t, const uint8_t *bytes, uint32_t cap
 {
 	uint32_t len = min_u32(captured, SCRATCH_BYTES), most, tags;
 
-	if (len < ETH_HEADER_BYTES) {
+	if (len < EDIT_ETH_BYTES) {
 		t->stats.short_packets++;
 		return 0;
 	}
 	memcpy(t->scratch, bytes, len);
 	len = edit_packet(t->edits, t->config.edit_count, t->scratch, len);
 	tags = edit_tag_bytes(t->scratch, len);
-	most = t->max_bytes + min_u32(tags, MAX_TAGS * TAG_BYTES);
+	most = t->max_bytes + min_u32(tags, MAX_TAGS * EDIT_TAG_BYTES);
 	if (len > most) {
 		t->stats.oversize_packets++;
 		t->stats.longest_bytes = len > t->stats.longest_bytes ? len : t->stats.longest_bytes;
@@ -312,7 +310,7 @@ int xske_trace_finish(struct xske_trace *t, int again)
 
 uint32_t trace_max_bytes(const struct xske_trace *t)
 {
-	return t->max_bytes + MAX_TAGS * TAG_BYTES;
+	return t->max_bytes + MAX_TAGS * EDIT_TAG_BYTES;
 }
 
 uint32_t trace_max_descs(const struct xske_trace *t)

@@ -22,6 +22,11 @@ struct trace_desc {
 	uint32_t packet_descs;
 };
 
+/* A desc, and which time over those that stay. */
+struct trace_place {
+	uint64_t at, pass;
+};
+
 struct xske_trace {
 	/* Constant. */
 	struct xske_trace_config config;
@@ -47,7 +52,7 @@ struct xske_trace {
 	alignas(XSKE_CACHE_LINE) _Atomic uint64_t tail;
 	_Atomic uint32_t closed;
 	/* The loop's. */
-	uint64_t at, pass; /* next desc, and which time over those that stay */
+	struct trace_place next;
 	struct xske_flow_counters posted;
 };
 
@@ -58,11 +63,10 @@ static inline struct trace_desc *trace_desc_at(const struct xske_trace *t, uint6
 
 uint32_t trace_max_bytes(const struct xske_trace *t);
 uint32_t trace_max_descs(const struct xske_trace *t);
-/* Lengths, descs and recorded costs of the next up to n packets into the column; how many are there. */
+/* Lengths and recorded costs of the next up to n packets into the column; how many are there. */
 uint32_t trace_plan(const struct xske_trace *t, struct column *col, uint32_t n);
-/* Posts the first of n planned packets that *room descs suffice for; takes them off *room. */
-uint32_t trace_post(struct xske_trace *t, struct xske_txq *q, const struct column *col, uint32_t n,
-                    uint32_t *room);
+/* Posts the next n packets, which were planned, as far as *room descs suffice; takes them off *room. */
+uint32_t trace_post(struct xske_trace *t, struct xske_txq *q, uint32_t n, uint32_t *room);
 /* Its last packet was posted, for the last time. */
 bool trace_is_over(const struct xske_trace *t);
 

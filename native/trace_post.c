@@ -2,26 +2,21 @@
 /* trace_post.c - the loop's side of a trace. */
 #include "trace.h"
 
-/* A place in the trace. */
-struct place {
-	uint64_t at, pass;
-};
-
 /* There is a packet: here, or where the next pass over those that stay begins. */
-static bool find_packet(const struct xske_trace *t, struct place *p, uint64_t head)
+static bool find_packet(const struct xske_trace *t, struct trace_place *p, uint64_t head)
 {
 	if (p->at != head)
 		return true;
 	if (t->config.ring || !head || (t->config.passes && p->pass + 1 >= t->config.passes))
 		return false;
-	*p = (struct place){.pass = p->pass + 1};
+	*p = (struct trace_place){.pass = p->pass + 1};
 	return true;
 }
 
 uint32_t trace_plan(const struct xske_trace *t, struct column *col, uint32_t n)
 {
 	uint64_t head = atomic_load_explicit(&t->head, memory_order_acquire);
-	struct place p = {t->at, t->pass};
+	struct trace_place p = t->next;
 
 	for (uint32_t i = 0; i < n; i++) {
 		const struct trace_desc *d;
@@ -31,7 +26,6 @@ uint32_t trace_plan(const struct xske_trace *t, struct column *col, uint32_t n)
 		d = trace_desc_at(t, p.at);
 		col->len[i] = d->packet_bytes;
 		col->cost[i] = d->gap_ns;
-		col->variant[i] = d->packet_descs;
 		p.at += d->packet_descs;
 	}
 	return n;
@@ -39,8 +33,8 @@ uint32_t trace_plan(const struct xske_trace *t, struct column *col, uint32_t n)
 
 static void post_one(struct xske_trace *t, struct xske_txq *q, uint32_t descs)
 {
-	for (uint32_t i = 0; i < descs; i++, t->at++) {
-		const struct trace_desc *d = trace_desc_at(t, t->at);
+	for (uint32_t i = 0; i < descs; i++, t->next.at++) {
+		const struct trace_desc *d = trace_desc_at(t, t->next.at);
 		struct chunk *c = chunk_of(q->umem, d->addr);
 
 		if (t->config.ring)
@@ -51,32 +45,31 @@ static void post_one(struct xske_trace *t, struct xske_txq *q, uint32_t descs)
 	}
 }
 
-uint32_t trace_post(struct xske_trace *t, struct xske_txq *q, const struct column *col, uint32_t n,
-                    uint32_t *room)
+uint32_t trace_post(struct xske_trace *t, struct xske_txq *q, uint32_t n, uint32_t *room)
 {
 	uint64_t head = atomic_load_explicit(&t->head, memory_order_relaxed), bytes = 0;
 	uint32_t i;
 
-	for (i = 0; i < n && col->variant[i] <= *room; i++) {
-		struct place p = {t->at, t->pass};
+	for (i = 0; i < n && find_packet(t, &t->next, head); i++) {
+		const struct trace_desc *first = trace_desc_at(t, t->next.at);
+		uint32_t descs = first->packet_descs, len = first->packet_bytes;
 
-		find_packet(t, &p, head);
-		t->at = p.at;
-		t->pass = p.pass;
-		post_one(t, q, col->variant[i]);
-		txq_log(q, col->len[i], col->variant[i], 1);
-		*room -= col->variant[i];
-		bytes += col->len[i];
+		if (descs > *room)
+			break;
+		post_one(t, q, descs);
+		txq_log(q, len, descs, 1);
+		*room -= descs;
+		bytes += len;
 	}
 	/* Release: the slots may be written again. */
-	atomic_store_explicit(&t->tail, t->at, memory_order_release);
+	atomic_store_explicit(&t->tail, t->next.at, memory_order_release);
 	count_posted(&t->posted, i, bytes);
 	return i;
 }
 
 bool trace_is_over(const struct xske_trace *t)
 {
-	struct place p = {t->at, t->pass};
+	struct trace_place p = t->next;
 
 	/* In this order: what was published before the end is seen. */
 	return atomic_load_explicit(&t->ended, memory_order_acquire) &&

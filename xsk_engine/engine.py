@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Literal
@@ -38,6 +39,16 @@ if TYPE_CHECKING:
 # A worker that was told to stop answers within its drain timeout; so much more for a busy machine.
 _JOIN_GRACE_S = 2.0
 _JOIN_POLL_S = 0.001
+
+
+@dataclass(frozen=True)
+class _Final:
+    """What is kept of a closed engine."""
+
+    queues: list[Snapshot]
+    kernel: KernelStats
+    gaps: Gaps
+    flows: FlowCounts
 
 
 class Engine:
@@ -72,7 +83,7 @@ class Engine:
         """of a replay"""
         self.captures: list[Capture] = []
         self.event_fd = -1
-        self._final: tuple[Snapshot, KernelStats, Gaps, list[Snapshot], FlowCounts] | None = None
+        self._final: _Final | None = None
         self._stack = contextlib.ExitStack()
         self._endpoints: set[RawEndpoint] = set()
         self._forked = False
@@ -132,12 +143,8 @@ class Engine:
                 endpoint.close()
             self._endpoints.clear()
             if self._final is None and self.workers:
-                self._final = (
-                    self.snapshot(),
-                    self.kernel_stats(),
-                    self.gaps(),
-                    self.queue_snapshots(),
-                    self.flow_counts(),
+                self._final = _Final(
+                    self.queue_snapshots(), self.kernel_stats(), self.gaps(), self.flow_counts()
                 )
             if self.workers:
                 self.audit()
@@ -310,19 +317,19 @@ class Engine:
     def snapshot(self) -> Snapshot:
         """Figures of all queues now; the final ones after close. No system call; any thread."""
         if self._final is not None:
-            return self._final[0]
+            return merge(self._final.queues)
         return merge(w.counters for w in self.workers)
 
     def queue_snapshots(self) -> list[Snapshot]:
         """The same figures of each queue."""
         if self._final is not None:
-            return self._final[3]
+            return self._final.queues
         return [merge([w.counters]) for w in self.workers]
 
     def flow_counts(self) -> FlowCounts:
         """What each flow has submitted so far, by its place in the traffic. By the thread that closes."""
         if self._final is not None:
-            return self._final[4]
+            return self._final.flows
         return merge_flows(mixes.posted() for mixes in self.mixes if mixes is not None)
 
     def counter_pages(self) -> list[numpy.ndarray]:
@@ -333,13 +340,13 @@ class Engine:
     def kernel_stats(self) -> KernelStats:
         """The kernel's own counters of all queues."""
         if self._final is not None:
-            return self._final[1]
+            return self._final.kernel
         return reduce(add, (w.xsk.kernel_stats() for w in self.workers), KernelStats())
 
     def gaps(self) -> Gaps:
         """How far apart the packets were, of all queues; exact once they have ended."""
         if self._final is not None:
-            return self._final[2]
+            return self._final.gaps
         return merge_gaps(w.gaps for w in self.workers)
 
     def audit(self) -> None:

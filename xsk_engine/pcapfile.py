@@ -70,15 +70,14 @@ class _Source(io.RawIOBase):
 class PcapFile:
     """One pass over a file; ``-`` is stdin. ValueError: not there, not readable, not a capture of Ethernet.
 
-    One thread at a time. It ends as if the file did when somebody sets ``stopped``, also while a pipe is
-    waited for.
+    One thread at a time. It ends as if the file did once ``is_over`` says so, also while it waits for a pipe.
     """
 
-    def __init__(self, path: str, stopped: threading.Event | None = None) -> None:
+    def __init__(self, path: str, is_over: Callable[[], bool] = lambda: False) -> None:
         self._pcap = libpcap.load()
         self._path = path
         self._handle: int | None = None
-        self._stopped = stopped or threading.Event()
+        self._is_over = is_over
         self._closed = threading.Event()
         self._pump: threading.Thread | None = None
         self._source_damage = self._file_damage = ""
@@ -100,13 +99,12 @@ class PcapFile:
             if not any(start.startswith(magic) for magic in _COMPRESSED):
                 return fd
         reading, writing = os.pipe()
-        source = io.BufferedReader(_Source(fd, self._is_over), _BLOCK_BYTES)
+        source = io.BufferedReader(
+            _Source(fd, lambda: self._closed.is_set() or self._is_over()), _BLOCK_BYTES
+        )
         self._pump = threading.Thread(target=self._run_pump, args=(source, writing), name="pump", daemon=True)
         self._pump.start()
         return reading
-
-    def _is_over(self) -> bool:
-        return self._stopped.is_set() or self._closed.is_set()
 
     def _run_pump(self, source: io.BufferedReader, writing: int) -> None:
         try:

@@ -100,7 +100,6 @@ class Trace:
         self._failure: XskError | None = None
         self._feeder: threading.Thread | None = None
         self._taking = threading.Lock()
-        self._stopped = threading.Event()
         self._arena = Arena(umem, umem.area.length // umem.chunk_size, txq_id)
         try:
             self.handle: c_void_p | None = _create(
@@ -138,7 +137,11 @@ class Trace:
         with self._taking, self._arena:
             while not native.trace_is_closed(handle):
                 before = _summary(handle, "").packets
-                damage = _one_pass(handle, self.replay, PcapFile(self.replay.path, self._stopped))
+                damage = _one_pass(
+                    handle,
+                    self.replay,
+                    PcapFile(self.replay.path, lambda: bool(native.trace_is_closed(handle))),
+                )
                 self.summary = _summary(handle, damage)
                 done += 1
                 last = done == passes or self.summary.packets == before or bool(self.summary.refused)
@@ -166,7 +169,6 @@ class Trace:
 
     def stop(self) -> None:
         """Nothing more is taken; nothing after release()."""
-        self._stopped.set()
         if self.handle is not None:
             native.trace_close(self.handle)
 

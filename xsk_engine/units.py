@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -128,17 +129,19 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, int(match["port"])
 
 
+def _in_steps(value: float, steps: Sequence[tuple[float, str]], rest: str = "") -> str:
+    """Three digits and the name of the largest step that is not above it, or ``rest``."""
+    for size, name in steps:
+        if abs(value) >= size * _ROUNDS_UP:
+            return f"{value / size:.3g} {name}"
+    return f"{value:.3g} {rest}"
+
+
 def format_si(value: float, unit: str = "") -> str:
     """``1.26 M`` + unit: three digits that a person reads."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor * _ROUNDS_UP:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}".rstrip()
+    return (_in_steps(value, ((1e9, "G"), (1e6, "M"), (1e3, "k"))) + unit).rstrip()
 
 
 def format_ns(ns: float) -> str:
     """``12.3 us``: three digits of a time."""
-    for factor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
-        if ns >= factor * _ROUNDS_UP:
-            return f"{ns / factor:.3g} {unit}"
-    return f"{ns:.3g} ns"
+    return _in_steps(ns, ((1e9, "s"), (1e6, "ms"), (1e3, "us")), "ns")

@@ -25,6 +25,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from wire import cli, start, wait_until
 
 from xsk_engine.figures import FIGURES, FLOW, QUEUE, TOTAL, names
+from xsk_engine.report import FIELDS
 
 EXAMPLE = Path(__file__).parents[2] / "examples/three-flows.yaml"
 SEND = ("send", "vtx", "--dst-ip", "10.77.0.2", "--dst-port", "9000")
@@ -123,6 +124,23 @@ def test_three_flows_of_a_file_are_told_the_same_everywhere(wire, tmp_path):
         values = [value(found, "flow_submitted_packets_total", **labels) for found in (first, second)]
         assert 0 < values[0] <= values[1] <= flow["submitted_packets"]
         assert value(first, "flow_asked_pps", **labels) == flow["asked_pps"]
+
+
+def paths(report):
+    """Each value's, as the table has them; the replay, which may be missing, also as a whole."""
+    apart = ("kernel", "kicks", "allocator", "drain", "cpu", "umem", "gaps", "replay")
+    nested = [f"{name}.{key}" for name in apart for key in report[name]]
+    return {"replay", *nested, *(set(report) - set(apart))}
+
+
+def test_the_table_of_the_docs_has_every_value_of_the_summary_and_no_other(wire, tmp_path):
+    pcap = tmp_path / "some.pcap"
+    what = ("--dry-run", "--dst-ip", "10.77.0.2", "--pcap-out", str(pcap))
+    assert cli("send", *what).returncode == 0
+    report = json.loads(cli("replay", "vtx", str(pcap), "--speed", "max", "--json").stdout)
+    assert paths(report) == {*FIELDS, *names(TOTAL)}
+    assert all(set(one) == {"queue", *names(QUEUE)} for one in report["per_queue"])
+    assert all(set(one) == {"flow", "name", *names(FLOW)} for one in report["flows"])
 
 
 def test_a_replay_is_told_like_a_flow(wire, tmp_path):

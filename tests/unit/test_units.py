@@ -65,3 +65,19 @@ def test_int_lists():
 def test_si():
     assert units.format_si(1_264_000, "pps") == "1.26 Mpps"
     assert units.format_si(12) == "12"
+    assert units.format_si(999_700, "pps") == "1 Mpps"
+    assert units.format_si(999_400, "pps") == "999 kpps"
+
+
+def test_ns():
+    told = [units.format_ns(ns) for ns in (0, 12, 999.7, 1_500, 999_940, 2_000_000_000)]
+    assert told == ["0 ns", "12 ns", "1 us", "1.5 us", "1 ms", "2 s"]
+
+
+def test_addresses_of_metrics():
+    assert units.parse_address("9100") == ("127.0.0.1", 9100)
+    assert units.parse_address("[::1]:9100") == ("::1", 9100)
+    assert units.parse_address("0.0.0.0:1") == ("0.0.0.0", 1)
+    for bad in ("", "0", "70000", "host:1", "::1:9100", "10.0.0.1"):
+        with pytest.raises(ValueError, match="metrics"):
+            units.parse_address(bad)
