@@ -199,7 +199,7 @@ double packet_path(const struct path_options *options)
 		abort();
 	q->self = a;
 	o.q = q;
-	if (mix_load(m, a, 0))
+	if (mix_load(m, q, 0))
 		abort();
 	start = now_ns();
 	while (posted < OPS) {
@@ -215,7 +215,7 @@ double packet_path(const struct path_options *options)
 	txq_reap(q);
 	if (txq_inflight(q) || q->bad_completions)
 		abort();
-	mix_unload(m, a);
+	mix_unload(m, q);
 	close_arena(a);
 	xske_mix_destroy(m);
 	xske_txq_destroy(q);

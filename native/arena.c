@@ -13,7 +13,7 @@ static bool unreferenced(struct chunk *c, int32_t handed)
 	return atomic_load_explicit(&c->refs, memory_order_acquire) + (uint32_t)handed == CHUNK_BIAS;
 }
 
-static void push_stack(struct xske_arena *a, struct chunk *c)
+void arena_push_stack(struct xske_arena *a, struct chunk *c)
 {
 	atomic_store_explicit(&c->refs, 0, memory_order_relaxed);
 	c->next = a->stack;
@@ -43,7 +43,7 @@ static void retire_open(struct xske_arena *a)
 	}
 	if (drop_bias(c, handed)) {
 		a->recycled++;
-		push_stack(a, c);
+		arena_push_stack(a, c);
 	}
 }
 
@@ -60,11 +60,11 @@ static void retire_or_stack_open(struct xske_arena *a)
 	a->open = NULL;
 	a->offset = a->end = 0;
 	a->handed = 0;
-	push_stack(a, c);
+	arena_push_stack(a, c);
 }
 
-/* Takes the whole return list as the new stack; the stack must be empty. */
-static void take_returns(struct xske_arena *a)
+/* The whole return list becomes the stack. */
+void arena_take_returns(struct xske_arena *a)
 {
 	uint32_t head;
 
@@ -77,7 +77,7 @@ static void take_returns(struct xske_arena *a)
 }
 
 /* A chunk that another thread recycled is the owner's again. */
-static void count_return(struct xske_arena *a, struct chunk *c)
+void arena_count_return(struct xske_arena *a, struct chunk *c)
 {
 	if (atomic_load_explicit(&c->place, memory_order_relaxed) != CHUNK_RETURNED)
 		return;
@@ -96,10 +96,10 @@ static int grow(struct xske_arena *a)
 	for (uint32_t i = 0; i < n; i++) {
 		struct chunk *c = chunk_pool_pop(umem);
 
-		c->arena = a;
+		chunk_set_arena(c, a);
 		c->txq_id = a->txq_id;
 		umem->stamps[chunk_index(umem, c)] = 0;
-		push_stack(a, c);
+		arena_push_stack(a, c);
 	}
 	a->owned += n;
 	pthread_mutex_unlock(&umem->lock);
@@ -125,7 +125,7 @@ int COLD arena_open_chunk(struct xske_arena *a)
 		retire_open(a);
 	}
 	if (a->stack == CHUNK_NONE)
-		take_returns(a);
+		arena_take_returns(a);
 	if (a->stack == CHUNK_NONE) {
 		int err = grow(a);
 
@@ -133,8 +133,10 @@ int COLD arena_open_chunk(struct xske_arena *a)
 			return err;
 	}
 	c = &a->umem->chunks[a->stack];
+	if (unlikely(a->flags & XSKE_ARENA_POISON) && arena_is_overwritten(a, c))
+		return -EUCLEAN;
 	a->stack = c->next;
-	count_return(a, c);
+	arena_count_return(a, c);
 	atomic_store_explicit(&c->refs, CHUNK_BIAS, memory_order_relaxed);
 	chunk_move(c, CHUNK_REFERENCED);
 	a->open = c;
@@ -160,7 +162,7 @@ static void unlink_arena(struct xske_umem *umem, struct xske_arena *a)
 /* Under umem->lock: the chunk leaves its arena. */
 static void disown(struct xske_umem *umem, struct chunk *c)
 {
-	struct xske_arena *a = c->arena;
+	struct xske_arena *a = chunk_arena(c);
 
 	chunk_pool_push(umem, c);
 	if (--a->owned == 0 && a->closed)
@@ -170,13 +172,15 @@ static void disown(struct xske_umem *umem, struct chunk *c)
 /* The last reference is gone and the chunk is this thread's alone. */
 int arena_recycle(struct xske_arena *self, struct chunk *c)
 {
-	struct xske_arena *a = c->arena;
+	struct xske_arena *a = chunk_arena(c);
 	struct xske_umem *umem = a->umem;
 	uint32_t head;
 
+	if (unlikely(a->flags & XSKE_ARENA_POISON))
+		arena_poison(a, c);
 	if (a == self) {
 		a->recycled++;
-		push_stack(a, c);
+		arena_push_stack(a, c);
 		return 0;
 	}
 	head = atomic_load_explicit(&a->returns, memory_order_relaxed);
@@ -191,11 +195,9 @@ int arena_recycle(struct xske_arena *self, struct chunk *c)
 		c->next = head;
 	} while (!atomic_compare_exchange_weak_explicit(&a->returns, &head, chunk_index(umem, c),
 	                                                memory_order_seq_cst, memory_order_relaxed));
-	/* seq_cst store (the push) then load: pairs with xske_arena_await(), which stores and then looks at
-	 * the list. One of the two sees the other. */
-	if (likely(!atomic_load_explicit(&a->waiting, memory_order_seq_cst)))
-		return 0;
-	return (int)atomic_exchange_explicit(&a->waiting, 0, memory_order_relaxed);
+	/* seq_cst store (the push) then load: pairs with xske_arena_await(), which whose caller then tries
+	 * again. One of the two sees the other. */
+	return arena_waits(a);
 }
 
 /* held has reached 0 (or below, when clones were dropped here): the bias goes back. */
@@ -207,7 +209,7 @@ int arena_unhold(struct xske_arena *self, struct chunk *c)
 	if (!unreferenced(c, held) && !drop_bias(c, held))
 		return 0;
 	self->recycled++;
-	push_stack(self, c);
+	arena_push_stack(self, c);
 	return 0;
 }
 
@@ -215,7 +217,7 @@ int xske_arena_open(struct xske_umem *umem, const struct xske_arena_config *conf
 {
 	struct xske_arena *a;
 
-	if (!config->quota_chunks || config->flags & ~XSKE_ARENA_LOOP_OWNED)
+	if (!config->quota_chunks || config->flags & ~(XSKE_ARENA_LOOP_OWNED | XSKE_ARENA_POISON))
 		return -EINVAL;
 	pthread_mutex_lock(&umem->lock);
 	a = umem->spare_arenas;
@@ -232,6 +234,8 @@ int xske_arena_open(struct xske_umem *umem, const struct xske_arena_config *conf
 	atomic_store_explicit(&a->returns, CHUNK_NONE, memory_order_relaxed);
 	atomic_store_explicit(&a->waiting, 0, memory_order_relaxed);
 	atomic_store_explicit(&a->entered, 0, memory_order_relaxed);
+	atomic_store_explicit(&a->posted_descs, 0, memory_order_relaxed);
+	atomic_store_explicit(&a->completed_descs, 0, memory_order_relaxed);
 	a->umem = umem;
 	a->headroom = umem->metadata_len;
 	a->stack = CHUNK_NONE;
@@ -287,6 +291,19 @@ void xske_arena_leave(struct xske_arena *a)
 	atomic_store_explicit(&a->entered, ARENA_FREE, memory_order_release);
 }
 
+void arena_give_back(struct xske_arena *a, uint32_t list)
+{
+	struct xske_umem *umem = a->umem;
+
+	while (list < umem->chunk_count) {
+		struct chunk *c = &umem->chunks[list];
+
+		list = c->next;
+		arena_count_return(a, c);
+		disown(umem, c);
+	}
+}
+
 void xske_arena_park(struct xske_arena *a)
 {
 	struct xske_umem *umem = a->umem;
@@ -295,17 +312,8 @@ void xske_arena_park(struct xske_arena *a)
 	retire_or_stack_open(a);
 	returned = atomic_exchange_explicit(&a->returns, ARENA_PARKED, memory_order_acquire);
 	pthread_mutex_lock(&umem->lock);
-	for (int list = 0; list < 2; list++) {
-		uint32_t i = list ? returned : a->stack;
-
-		while (i < umem->chunk_count) {
-			struct chunk *c = &umem->chunks[i];
-
-			i = c->next;
-			count_return(a, c);
-			disown(umem, c);
-		}
-	}
+	arena_give_back(a, a->stack);
+	arena_give_back(a, returned);
 	a->stack = CHUNK_NONE;
 	pthread_mutex_unlock(&umem->lock);
 }
@@ -320,12 +328,12 @@ static void release_held(struct xske_arena *a)
 		struct chunk *c = &umem->chunks[i];
 		int32_t held;
 
-		if (c->arena != a || !c->held)
+		if (chunk_arena(c) != a || !c->held)
 			continue;
 		held = c->held;
 		c->held = 0;
 		if (drop_bias(c, held))
-			push_stack(a, c);
+			arena_push_stack(a, c);
 	}
 	pthread_mutex_unlock(&umem->lock);
 }
@@ -374,15 +382,9 @@ void xske_arena_read_stats(const struct xske_arena *a, struct xske_arena_stats *
 	};
 }
 
-int xske_arena_await(struct xske_arena *a)
+void xske_arena_await(struct xske_arena *a)
 {
-	uint32_t head;
-
-	/* Store then load, see arena_recycle(). */
+	/* Store, then what the caller looks at: see arena_recycle(). */
 	atomic_store_explicit(&a->waiting, 1, memory_order_seq_cst);
-	head = atomic_load_explicit(&a->returns, memory_order_seq_cst);
-	if (head == CHUNK_NONE)
-		return 0;
-	atomic_store_explicit(&a->waiting, 0, memory_order_relaxed);
-	return 1;
+	atomic_thread_fence(memory_order_seq_cst);
 }

@@ -31,6 +31,11 @@
  * 9. A chunk carries a stamp: 0, or which template all frags of one size in it still hold since its last life.
  *    Whoever allocates from it for something else stamps it 0. Stamps are the owner's own, and a chunk that
  *    comes from the pool has none.
+ * 10. Frags that lie at one distance from each other, over several chunks, come from a span: chunks side by side
+ *    that are never opened. Their refs are the number of frags from the start, and there is no bias. A span is
+ *    looked for among the arena's own free chunks, and when none of them are neighbours in the pool.
+ * 11. A POISON arena fills what is recycled with a pattern and looks at it before the next life: whoever still
+ *    writes through an old view is found out. For debugging; the loop pays for it.
  */
 #ifndef XSKE_ARENA_H
 #define XSKE_ARENA_H
@@ -56,8 +61,9 @@ struct xske_arena {
 	struct chunk *open;
 	uint32_t stack;
 	uint32_t flags;
-	uint32_t stamps; /* given out so far */
-	uint32_t filler; /* whose copies the chunk was opened for that was opened last */
+	uint32_t stamps;           /* given out so far */
+	uint32_t filler;           /* whose copies the chunk was opened for that was opened last */
+	uint64_t overwritten_addr; /* in a POISON arena */
 	uint64_t allocated;
 	uint64_t recycled;
 	uint64_t cross;
@@ -66,6 +72,9 @@ struct xske_arena {
 	alignas(XSKE_CACHE_LINE) _Atomic uint32_t returns;
 	_Atomic uint32_t waiting;
 	_Atomic uint32_t entered;
+	/* The loop's: descs of its frags. */
+	_Atomic uint64_t posted_descs;
+	_Atomic uint64_t completed_descs;
 	/* Under umem->lock. */
 	alignas(XSKE_CACHE_LINE) _Atomic uint32_t owned; /* atomic for the readers of statistics only */
 	uint32_t quota;
@@ -80,7 +89,18 @@ enum { ARENA_FREE, ARENA_USED, ARENA_BEING_PARKED };
 
 int arena_open_chunk(struct xske_arena *a);
 bool arena_park_if_idle(struct xske_arena *a); /* false: somebody is using it */
+/* Frags of `len` bytes, n in all and at *pitch from each other, the first at *addr. -EAGAIN as arena_alloc, also when
+ * there are enough chunks, but not side by side. */
+int arena_alloc_span(struct xske_arena *a, uint32_t len, uint32_t n, uint64_t *addr, uint32_t *pitch);
 int arena_recycle(struct xske_arena *self, struct chunk *c);
+/* For span.c: */
+void arena_push_stack(struct xske_arena *a, struct chunk *c);
+void arena_take_returns(struct xske_arena *a); /* the stack must be empty */
+void arena_count_return(struct xske_arena *a, struct chunk *c);
+void arena_give_back(struct xske_arena *a, uint32_t list); /* to the pool, under umem->lock */
+/* poison.c */
+void arena_poison(struct xske_arena *a, struct chunk *c);
+bool arena_is_overwritten(struct xske_arena *a, const struct chunk *c);
 int arena_unhold(struct xske_arena *self, struct chunk *c);
 void arena_free_all(struct xske_umem *umem);
 
@@ -148,6 +168,14 @@ static inline void arena_stamp(struct xske_arena *a, uint32_t stamp)
 	a->umem->stamps[a->base >> a->umem->chunk_shift] = stamp;
 }
 
+/* 1, once: its owner waits for what has just been stored (seq_cst), see xske_arena_await(). */
+static inline int arena_waits(struct xske_arena *a)
+{
+	if (likely(!atomic_load_explicit(&a->waiting, memory_order_seq_cst)))
+		return 0;
+	return (int)atomic_exchange_explicit(&a->waiting, 0, memory_order_relaxed);
+}
+
 /* Another reference, to be dropped by any thread. */
 static inline void frag_ref(struct chunk *c)
 {
@@ -158,7 +186,7 @@ static inline void frag_ref(struct chunk *c)
 /* Drops one. self: the arena this thread has entered, or NULL. 1: the chunk's owner waits for it. */
 static inline int frag_unref(struct xske_arena *self, struct chunk *c)
 {
-	if (self && c->arena == self) {
+	if (self && chunk_arena(c) == self) {
 		if (c == self->open) {
 			self->handed--;
 			return 0;

@@ -7,24 +7,76 @@
 
 void chunk_pool_push(struct xske_umem *umem, struct chunk *c)
 {
+	uint32_t i = chunk_index(umem, c);
+
 	atomic_store_explicit(&c->refs, 0, memory_order_relaxed);
-	c->arena = NULL;
-	c->next = umem->pool_head;
+	chunk_set_arena(c, NULL);
 	chunk_move(c, CHUNK_POOLED);
-	umem->pool_head = chunk_index(umem, c);
+	umem->pool[i / 64] |= 1ull << i % 64;
+	umem->pool_from = min_u32(umem->pool_from, i / 64);
 	umem->pool_count++;
+}
+
+static bool is_pooled(const struct xske_umem *umem, uint32_t i)
+{
+	return umem->pool[i / 64] >> i % 64 & 1;
+}
+
+/* Moves pool_from to the first word that has any; false: none has. */
+static bool find_pooled(struct xske_umem *umem)
+{
+	if (!umem->pool_count)
+		return false;
+	while (!umem->pool[umem->pool_from])
+		umem->pool_from++;
+	return true;
+}
+
+static void take_pooled(struct xske_umem *umem, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = first; i < first + n; i++)
+		umem->pool[i / 64] &= ~(1ull << i % 64);
+	umem->pool_count -= n;
 }
 
 struct chunk *chunk_pool_pop(struct xske_umem *umem)
 {
-	struct chunk *c;
+	uint32_t i;
 
-	if (umem->pool_head == CHUNK_NONE)
+	if (!find_pooled(umem))
 		return NULL;
-	c = &umem->chunks[umem->pool_head];
-	umem->pool_head = c->next;
-	umem->pool_count--;
-	return c;
+	i = umem->pool_from * 64 + (uint32_t)__builtin_ctzll(umem->pool[umem->pool_from]);
+	take_pooled(umem, i, 1);
+	return &umem->chunks[i];
+}
+
+struct chunk *chunk_pool_pop_span(struct xske_umem *umem, uint32_t n)
+{
+	uint32_t found = 0;
+
+	if (umem->pool_count < n || !find_pooled(umem))
+		return NULL;
+	for (uint32_t i = umem->pool_from * 64; i < umem->chunk_count; i++) {
+		if (i % 64 == 0 && !umem->pool[i / 64]) {
+			found = 0;
+			i += 63;
+			continue;
+		}
+		found = is_pooled(umem, i) ? found + 1 : 0;
+		if (found == n) {
+			take_pooled(umem, i + 1 - n, n);
+			return &umem->chunks[i + 1 - n];
+		}
+	}
+	return NULL;
+}
+
+static void free_tables(struct xske_umem *umem)
+{
+	free(umem->chunks);
+	free(umem->stamps);
+	free(umem->pool);
+	free(umem);
 }
 
 int xske_umem_create(const struct xske_umem_config *config, struct xske_umem **out)
@@ -51,18 +103,15 @@ int xske_umem_create(const struct xske_umem_config *config, struct xske_umem **o
 	umem->chunk_shift = (uint32_t)__builtin_ctz(size);
 	umem->chunk_count = (uint32_t)(config->len / size);
 	umem->metadata_len = config->metadata_len;
-	umem->pool_head = CHUNK_NONE;
 	umem->chunks = calloc(umem->chunk_count, sizeof(*umem->chunks));
 	umem->stamps = calloc(umem->chunk_count, sizeof(*umem->stamps));
-	if (!umem->chunks || !umem->stamps) {
-		free(umem->chunks);
-		free(umem->stamps);
-		free(umem);
+	umem->pool = calloc((umem->chunk_count + 63) / 64, sizeof(*umem->pool));
+	if (!umem->chunks || !umem->stamps || !umem->pool) {
+		free_tables(umem);
 		return -ENOMEM;
 	}
 	pthread_mutex_init(&umem->lock, NULL);
-	/* Backwards, so that the pool gives the lowest addresses first. */
-	for (uint32_t i = umem->chunk_count; i-- > 0;)
+	for (uint32_t i = 0; i < umem->chunk_count; i++)
 		chunk_pool_push(umem, &umem->chunks[i]);
 	*out = umem;
 	return 0;
@@ -74,9 +123,7 @@ void xske_umem_destroy(struct xske_umem *umem)
 		return;
 	arena_free_all(umem);
 	pthread_mutex_destroy(&umem->lock);
-	free(umem->chunks);
-	free(umem->stamps);
-	free(umem);
+	free_tables(umem);
 }
 
 static uint32_t mark_list(struct xske_umem *umem, uint32_t head, uint8_t *seen, struct xske_audit *audit)
@@ -101,7 +148,15 @@ static int audit_lists(struct xske_umem *umem, struct xske_audit *audit)
 
 	if (!seen)
 		return -ENOMEM;
-	audit->pooled = mark_list(umem, umem->pool_head, seen, audit);
+	for (uint32_t i = 0; i < umem->chunk_count; i++) {
+		if (!is_pooled(umem, i))
+			continue;
+		audit->doubled += atomic_load_explicit(&umem->chunks[i].refs, memory_order_acquire) > 0;
+		audit->pooled++;
+		seen[i] = 1;
+	}
+	if (audit->pooled != umem->pool_count)
+		audit->doubled++;
 	for (struct xske_arena *a = umem->arenas; a; a = a->next) {
 		audit->arenas++;
 		audit->stacked += mark_list(umem, a->stack, seen, audit);

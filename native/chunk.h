@@ -6,8 +6,9 @@
  * Who writes a chunk's words:
  *   refs      everybody, atomically. While the chunk is open (or held, see arena.h) it carries the owner's
  *             CHUNK_BIAS; otherwise it is the number of references.
- *   next      whoever owns the whole chunk: its arena (stack), a pusher (return list), the pool.
- *   arena     the pool's mutex holder, when the chunk changes hands. Constant while refs > 0.
+ *   next      whoever owns the whole chunk: its arena (stack), a pusher (return list).
+ *   arena     the pool's mutex holder, when the chunk changes hands. Constant while refs > 0. Atomic only for who
+ *             looks for neighbours (span.c) and meets others' chunks.
  *   txq_id    as arena; copied from it so that posting need not follow the pointer.
  *   held      the arena's thread (arena.h).
  *   inflight  the loop of txq_id, and nobody else.
@@ -40,7 +41,7 @@ enum chunk_place {
 struct chunk {
 	_Atomic uint32_t refs;
 	uint32_t next;
-	struct xske_arena *arena;
+	_Atomic(struct xske_arena *) arena;
 	int32_t held;
 	uint32_t inflight;
 	uint32_t txq_id;
@@ -58,7 +59,8 @@ struct xske_umem {
 	uint32_t metadata_len;
 	/* The pool: guarded by lock, touched for slabs and by closed or parked arenas' last references. */
 	pthread_mutex_t lock;
-	uint32_t pool_head;
+	uint64_t *pool;     /* a bit per chunk, 1: free; so that neighbours are found side by side */
+	uint32_t pool_from; /* no word before this one has any */
 	uint32_t pool_count;
 	struct xske_arena *arenas;       /* all that own chunks or are open */
 	struct xske_arena *spare_arenas; /* closed and empty; their memory stays readable (arena.h) */
@@ -77,6 +79,16 @@ static inline struct chunk *chunk_of(const struct xske_umem *umem, uint64_t addr
 	return &umem->chunks[addr >> umem->chunk_shift];
 }
 
+static inline struct xske_arena *chunk_arena(const struct chunk *c)
+{
+	return atomic_load_explicit(&c->arena, memory_order_relaxed);
+}
+
+static inline void chunk_set_arena(struct chunk *c, struct xske_arena *a)
+{
+	atomic_store_explicit(&c->arena, a, memory_order_relaxed);
+}
+
 static inline void chunk_move(struct chunk *c, enum chunk_place place)
 {
 	atomic_store_explicit(&c->place, place, memory_order_relaxed);
@@ -91,8 +103,10 @@ static inline bool chunk_holds_desc(const struct xske_umem *umem, uint64_t addr,
 	       offset + len <= umem->chunk_size;
 }
 
-/* Both under umem->lock. */
+/* All under umem->lock. The pool gives its lowest addresses first. */
 void chunk_pool_push(struct xske_umem *umem, struct chunk *c);
 struct chunk *chunk_pool_pop(struct xske_umem *umem);
+/* n side by side, the first of them; NULL: there are none. */
+struct chunk *chunk_pool_pop_span(struct xske_umem *umem, uint32_t n);
 
 #endif

@@ -7,6 +7,7 @@
 #define XSKE_CSUM_H
 
 #include <stdint.h>
+#include <string.h>
 
 static inline uint16_t csum_fold(uint64_t sum)
 {
@@ -19,14 +20,24 @@ static inline uint16_t csum_fold(uint64_t sum)
 	return (uint16_t)(half >> 16);
 }
 
-/* Bytes as a sum of 16-bit words; an odd one at the end is followed by 0. */
+/* Bytes as a sum of 16-bit words; an odd one at the end is followed by 0. Added up as the machine reads them, and
+ * turned round once: RFC 1071, 2 (B). Not 0 unless all bytes are. */
 static inline uint64_t csum_bytes(const uint8_t *from, uint32_t len)
 {
-	uint64_t sum = 0;
+	uint64_t sum = 0, word;
+	uint16_t folded;
+	uint8_t bytes[2];
+	uint32_t i = 0;
 
-	for (uint32_t i = 0; i < len; i++)
-		sum += (uint64_t)from[i] << (i & 1 ? 0 : 8);
-	return sum;
+	for (; i + 8 <= len; i += 8) {
+		memcpy(&word, from + i, 8);
+		sum += (word & 0xffffffff) + (word >> 32);
+	}
+	word = 0;
+	memcpy(&word, from + i, len - i);
+	folded = csum_fold(sum + (word & 0xffffffff) + (word >> 32));
+	memcpy(bytes, &folded, sizeof(bytes));
+	return (uint64_t)bytes[0] << 8 | bytes[1];
 }
 
 /* How far a field of `width` bytes at `offset` lies from the 16-bit words of the sum: 0 or 8 bits. */

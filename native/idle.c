@@ -55,7 +55,8 @@ void loop_wake(struct xske_loop *l)
 	/* seq_cst, store (the work) then load: pairs with doze(), which stores `sleeping` and then looks for
 	 * work. One of the two sees the other. */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!atomic_load_explicit(&l->sleeping, memory_order_relaxed))
+	if (!atomic_load_explicit(&l->sleeping, memory_order_relaxed) ||
+	    !atomic_exchange_explicit(&l->sleeping, 0, memory_order_relaxed)) /* somebody has woken it */
 		return;
 	if (write(l->config.wake_fd, &one, sizeof(one)) < 0)
 		return; /* the counter is full: it is awake already */
@@ -66,7 +67,7 @@ static bool has_mail(struct xske_loop *l)
 	uint32_t first;
 
 	/* A backlog waits for completions, not for mail. */
-	return spsc_ready(&l->commands, &first) || (!l->backlog && endpoints_have_work(l)) ||
+	return spsc_ready(&l->commands, &first) || (!l->backlog && !l->served && endpoints_have_work(l)) ||
 	       atomic_load_explicit(&l->aborted, memory_order_relaxed);
 }
 

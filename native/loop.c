@@ -36,8 +36,6 @@ static bool reap(struct xske_loop *l)
 		loop_fail(l, XSKE_ERROR_COMPLETION, EPROTO, q->bad_addr);
 	l->last_completion_ns = l->now_ns;
 	l->stalled_ns = 0;
-	l->signal |= q->owner_waits;
-	q->owner_waits = false;
 	return true;
 }
 
@@ -63,6 +61,12 @@ static bool take_commands(struct xske_loop *l)
 		case XSKE_COMMAND_UPDATE:
 			mixes_update(l, object);
 			break;
+		case XSKE_COMMAND_STOP_MIX:
+			mixes_stop(l, object);
+			break;
+		case XSKE_COMMAND_REPACE:
+			mixes_repace(l, object);
+			break;
 		case XSKE_COMMAND_ADD_ENDPOINT:
 			endpoint_add(l, object);
 			break;
@@ -83,11 +87,16 @@ static bool take_commands(struct xske_loop *l)
 	return ready > 0;
 }
 
+/* Endpoints and mixes take turns, round by round; where room runs out is where the next turn begins. */
 static bool post(struct xske_loop *l, uint32_t limit)
 {
-	uint32_t posted = endpoints_post(l);
+	uint32_t posted = 0;
 
-	posted += mixes_run(l, limit);
+	for (int rounds = 0; rounds < 2; rounds++) {
+		if (!(l->mixes_next ? mixes_run : endpoints_post)(l, limit, &posted))
+			break;
+		l->mixes_next = !l->mixes_next;
+	}
 	if (!posted)
 		return false;
 	txq_submit(l->txq);
@@ -200,6 +209,8 @@ static bool turn(struct xske_loop *l)
 	check_deadlines(l, before ? l->now_ns - before : 0);
 	if (unlikely(atomic_load_explicit(&l->aborted, memory_order_relaxed)) && l->state < XSKE_LOOP_STOPPED)
 		l->state = XSKE_LOOP_STOPPED;
+	l->signal |= l->txq->owner_waits | l->txq->tracker_done;
+	l->txq->owner_waits = l->txq->tracker_done = false;
 	counters_publish(l);
 	if (unlikely(l->signal))
 		signal_event(l);
@@ -222,6 +233,7 @@ int xske_loop_create(const struct xske_loop_config *config, struct xske_loop **o
 	l->config = *config;
 	l->txq = config->txq;
 	l->arena = config->arena;
+	l->served_end = &l->served;
 	loop_set_clock(l);
 	loop_moved(l);
 	if (!spsc_init(&l->commands, COMMAND_ENTRIES)) {
@@ -262,6 +274,7 @@ void loop_finish(struct xske_loop *l)
 	atomic_store_explicit(&l->ended, 1, memory_order_release);
 	while (l->endpoints)
 		endpoint_remove(l, l->endpoints);
+	txq_lose_watches(l->txq);
 	xske_arena_park(l->arena);
 	xske_arena_leave(l->arena);
 	l->signal = true;
@@ -308,7 +321,7 @@ int xske_loop_command(struct xske_loop *l, uint32_t op, void *object)
 {
 	const struct xske_desc command = {.addr = (uintptr_t)object, .len = op};
 
-	if (op < XSKE_COMMAND_START_MIX || op > XSKE_COMMAND_UPDATE)
+	if (op < XSKE_COMMAND_START_MIX || op > XSKE_COMMAND_REPACE)
 		return -EINVAL;
 	if (atomic_load_explicit(&l->ended, memory_order_acquire))
 		return -EPIPE;

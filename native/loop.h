@@ -21,7 +21,11 @@ struct xske_loop {
 	struct xske_update *update; /* they wait until nothing is inflight */
 	struct outlet outlet;
 	struct xske_endpoint *endpoints;
-	struct xske_endpoint *backlog; /* endpoints with work that had no room */
+	struct xske_endpoint *backlog; /* endpoints whose turn is still to come in this round */
+	struct xske_endpoint *served;  /* and those that have had it and have more */
+	struct xske_endpoint **served_end;
+	bool mixes_next;     /* it is the mixes' turn, the endpoints' otherwise */
+	uint32_t mixes_left; /* in this round */
 	uint64_t state, error, error_errno, error_arg;
 	uint64_t turns, backpressure, active_flows, finished_flows;
 	uint64_t now_ns;
@@ -55,11 +59,23 @@ struct xske_endpoint {
 	struct xske_loop *loop;
 	struct xske_arena *arena;
 	struct xske_endpoint *next;         /* in loop->endpoints */
-	struct xske_endpoint *next_pending; /* in loop->pending or loop->backlog, while `queued` */
+	struct xske_endpoint *next_pending; /* in loop->pending, backlog or served, while `queued` */
+	struct watch *watch;                /* the loop's: for the frags to come */
+	uint32_t watches_left;
+	uint32_t max_frame_bytes;
+	uint32_t flags;
+	uint32_t batch;
 	_Atomic uint32_t queued;
 	_Atomic uint32_t state;
+	/* Written by who has entered the arena. */
+	alignas(XSKE_CACHE_LINE) _Atomic uint64_t submitted_packets;
+	_Atomic uint64_t submitted_bytes;
+	_Atomic uint64_t submitted_descs;
 	struct spsc submits;
 };
+
+/* In a submit ring, in front of `len` descs: addr points at a watch for each. */
+#define DESC_WATCHES 0x80000000u
 
 /* idle.c */
 void loop_set_clock(struct xske_loop *l);
@@ -85,7 +101,10 @@ void loop_finish(struct xske_loop *l);
 void mixes_start(struct xske_loop *l, struct xske_mix *m);
 void mixes_end(struct xske_loop *l);
 void mixes_update(struct xske_loop *l, struct xske_update *update);
-uint32_t mixes_run(struct xske_loop *l, uint32_t limit); /* packets posted */
+void mixes_stop(struct xske_loop *l, struct xske_mix *m);
+void mixes_repace(struct xske_loop *l, struct xske_repace *repace);
+/* A round gives each mix that is due its turn; false: no room, the rest of the round is still to come. */
+bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *posted);
 uint64_t mixes_next_ns(const struct xske_loop *l);
 void mixes_shift(struct xske_loop *l, uint64_t ns);
 
@@ -95,8 +114,13 @@ void loop_come_back(struct xske_loop *l);
 
 void counters_publish(struct xske_loop *l); /* counters.c */
 
-/* endpoint.c, all of it for the loop's thread. */
-uint32_t endpoints_post(struct xske_loop *l); /* packets posted from pending endpoints */
+/* endpoint.c, for who sends. */
+bool endpoint_is_open(const struct xske_endpoint *e);
+bool endpoint_may_post(const struct xske_endpoint *e, uint64_t addr, uint32_t len); /* the kernel takes it */
+void endpoint_hand_over(struct xske_endpoint *e); /* what its ring holds, to the loop */
+/* For the loop's thread. A round gives each endpoint with work its turn, of at most its batch or `limit` packets;
+ * false: no room, the rest of the round is still to come. */
+bool endpoints_post(struct xske_loop *l, uint32_t limit, uint32_t *posted);
 bool endpoints_have_work(const struct xske_loop *l);
 void endpoint_add(struct xske_loop *l, struct xske_endpoint *e);
 void endpoint_remove(struct xske_loop *l, struct xske_endpoint *e);

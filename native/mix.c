@@ -85,26 +85,38 @@ void xske_mix_destroy(struct xske_mix *m)
 	}
 }
 
-int mix_load(struct xske_mix *m, struct xske_arena *a, uint64_t now)
+int mix_load(struct xske_mix *m, struct xske_txq *q, uint64_t now)
 {
-	for (uint32_t i = 0; i < m->flow_count; i++) {
-		int err = flow_load(m->flows[i], a);
+	int err = 0;
 
-		if (err) {
-			mix_unload(m, a);
-			return err;
-		}
+	if (m->quota_frags != UINT32_MAX) {
+		m->account = txq_open_account(q);
+		err = m->account ? 0 : -ENOMEM;
 	}
+	for (uint32_t i = 0; !err && i < m->flow_count; i++)
+		err = flow_load(m->flows[i], q->self);
+	if (err)
+		mix_unload(m, q);
 	pace_start(&m->pace, now);
-	return 0;
+	return err;
 }
 
-void mix_unload(struct xske_mix *m, struct xske_arena *a)
+void mix_unload(struct xske_mix *m, struct xske_txq *q)
 {
 	if (m->trace)
 		xske_trace_close(m->trace);
 	for (uint32_t i = 0; i < m->flow_count; i++)
-		flow_unload(m->flows[i], a);
+		flow_unload(m->flows[i], q->self);
+	txq_close_account(q, m->account);
+	m->account = 0;
+}
+
+int xske_mix_has_ended(const struct xske_mix *m)
+{
+	for (; m; m = m->beside)
+		if (!atomic_load_explicit(&m->ended, memory_order_acquire))
+			return 0;
+	return 1;
 }
 
 void mix_shift(struct xske_mix *m, uint64_t ns)
@@ -116,15 +128,17 @@ void mix_shift(struct xske_mix *m, uint64_t ns)
 		m->end_ns += ns;
 }
 
-/* Descs that the rings and the quota have room for, for up to n packets. */
-static uint32_t room_for(const struct xske_mix *m, const struct outlet *o, uint32_t n)
+/* Descs that the rings and the quota have room for, for up to n packets. *limited: by the quota, so others may go on. */
+static uint32_t room_for(const struct xske_mix *m, const struct outlet *o, uint32_t n, bool *limited)
 {
-	uint32_t room = txq_room(o->q, n * m->max_descs), used;
+	uint32_t room = txq_room(o->q, n * m->max_descs), used = o->q->accounts[m->account].inflight, left;
 
+	*limited = false;
 	if (m->quota_frags == UINT32_MAX)
 		return room;
-	used = txq_inflight(o->q) + o->q->filled;
-	return min_u32(room, m->quota_frags > used ? m->quota_frags - used : 0);
+	left = m->quota_frags > used ? m->quota_frags - used : 0;
+	*limited = left < room && left < n * m->max_descs;
+	return min_u32(room, left);
 }
 
 /* Of n packets, those that the capture has room for. */
@@ -205,7 +219,14 @@ static struct xske_flow *whose_turn(const struct xske_mix *m, uint32_t most, uin
 	return m->order[m->at];
 }
 
-static uint32_t run_trace(struct xske_mix *m, struct outlet *o, uint32_t most, uint32_t room)
+/* Fewer were posted than are due: for want of room, or by its own quota? */
+static void note_shortage(struct outlet *o, bool is_short, bool limited)
+{
+	o->starved |= is_short && !o->waits && !limited;
+	o->limited |= is_short && !o->waits && limited;
+}
+
+static uint32_t run_trace(struct xske_mix *m, struct outlet *o, uint32_t most, uint32_t room, bool limited)
 {
 	struct column *col = &o->column;
 	uint32_t posted = 0;
@@ -222,7 +243,7 @@ static uint32_t run_trace(struct xske_mix *m, struct outlet *o, uint32_t most, u
 		}
 		due = pace_is_max(&m->pace) ? n : pace_due(&m->pace, col->len, col->cost, n);
 		done = trace_post(m->trace, o->q, captured(o, due, m->max_bytes), &room);
-		o->starved |= done < due && !o->waits;
+		note_shortage(o, done < due, limited);
 		if (done)
 			account(m, o, col, slot, done);
 		posted += done;
@@ -240,12 +261,14 @@ uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 	struct column *col = &o->column;
 	bool at_once = pace_is_max(&m->pace);
 	uint32_t room;
+	bool limited;
 
 	pace_look(&m->pace, o->now_ns);
-	room = room_for(m, o, most);
+	room = room_for(m, o, most, &limited);
+	o->q->account = m->account;
 	if (m->trace)
-		return run_trace(m, o, most, room);
-	while (posted < most) {
+		posted = run_trace(m, o, most, room, limited);
+	while (!m->trace && posted < most) {
 		uint32_t n, due, fits, done, slot = txq_next_slot(o->q);
 		struct xske_flow *f = whose_turn(m, most - posted, &n);
 
@@ -256,7 +279,7 @@ uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 		fits = fitting(f, o, due, room);
 		done = fits ? flow_post(f, o->q, col, fits, o->tai_ns) : 0;
 		room -= done * f->max_descs;
-		o->starved |= done < due && !o->waits;
+		note_shortage(o, done < due, limited);
 		if (done)
 			account(m, o, col, slot, done);
 		posted += done;
@@ -265,5 +288,6 @@ uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 		if (done < n)
 			break;
 	}
+	o->q->account = 0;
 	return posted;
 }

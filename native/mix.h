@@ -7,6 +7,8 @@
 #ifndef XSKE_MIX_H
 #define XSKE_MIX_H
 
+#include <stdatomic.h>
+
 #include "flow.h"
 #include "pace.h"
 #include "trace.h"
@@ -21,7 +23,9 @@ struct xske_mix {
 	uint64_t last_post_ns;
 	double asked_gap_ns; /* from its last packet to the next */
 	uint32_t batch;
-	uint32_t quota_frags;
+	uint32_t quota_frags; /* of what its account has inflight */
+	uint32_t account;
+	_Atomic uint32_t ended; /* the loop has forgotten it */
 	uint32_t flow_count;
 	uint32_t order_len;
 	uint32_t at; /* in order */
@@ -41,12 +45,13 @@ struct outlet {
 	uint64_t tai_ns;
 	double asked_ns; /* gaps, with their fractions */
 	bool starved;    /* something was due and found no room or no chunk */
+	bool limited;    /* something was due and stood at its quota */
 	bool waits;      /* for whoever reads the capture */
 	struct column column;
 };
 
-int mix_load(struct xske_mix *m, struct xske_arena *a, uint64_t now);
-void mix_unload(struct xske_mix *m, struct xske_arena *a);
+int mix_load(struct xske_mix *m, struct xske_txq *q, uint64_t now);
+void mix_unload(struct xske_mix *m, struct xske_txq *q);
 /* Posts what is due and fits; returns packets posted. */
 uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit);
 /* The link was down for so long: neither pace nor duration count it. */

@@ -20,6 +20,15 @@ void pace_start(struct pace *p, uint64_t now)
 	p->origin_ns = now;
 }
 
+void pace_change(struct pace *p, const struct xske_pace_config *config, uint64_t now)
+{
+	uint64_t packets = p->packets;
+
+	pace_init(p, config);
+	pace_start(p, now);
+	p->packets = packets;
+}
+
 void pace_look(struct pace *p, uint64_t now)
 {
 	const struct xske_pace_config *c = &p->config;

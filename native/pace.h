@@ -29,6 +29,8 @@ struct pace {
 
 void pace_init(struct pace *p, const struct xske_pace_config *config);
 void pace_start(struct pace *p, uint64_t now);
+/* From now on; the count of packets goes on. */
+void pace_change(struct pace *p, const struct xske_pace_config *config, uint64_t now);
 /* To be called before the two below, once per look at the clock. */
 void pace_look(struct pace *p, uint64_t now);
 /* With a rate: how many of the next n packets, of these lengths, are due; writes what each of them costs, unless it was

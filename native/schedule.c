@@ -44,10 +44,13 @@ static int reserve(struct schedule *s, const struct xske_mix *m)
 	return 0;
 }
 
-static void refuse(struct xske_loop *l, const struct xske_mix *m)
+static void refuse(struct xske_loop *l, struct xske_mix *m)
 {
-	for (; m; m = m->beside)
+	for (struct xske_mix *beside; m; m = beside) {
+		beside = m->beside;
 		l->finished_flows += mix_sources(m);
+		atomic_store_explicit(&m->ended, 1, memory_order_release);
+	}
 }
 
 static void refresh_tai(struct xske_loop *l)
@@ -74,7 +77,7 @@ void mixes_start(struct xske_loop *l, struct xske_mix *m)
 	}
 	refresh_tai(l);
 	for (; m; m = m->beside) {
-		int err = mix_load(m, l->arena, l->now_ns);
+		int err = mix_load(m, l->txq, l->now_ns);
 
 		if (err) {
 			loop_fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, m->max_bytes);
@@ -90,17 +93,55 @@ void mixes_start(struct xske_loop *l, struct xske_mix *m)
 	reorder(&l->mixes);
 }
 
+static void end(struct xske_loop *l, struct xske_mix *m)
+{
+	mix_unload(m, l->txq);
+	l->active_flows -= mix_sources(m);
+	l->finished_flows += mix_sources(m);
+	l->signal = true;
+	/* Release: now it may be destroyed. */
+	atomic_store_explicit(&m->ended, 1, memory_order_release);
+}
+
 static void end_first(struct xske_loop *l)
 {
 	struct xske_mix *m = l->mixes.heap[0];
 
-	mix_unload(m, l->arena);
-	l->active_flows -= mix_sources(m);
-	l->finished_flows += mix_sources(m);
 	l->mixes.heap[0] = l->mixes.heap[--l->mixes.count];
 	if (l->mixes.count)
 		sift_down(&l->mixes, 0);
-	l->signal = true;
+	end(l, m);
+}
+
+void mixes_stop(struct xske_loop *l, struct xske_mix *m)
+{
+	struct xske_mix *beside;
+
+	for (; m; m = beside) {
+		uint32_t at = 0;
+
+		beside = m->beside; /* once the last has ended they may be gone */
+		while (at < l->mixes.count && l->mixes.heap[at] != m)
+			at++;
+		if (at == l->mixes.count)
+			continue; /* it has ended by itself */
+		l->mixes.heap[at] = l->mixes.heap[--l->mixes.count];
+		end(l, m);
+	}
+	reorder(&l->mixes);
+}
+
+void mixes_repace(struct xske_loop *l, struct xske_repace *repace)
+{
+	for (uint32_t i = 0; i < l->mixes.count; i++) {
+		if (l->mixes.heap[i] != repace->mix)
+			continue;
+		pace_change(&repace->mix->pace, &repace->pace, l->now_ns);
+		repace->mix->due_ns = l->now_ns;
+		repace->mix->last_post_ns = 0; /* the gap between the two was asked by neither */
+	}
+	reorder(&l->mixes);
+	__atomic_store_n(&repace->done, 1, __ATOMIC_RELEASE);
 }
 
 static void forget_update(struct xske_loop *l)
@@ -145,19 +186,21 @@ static bool apply_update(struct xske_loop *l)
 	return true;
 }
 
-uint32_t mixes_run(struct xske_loop *l, uint32_t limit)
+bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 {
 	struct outlet *o = &l->outlet;
 	uint32_t posted = 0;
 
-	o->starved = o->waits = false;
+	o->starved = o->waits = o->limited = false;
 	o->now_ns = l->now_ns;
 	if (unlikely(l->now_ns - l->tai_refreshed_ns > TAI_REFRESH_NS))
 		refresh_tai(l);
 	o->tai_ns = l->now_ns + l->tai_offset_ns;
 	if (unlikely(l->update != NULL) && !apply_update(l))
-		return 0;
-	while (l->mixes.count && !o->starved && !o->waits) {
+		return true;
+	if (!l->mixes_left)
+		l->mixes_left = l->mixes.count;
+	while (l->mixes.count && l->mixes_left && !o->starved && !o->waits) {
 		struct xske_mix *m = l->mixes.heap[0];
 
 		if (m->due_ns > l->now_ns)
@@ -174,9 +217,13 @@ uint32_t mixes_run(struct xske_loop *l, uint32_t limit)
 		if (m->due_ns <= l->now_ns)
 			m->due_ns = l->now_ns + 1; /* once a turn: the others' turn first */
 		sift_down(&l->mixes, 0);
+		l->mixes_left--;
 	}
-	l->backpressure += o->starved;
-	return posted;
+	l->backpressure += o->starved | o->limited;
+	*total += posted;
+	if (!o->starved)
+		l->mixes_left = 0;
+	return !l->mixes_left;
 }
 
 uint64_t mixes_next_ns(const struct xske_loop *l)

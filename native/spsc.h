@@ -30,13 +30,21 @@ static inline bool spsc_init(struct spsc *s, uint32_t entries)
 	return s->slots != NULL;
 }
 
+/* Free slots. Producer. */
+static inline uint32_t spsc_room(const struct spsc *s)
+{
+	/* Acquire pairs with pop's release: the slots are read out. */
+	return s->mask + 1 -
+	       (atomic_load_explicit(&s->head, memory_order_relaxed) -
+	        atomic_load_explicit(&s->tail, memory_order_acquire));
+}
+
 /* All or none. Producer. */
 static inline bool spsc_push(struct spsc *s, const struct xske_desc *from, uint32_t n)
 {
 	uint32_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
 
-	/* Acquire pairs with pop's release: the slots are read out. */
-	if (n > s->mask + 1 - (head - atomic_load_explicit(&s->tail, memory_order_acquire)))
+	if (n > spsc_room(s))
 		return false;
 	for (uint32_t i = 0; i < n; i++)
 		s->slots[(head + i) & s->mask] = from[i];

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "gaps.h"
+#include "tracker.h"
 #include "txq.h"
 
 _Static_assert(sizeof(struct xske_ring) == sizeof(struct xsk_ring_prod), "libxdp's producer ring");
@@ -52,10 +53,14 @@ int xske_txq_create(struct xske_umem *umem, const struct xske_txq_config *config
 	/* A packet has at least one desc and inflight <= cq.size: the runs cannot overflow. */
 	q->run_mask = q->cq.size * 2 - 1;
 	q->runs = calloc((size_t)q->run_mask + 1, sizeof(*q->runs));
-	if (!q->runs) {
-		free(q);
+	q->watches = calloc(umem->chunk_count, sizeof(*q->watches));
+	q->accounts = calloc(1, sizeof(*q->accounts));
+	if (!q->runs || !q->watches || !q->accounts) {
+		xske_txq_destroy(q);
 		return -ENOMEM;
 	}
+	q->accounts[0].open = true;
+	q->account_count = 1;
 	*out = q;
 	return 0;
 }
@@ -64,8 +69,12 @@ void xske_txq_destroy(struct xske_txq *q)
 {
 	if (!q)
 		return;
+	if (q->watching)
+		txq_lose_watches(q);
 	free(q->kept);
 	free(q->runs);
+	free(q->watches);
+	free(q->accounts);
 	free(q);
 }
 
@@ -104,7 +113,28 @@ int xske_txq_attach(struct xske_txq *q, const struct xske_txq_config *config)
 
 void txq_log_new_run(struct xske_txq *q, uint32_t bytes, uint32_t descs, uint32_t packets)
 {
-	q->runs[q->run_head++ & q->run_mask] = (struct packet_run){bytes, descs, packets};
+	q->runs[q->run_head++ & q->run_mask] =
+	        (struct packet_run){bytes, (uint16_t)descs, (uint16_t)q->account, packets};
+}
+
+uint32_t txq_open_account(struct xske_txq *q)
+{
+	struct account *accounts;
+
+	for (uint32_t i = 1; i < q->account_count; i++) {
+		if (q->accounts[i].open || q->accounts[i].inflight)
+			continue;
+		q->accounts[i].open = true;
+		return i;
+	}
+	if (q->account_count == MAX_ACCOUNTS)
+		return 0;
+	accounts = realloc(q->accounts, (q->account_count + 1) * sizeof(*accounts));
+	if (!accounts)
+		return 0;
+	q->accounts = accounts;
+	accounts[q->account_count] = (struct account){.open = true};
+	return q->account_count++;
 }
 
 static void count_packets(struct xske_txq *q, uint32_t descs)
@@ -121,6 +151,7 @@ static void count_packets(struct xske_txq *q, uint32_t descs)
 		q->completed_packets += n;
 		q->completed_bytes += n * run->bytes;
 		q->completed_wire_bytes += n * txq_wire_bytes(run->bytes);
+		q->accounts[run->account].inflight -= (uint32_t)n * run->descs;
 		run->packets -= n;
 		if (run->packets)
 			return;
@@ -132,6 +163,61 @@ static void COLD bad_completions(struct xske_txq *q, uint64_t addr, uint32_t n)
 {
 	q->bad_completions += n;
 	q->bad_addr = addr;
+}
+
+/* Of an endpoint. */
+static void count_for(struct xske_txq *q, struct xske_arena *a, uint32_t descs)
+{
+	/* Store, then look who waits for them: pairs with xske_arena_await(). */
+	atomic_store_explicit(&a->completed_descs, a->completed_descs + descs, memory_order_seq_cst);
+	q->owner_waits |= arena_waits(a);
+}
+
+void txq_watch(struct xske_txq *q, const struct chunk *c, struct watch *w)
+{
+	struct watch **list = &q->watches[chunk_index(q->umem, c)];
+
+	w->next = *list;
+	*list = w;
+	q->watching++;
+}
+
+/* The kernel has written where the request was; 0: there was none. Before the frag can be anybody else's. */
+static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr)
+{
+	const uint8_t *metadata = q->umem->area + addr - XSKE_TX_METADATA_BYTES;
+	uint64_t flags, stamp;
+
+	if (q->umem->metadata_len < XSKE_TX_METADATA_BYTES || addr < XSKE_TX_METADATA_BYTES ||
+	    addr >= q->umem->len)
+		return 0;
+	memcpy(&flags, metadata, sizeof(flags));
+	memcpy(&stamp, metadata + sizeof(flags), sizeof(stamp));
+	return flags & XDP_TXMD_TIMESTAMP ? stamp : 0; /* not of a desc behind the first */
+}
+
+static void COLD settle_watches(struct xske_txq *q, const struct chunk *c)
+{
+	struct watch **list = &q->watches[chunk_index(q->umem, c)], *w = *list, *next;
+
+	*list = NULL;
+	for (; w; w = next, q->watching--) {
+		next = w->next;
+		q->tracker_done |= watch_settle(w, stamp_of(q, w->addr));
+	}
+}
+
+void COLD txq_lose_watches(struct xske_txq *q)
+{
+	for (uint32_t i = 0; q->watching && i < q->umem->chunk_count; i++) {
+		struct watch *w = q->watches[i], *next;
+
+		q->watches[i] = NULL;
+		for (; w; w = next, q->watching--) {
+			next = w->next;
+			watches_lose(w, 1);
+		}
+	}
 }
 
 /* n completions of c, all of the same chunk. The judgement is per chunk: strangers and duplicates never take
@@ -148,8 +234,14 @@ static inline uint32_t complete(struct xske_txq *q, struct chunk *c, uint64_t ad
 			return 0;
 	}
 	c->inflight -= good;
-	if (!c->inflight && frag_unref(q->self, c))
-		q->owner_waits = true;
+	if (chunk_arena(c) != q->self)
+		count_for(q, chunk_arena(c), good);
+	if (!c->inflight) {
+		if (unlikely(q->watching))
+			settle_watches(q, c);
+		if (frag_unref(q->self, c))
+			q->owner_waits = true;
+	}
 	return good;
 }
 
@@ -159,18 +251,12 @@ static uint64_t probe_addr(const struct xske_txq *q)
 	return q->umem->len - 1;
 }
 
-/* The kernel has written where the request was. Before the frag can be anybody else's. */
 static void COLD read_stamp(struct xske_txq *q, uint64_t addr)
 {
-	uint64_t flags, stamp;
-	const uint8_t *metadata = q->umem->area + addr - XSKE_TX_METADATA_BYTES;
+	uint64_t stamp = stamp_of(q, addr);
 
-	if (addr < XSKE_TX_METADATA_BYTES || addr >= q->umem->len)
+	if (!stamp)
 		return;
-	memcpy(&flags, metadata, sizeof(flags));
-	memcpy(&stamp, metadata + sizeof(flags), sizeof(stamp));
-	if (!(flags & XDP_TXMD_TIMESTAMP))
-		return; /* of a desc behind the first */
 	if (q->last_stamp_ns && stamp >= q->last_stamp_ns)
 		histogram_add(q->wire, stamp - q->last_stamp_ns, 1);
 	q->last_stamp_ns = stamp;

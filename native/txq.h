@@ -23,13 +23,23 @@
 #include "chunk.h"
 #include "kick.h"
 
+struct watch;
+
 /* Packets posted one after the other that look alike. Completed packets and bytes are counted from these:
  * exact when quiescent, and in posting order while completions overtake each other. */
 struct packet_run {
 	uint32_t bytes;
-	uint32_t descs;
+	uint16_t descs;
+	uint16_t account;
 	uint64_t packets;
 };
+
+/* What somebody has inflight, in the same way. */
+struct account {
+	uint32_t inflight;
+	bool open;
+};
+#define MAX_ACCOUNTS 65536u
 
 struct xske_txq {
 	struct xsk_ring_prod tx;
@@ -48,6 +58,12 @@ struct xske_txq {
 	uint32_t run_credit; /* descs completed that fill no whole packet yet */
 	uint32_t run_head, run_tail, run_mask;
 	struct packet_run *runs;
+	struct account *accounts; /* [0]: of all who have none of their own */
+	uint32_t account_count;
+	uint32_t account;       /* whose packets are posted now */
+	struct watch **watches; /* by chunk: who waits for its completions (tracker.h) */
+	uint32_t watching;      /* how many */
+	bool tracker_done;
 	struct xdp_desc *kept;       /* what is inflight while detached */
 	struct xske_histogram *wire; /* gaps between tx timestamps; NULL: packets carry none */
 	uint64_t last_stamp_ns;
@@ -148,7 +164,9 @@ static inline void txq_log(struct xske_txq *q, uint32_t bytes, uint32_t descs, u
 
 	q->submitted_packets += packets;
 	q->submitted_bytes += (uint64_t)bytes * packets;
-	if (likely(q->run_head != q->run_tail && run->bytes == bytes && run->descs == descs))
+	q->accounts[q->account].inflight += descs * packets;
+	if (likely(q->run_head != q->run_tail && run->bytes == bytes && run->descs == descs &&
+	           run->account == q->account))
 		run->packets += packets;
 	else
 		txq_log_new_run(q, bytes, descs, packets);
@@ -181,5 +199,17 @@ static inline bool txq_wants_kick(const struct xske_txq *q)
 }
 
 uint32_t txq_reap(struct xske_txq *q);
+
+/* 0: no memory, or too many. Closed with something inflight it stays until that has completed. */
+uint32_t txq_open_account(struct xske_txq *q);
+static inline void txq_close_account(struct xske_txq *q, uint32_t account)
+{
+	q->accounts[account].open = !account;
+}
+
+/* Settled when nothing of the chunk is inflight any more. */
+void txq_watch(struct xske_txq *q, const struct chunk *c, struct watch *w);
+/* Nothing will complete any more. */
+void txq_lose_watches(struct xske_txq *q);
 
 #endif

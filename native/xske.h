@@ -13,6 +13,7 @@
  *   arena   the thread that has entered it (xske_arena_enter), one at a time
  *   txq     the thread that runs its loop
  *   loop    xske_loop_run: one thread. xske_loop_command: one thread at a time. Counter pages: any reader
+ *   endpoint  any thread, one at a time: -EBUSY to a second one
  *   frag    whoever holds a reference
  * Units: lengths in bytes, times in ns of CLOCK_MONOTONIC, addr = byte offset into the umem.
  */
@@ -27,7 +28,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 4u
+#define XSKE_ABI_VERSION 5u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -71,6 +72,7 @@ XSKE_API int xske_umem_audit(struct xske_umem *umem, int strict, struct xske_aud
 struct xske_arena;
 
 #define XSKE_ARENA_LOOP_OWNED 1u /* frags handed out are released by the owning (loop) thread itself */
+#define XSKE_ARENA_POISON 2u     /* -EUCLEAN from allocations when a dead frag's bytes were written */
 #define XSKE_SLAB_CHUNKS 16u
 
 struct xske_arena_config {
@@ -97,8 +99,9 @@ XSKE_API int xske_arena_enter(struct xske_arena *arena); /* -EBUSY: another thre
 XSKE_API void xske_arena_leave(struct xske_arena *arena);
 XSKE_API void xske_arena_park(struct xske_arena *arena); /* gives back all that is not referenced */
 XSKE_API void xske_arena_read_stats(const struct xske_arena *arena, struct xske_arena_stats *out);
-/* Announces that the owner is about to wait at its quota. 1 = a chunk is back, do not wait. */
-XSKE_API int xske_arena_await(struct xske_arena *arena);
+/* Announces that the owner is about to wait for chunks, room or completions: the loop's event_fd will say so, once.
+ * Then look again before you wait. */
+XSKE_API void xske_arena_await(struct xske_arena *arena);
 
 /* -EAGAIN at the quota, -EMSGSIZE above chunk_size - metadata_len, -EINVAL for 0 bytes. */
 XSKE_API int xske_frag_alloc(struct xske_arena *arena, uint32_t len, uint64_t *addr);
@@ -106,6 +109,9 @@ XSKE_API int xske_frag_alloc(struct xske_arena *arena, uint32_t len, uint64_t *a
 XSKE_API int xske_frag_ref(struct xske_umem *umem, uint64_t addr);
 /* 0, or 1 when the owner of the recycled chunk waits at its quota: wake it. */
 XSKE_API int xske_frag_unref(struct xske_umem *umem, struct xske_arena *self, uint64_t addr);
+struct xske_desc;
+/* The same for n of them, by any thread; returns how many. */
+XSKE_API uint32_t xske_frags_unref(struct xske_umem *umem, const struct xske_desc *descs, uint32_t n);
 
 /* ---- rings ------------------------------------------------------------------------------------- */
 
@@ -370,8 +376,18 @@ struct xske_mix_config {
 };
 
 XSKE_API int xske_mix_create(const struct xske_mix_config *config, struct xske_mix **out);
-/* Only when its loop is not running, or has never got it. */
+/* Only when it has ended, its loop is not running, or has never got it. */
 XSKE_API void xske_mix_destroy(struct xske_mix *mix);
+/* 1: it and those beside it have posted all they will, and the loop has forgotten them. Any thread. */
+XSKE_API int xske_mix_has_ended(const struct xske_mix *mix);
+
+/* Another pace while it runs, from the moment the loop sees it. */
+struct xske_repace {
+	struct xske_mix *mix; /* this one, not those beside it */
+	struct xske_pace_config pace;
+	uint32_t done; /* 1, released: the loop has forgotten it */
+	uint32_t reserved;
+};
 
 /* Bytes of templates that change while running (a gateway's MAC), under no checksum: written when nothing is
  * inflight, in the order of the commands. */
@@ -524,6 +540,8 @@ enum xske_command_op {
 	XSKE_COMMAND_PARK = 5,            /* give idle memory back now; turns says when it has */
 	XSKE_COMMAND_PAUSE = 6,           /* xske_loop_run returns XSKE_LOOP_PAUSED */
 	XSKE_COMMAND_UPDATE = 7,          /* object: struct xske_update */
+	XSKE_COMMAND_STOP_MIX = 8,        /* object: struct xske_mix, and those `beside` it */
+	XSKE_COMMAND_REPACE = 9,          /* object: struct xske_repace */
 };
 
 struct xske_loop;
@@ -550,21 +568,97 @@ XSKE_API void xske_loop_abort(struct xske_loop *loop);
 
 /* ---- an endpoint: an arena and its submit ring into the loop ------------------------------------- */
 
+/* What stands in front of every payload, as it is but for lengths and checksums, which are written per packet. */
+#define XSKE_HEADER_BYTES 80u
+struct xske_header {
+	uint64_t words[XSKE_HEADER_BYTES /
+	               8];  /* the bytes: Ethernet, tags, IPv4 without options or IPv6, UDP */
+	uint32_t len;       /* of them */
+	uint32_t ip_offset; /* where IPv4 or IPv6 begins; UDP follows it */
+};
+/* Another Ethernet destination, while others send with it. */
+XSKE_API void xske_header_set_mac(struct xske_header *header, const uint8_t mac[6]);
+
 struct xske_endpoint;
 
-XSKE_API int xske_endpoint_create(struct xske_loop *loop, struct xske_arena *arena, uint32_t entries,
+struct xske_endpoint_config {
+	struct xske_arena *arena;
+	uint32_t entries;         /* of the submit ring, power of two */
+	uint32_t max_frame_bytes; /* without FCS: the longest that the device takes */
+	uint32_t flags;           /* XSKE_ENDPOINT_* */
+	uint32_t batch;           /* most packets per turn of the loop, >= 1 */
+};
+#define XSKE_ENDPOINT_TIMESTAMPS 1u /* the kernel says when each packet left (tx metadata) */
+
+XSKE_API int xske_endpoint_create(struct xske_loop *loop, const struct xske_endpoint_config *config,
                                   struct xske_endpoint **out);
 /* When its state is XSKE_ENDPOINT_REMOVED, or after the loop ended. */
 XSKE_API void xske_endpoint_destroy(struct xske_endpoint *endpoint);
-/* Moves the caller's references to the loop, all or none. -EAGAIN: ring full, -EINVAL: a desc that the
+
+/* Copies payloads into frags and hands them to the loop. header NULL: they are whole frames. A packet may take
+ * several descs. -EMSGSIZE: longer than the device takes, or a frame of less than 14 bytes; -EPIPE: the endpoint was
+ * removed, or its loop has ended. */
+XSKE_API int xske_endpoint_send(struct xske_endpoint *endpoint, const struct xske_header *header,
+                                const uint8_t *payload, uint32_t len);
+/* n of them: `lens` bytes each, side by side (stride 0) or each `stride` bytes behind the one before. Returns how many
+ * were taken, or why not the first. */
+XSKE_API int64_t xske_endpoint_send_many(struct xske_endpoint *endpoint, const struct xske_header *header,
+                                         const uint8_t *payloads, uint64_t stride, const uint32_t *lens,
+                                         uint32_t n);
+
+/* n frags at one distance from each other, to be filled in place. */
+struct xske_span {
+	uint64_t addr; /* of the first one's frame; its payload begins header->len further on */
+	uint32_t pitch;
+	uint32_t n;
+};
+/* For payloads of up to len bytes; the header is written. -EMSGSIZE: they do not fit into a chunk. */
+XSKE_API int xske_endpoint_alloc(struct xske_endpoint *endpoint, const struct xske_header *header, uint32_t n,
+                                 uint32_t len, struct xske_span *out);
+struct xske_tracker;
+/* Frames in frags of the endpoint's arena: their lengths and checksums are written by what the header says, and the
+ * caller's references move to the loop. Returns how many were taken, or why not the first: -EINVAL for one that the kernel
+ * would call invalid. */
+XSKE_API int64_t xske_endpoint_post(struct xske_endpoint *endpoint, const struct xske_header *header,
+                                    const struct xske_desc *descs, uint32_t n, struct xske_tracker *tracker);
+/* The same as it is, packets of several descs among them: all or none. -EAGAIN: ring full, -EINVAL: a desc that the
  * kernel would call invalid. The thread that has entered the arena. */
 XSKE_API int xske_endpoint_submit(struct xske_endpoint *endpoint, const struct xske_desc *descs, uint32_t n);
+
+struct xske_endpoint_counters {
+	uint64_t submitted_packets; /* handed to the loop */
+	uint64_t submitted_bytes;   /* of frames without FCS */
+	uint64_t submitted_descs;
+	uint64_t posted_descs;    /* of them: on the tx ring, or further */
+	uint64_t completed_descs; /* of them: come back */
+};
+/* Any thread. */
+XSKE_API void xske_endpoint_read(const struct xske_endpoint *endpoint, struct xske_endpoint_counters *out);
+
 enum xske_endpoint_state {
 	XSKE_ENDPOINT_NEW = 0,
 	XSKE_ENDPOINT_ADDED = 1,
 	XSKE_ENDPOINT_REMOVED = 2,
 };
 XSKE_API int xske_endpoint_state(const struct xske_endpoint *endpoint);
+
+/* ---- a tracker: has the kernel done with these? ---------------------------------------------------- */
+
+/* Of up to n packets of one desc. Who creates it posts with it, in one or several calls. */
+XSKE_API int xske_tracker_create(uint32_t n, struct xske_tracker **out);
+/* Any time: the loop keeps what it still needs. */
+XSKE_API void xske_tracker_destroy(struct xske_tracker *tracker);
+/* No more will be posted with it. */
+XSKE_API void xske_tracker_close(struct xske_tracker *tracker);
+enum xske_tracker_state {
+	XSKE_TRACKER_PENDING = 0,
+	XSKE_TRACKER_DONE = 1,
+	XSKE_TRACKER_LOST =
+	        2, /* the loop has ended, or the endpoint was removed, before all were posted and completed */
+};
+XSKE_API int xske_tracker_state(const struct xske_tracker *tracker);
+/* Once it is done: when each left (CLOCK_TAI), 0 where nobody knows. Lives as long as the tracker. */
+XSKE_API const uint64_t *xske_tracker_stamps(const struct xske_tracker *tracker);
 
 /* ---- the demo's receiver ------------------------------------------------------------------------- */
 

@@ -379,7 +379,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	flows = 1 + below(&in, 3);
 	m = make_mix(&w, &in, plans, &flows);
 	*o = (struct outlet){.q = w.txq, .gaps = &gaps, .now_ns = 1000};
-	if (m && !mix_load(m, w.arena, o->now_ns)) {
+	if (m && !mix_load(m, w.txq, o->now_ns)) {
 		for (uint32_t turn = 0; turn < TURNS; turn++) {
 			o->now_ns += take(&in, 2) * 1000;
 			o->tai_ns = o->now_ns;
@@ -391,7 +391,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				complete(&w.kernel, below(&in, 4) ? 0 : below(&in, w.kernel.holds));
 			txq_reap(w.txq);
 		}
-		mix_unload(m, w.arena);
+		mix_unload(m, w.txq);
 	}
 	close_world(&w);
 	xske_mix_destroy(m);

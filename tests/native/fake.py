@@ -101,6 +101,13 @@ class Bench:
         config = ffi.ArenaConfig(quota, txq_id, ffi.ARENA_LOOP_OWNED if loop_owned else 0)
         return ffi.create(native.arena_open, self.umem.handle, ctypes.byref(config))
 
+    def endpoint(self, arena, entries=64, batch=64, **values):
+        """Known to the loop with its next turn, if it is told."""
+        config = ffi.EndpointConfig(
+            **({"arena": arena, "entries": entries, "max_frame_bytes": 1514, "batch": batch} | values)
+        )
+        return ffi.create(native.endpoint_create, self.loop, ctypes.byref(config))
+
     def flow(self, frame=b"\x02" * 60, patches=(), csums=(), sizes=(), **values):
         """A native flow; without patches one that only posts its template."""
         buffer = ctypes.create_string_buffer(frame, len(frame))

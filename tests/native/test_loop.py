@@ -356,7 +356,7 @@ def test_endpoint_frags_come_back_over_the_return_list(bench):
     one = bench(ring=64, chunks=64)
     fake.policy(one.kernel, 1 << 30, 1)
     arena = one.open_arena(quota=4)
-    endpoint = ffi.create(native.endpoint_create, one.loop, arena, 64)
+    endpoint = one.endpoint(arena)
     native.loop_command(one.loop, ffi.ADD_ENDPOINT, endpoint)
     native.arena_enter(arena)
     sent = 0
@@ -392,9 +392,9 @@ def test_endpoint_frags_come_back_over_the_return_list(bench):
 def test_submits_that_the_kernel_would_refuse_never_reach_it(bench):
     one = bench(ring=64, metadata_len=16)
     arena, other = one.open_arena(), one.open_arena(txq_id=9)
-    endpoint = ffi.create(native.endpoint_create, one.loop, arena, 64)
+    endpoint = one.endpoint(arena)
     with pytest.raises(OSError, match="Invalid"):
-        ffi.create(native.endpoint_create, one.loop, other, 64)
+        one.endpoint(other)
     native.arena_enter(arena)
     native.arena_enter(other)
     addr, foreign = ctypes.c_uint64(), ctypes.c_uint64()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.resources
 import mmap
-from ctypes import POINTER, c_int, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_uint8, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 from xsk_engine._ffi.errcheck import negative_errno
@@ -13,8 +13,8 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 4
-ARENA_LOOP_OWNED = 1
+ABI_VERSION = 5
+ARENA_LOOP_OWNED, ARENA_POISON = 1, 2
 DESC_CONTD = 1
 TX_METADATA_BYTES = 24
 BUCKETS = 496
@@ -31,7 +31,7 @@ LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED, LOOP_PAUSED, L
     ERROR_FLOW,
 ) = range(6)
 PROBE_DROPPED, PROBE_COMPLETED, PROBE_UNSEEN = range(3)
-START_MIX, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE, UPDATE = range(1, 8)
+START_MIX, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE, UPDATE, STOP_MIX, REPACE = range(1, 10)
 PATCH_RANGE, PATCH_LIST, PATCH_RANDOM, PATCH_LENGTH, PATCH_TIME = range(5)
 CSUM_UDP, CSUM_PARTIAL = 1, 2
 EDIT_KEEP_GROUP = TRACE_FIX_CHECKSUMS = 1
@@ -39,6 +39,9 @@ TRACE_WITHOUT_GAPS = 2
 FLOW_TEMPLATES, FLOW_RANDOM_SIZES, FLOW_TIMESTAMP = 1, 2, 4
 NOT_CALLED, CALLED_BY_COMMAND, CALLED_TO_ABORT = range(3)
 ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
+ENDPOINT_TIMESTAMPS = 1
+TRACKER_PENDING, TRACKER_DONE, TRACKER_LOST = range(3)
+HEADER_BYTES = 80
 
 
 class UmemConfig(ctypes.Structure):
@@ -275,6 +278,38 @@ class Update(ctypes.Structure):
     ]
 
 
+class Repace(ctypes.Structure):
+    _fields_ = [("mix", c_void_p), ("pace", PaceConfig), ("done", c_uint32), ("reserved", c_uint32)]
+
+
+class Header(ctypes.Structure):
+    _fields_ = [("words", c_uint64 * (HEADER_BYTES // 8)), ("len", c_uint32), ("ip_offset", c_uint32)]
+
+
+class EndpointConfig(ctypes.Structure):
+    _fields_ = [
+        ("arena", c_void_p),
+        *((name, c_uint32) for name in ("entries", "max_frame_bytes", "flags", "batch")),
+    ]
+
+
+class Span(ctypes.Structure):
+    _fields_ = [("addr", c_uint64), ("pitch", c_uint32), ("n", c_uint32)]
+
+
+class EndpointCounters(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "submitted_packets",
+            "submitted_bytes",
+            "submitted_descs",
+            "posted_descs",
+            "completed_descs",
+        )
+    ]
+
+
 class Histogram(ctypes.Structure):
     _fields_ = [
         ("count", c_uint64),
@@ -404,6 +439,11 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "xske_pace_config": PaceConfig,
     "xske_mix_config": MixConfig,
     "xske_update": Update,
+    "xske_repace": Repace,
+    "xske_header": Header,
+    "xske_endpoint_config": EndpointConfig,
+    "xske_span": Span,
+    "xske_endpoint_counters": EndpointCounters,
     "xske_histogram": Histogram,
     "xske_gaps": Gaps,
     "xske_counters": Counters,
@@ -427,10 +467,11 @@ _TABLE: dict[str, Any] = {
     "xske_arena_leave": ([c_void_p], None, None),
     "xske_arena_park": ([c_void_p], None, None),
     "xske_arena_read_stats": ([c_void_p, POINTER(ArenaStats)], None, None),
-    "xske_arena_await": ([c_void_p], c_int, None),
+    "xske_arena_await": ([c_void_p], None, None),
     "xske_frag_alloc": ([c_void_p, c_uint32, _ADDR], c_int, negative_errno),
     "xske_frag_ref": ([c_void_p, c_uint64], c_int, negative_errno),
     "xske_frag_unref": ([c_void_p, c_void_p, c_uint64], c_int, negative_errno),
+    "xske_frags_unref": ([c_void_p, POINTER(Desc), c_uint32], c_uint32, None),
     "xske_txq_create": ([c_void_p, POINTER(TxqConfig), _OUT], c_int, negative_errno),
     "xske_txq_destroy": ([c_void_p], None, None),
     "xske_txq_probe_invalid": ([c_void_p, c_uint64], c_int, negative_errno),
@@ -450,6 +491,7 @@ _TABLE: dict[str, Any] = {
     "xske_trace_posted": ([c_void_p, POINTER(FlowCounters)], None, None),
     "xske_mix_create": ([POINTER(MixConfig), _OUT], c_int, negative_errno),
     "xske_mix_destroy": ([c_void_p], None, None),
+    "xske_mix_has_ended": ([c_void_p], c_int, None),
     "xske_capture_create": ([c_uint64, c_uint64, c_uint64, _OUT], c_int, negative_errno),
     "xske_capture_destroy": ([c_void_p], None, None),
     "xske_capture_read": ([c_void_p, c_void_p, c_uint64], c_uint64, None),
@@ -465,16 +507,42 @@ _TABLE: dict[str, Any] = {
     "xske_loop_step": ([c_void_p], c_int, negative_errno),
     "xske_loop_command": ([c_void_p, c_uint32, c_void_p], c_int, negative_errno),
     "xske_loop_abort": ([c_void_p], None, None),
-    "xske_endpoint_create": ([c_void_p, c_void_p, c_uint32, _OUT], c_int, negative_errno),
+    "xske_endpoint_create": ([c_void_p, POINTER(EndpointConfig), _OUT], c_int, negative_errno),
     "xske_endpoint_destroy": ([c_void_p], None, None),
     "xske_endpoint_submit": ([c_void_p, POINTER(Desc), c_uint32], c_int, negative_errno),
     "xske_endpoint_state": ([c_void_p], c_int, None),
+    "xske_endpoint_read": ([c_void_p, POINTER(EndpointCounters)], None, None),
+    "xske_header_set_mac": ([POINTER(Header), c_char_p], None, None),
+    "xske_tracker_create": ([c_uint32, _OUT], c_int, negative_errno),
+    "xske_tracker_destroy": ([c_void_p], None, None),
+    "xske_tracker_close": ([c_void_p], None, None),
+    "xske_tracker_state": ([c_void_p], c_int, None),
+    "xske_tracker_stamps": ([c_void_p], POINTER(c_uint64), None),
     "xske_sink_create": ([POINTER(SinkConfig), _OUT], c_int, negative_errno),
     "xske_sink_destroy": ([c_void_p], None, None),
     "xske_sink_run": ([c_void_p], c_int, negative_errno),
     "xske_sink_stop": ([c_void_p], None, None),
     "xske_sink_read": ([c_void_p, POINTER(SinkCounters)], None, None),
 }
+
+
+_SHORT: dict[str, Any] = {
+    "xske_endpoint_send": ([c_void_p, c_void_p, c_char_p, c_uint32], c_int, None),
+    "xske_arena_await": ([c_void_p], None, None),
+}
+"""Of which an application makes a million a second: called without letting go of the GIL, which costs as much as they do.
+They return a negative errno themselves; c_char_p is what takes bytes without a copy or an object on the way."""
+_LONG: dict[str, Any] = {
+    "xske_endpoint_send": ([c_void_p, c_void_p, c_void_p, c_uint32], c_int, None),
+    "xske_endpoint_send_many": (
+        [c_void_p, c_void_p, c_void_p, c_uint64, c_void_p, c_uint32],
+        c_int64,
+        None,
+    ),
+    "xske_endpoint_alloc": ([c_void_p, c_void_p, c_uint32, c_uint32, POINTER(Span)], c_int, None),
+    "xske_endpoint_post": ([c_void_p, c_void_p, c_void_p, c_uint32, c_void_p], c_int64, None),
+}
+"""As many packets as you like, and others may run: they return a negative errno themselves."""
 
 
 def _library_path() -> str:
@@ -495,6 +563,8 @@ def _load() -> Any:
 
 
 native: Any = _load()
+short: Any = declare(ctypes.PyDLL(_library_path()), "libxske.so", _SHORT, prefix="xske_")
+long: Any = declare(ctypes.CDLL(_library_path()), "libxske.so", _LONG, prefix="xske_")
 
 
 def create(function: Any, *args: Any) -> c_void_p:
