@@ -90,7 +90,7 @@ enum { ARENA_FREE, ARENA_USED, ARENA_BEING_PARKED };
 int arena_open_chunk(struct xske_arena *a);
 bool arena_park_if_idle(struct xske_arena *a); /* false: somebody is using it */
 /* Frags of `len` bytes, n in all and at *pitch from each other, the first at *addr. -EAGAIN as arena_alloc, also when
- * there are enough chunks, but not side by side. */
+ * there are enough chunks, but not side by side; -E2BIG: the quota is less. */
 int arena_alloc_span(struct xske_arena *a, uint32_t len, uint32_t n, uint64_t *addr, uint32_t *pitch);
 int arena_recycle(struct xske_arena *self, struct chunk *c);
 /* For span.c: */

@@ -3,6 +3,7 @@
 #ifndef XSKE_DATAGRAM_H
 #define XSKE_DATAGRAM_H
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "csum.h"
@@ -22,6 +23,19 @@ static inline uint32_t header_bytes(const struct xske_header *h)
 static inline uint32_t frame_bytes(const struct xske_header *h, uint32_t len)
 {
 	return h ? max_u32(h->len + len, FRAME_MIN_BYTES) : len;
+}
+
+/* Room for IP and UDP between ip_offset and its end, which is where the payload begins: at an even byte. */
+static inline bool header_is_sound(const struct xske_header *h)
+{
+	uint32_t ip_bytes;
+
+	if (!h)
+		return true;
+	if (h->len > XSKE_HEADER_BYTES || h->len % 2 || h->ip_offset >= h->len)
+		return false;
+	ip_bytes = ((const uint8_t *)h->words)[h->ip_offset] >> 4 == 6 ? 40 : 20;
+	return h->ip_offset + ip_bytes + UDP_BYTES == h->len;
 }
 
 static inline void header_write(const struct xske_header *h, uint8_t *frame)

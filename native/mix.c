@@ -119,6 +119,14 @@ int xske_mix_has_ended(const struct xske_mix *m)
 	return 1;
 }
 
+int xske_mix_error(const struct xske_mix *m)
+{
+	for (; m; m = m->beside)
+		if (m->error)
+			return m->error;
+	return 0;
+}
+
 void mix_shift(struct xske_mix *m, uint64_t ns)
 {
 	m->pace.origin_ns += ns;

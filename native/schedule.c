@@ -44,12 +44,19 @@ static int reserve(struct schedule *s, const struct xske_mix *m)
 	return 0;
 }
 
-static void refuse(struct xske_loop *l, struct xske_mix *m)
+static void refuse_one(struct xske_loop *l, struct xske_mix *m, int error)
+{
+	l->finished_flows += mix_sources(m);
+	l->signal = true;
+	m->error = error;
+	atomic_store_explicit(&m->ended, 1, memory_order_release);
+}
+
+static void refuse(struct xske_loop *l, struct xske_mix *m, int error)
 {
 	for (struct xske_mix *beside; m; m = beside) {
 		beside = m->beside;
-		l->finished_flows += mix_sources(m);
-		atomic_store_explicit(&m->ended, 1, memory_order_release);
+		refuse_one(l, m, error);
 	}
 }
 
@@ -67,21 +74,24 @@ static void refresh_tai(struct xske_loop *l)
 
 void mixes_start(struct xske_loop *l, struct xske_mix *m)
 {
+	struct xske_mix *beside;
+
 	if (l->state != XSKE_LOOP_RUNNING) {
-		refuse(l, m);
+		refuse(l, m, 0);
 		return;
 	}
 	if (reserve(&l->mixes, m)) {
-		loop_fail(l, XSKE_ERROR_FLOW, ENOMEM, m->max_bytes);
+		refuse(l, m, ENOMEM);
 		return;
 	}
 	refresh_tai(l);
-	for (; m; m = m->beside) {
+	for (; m; m = beside) {
 		int err = mix_load(m, l->txq, l->now_ns);
 
+		beside = m->beside; /* once the last has ended they may be gone */
 		if (err) {
-			loop_fail(l, XSKE_ERROR_FLOW, err == -EAGAIN ? ENOMEM : -err, m->max_bytes);
-			return;
+			refuse_one(l, m, err == -EAGAIN ? ENOMEM : -err);
+			continue;
 		}
 		for (uint32_t i = 0; l->config.gaps && i < m->flow_count; i++)
 			if (m->flows[i]->timestamp)

@@ -17,10 +17,14 @@
 /* Of a tx ring that the kernel reads: include/uapi/linux/if_xdp.h, XDP_TXMD_FLAGS_TIMESTAMP, Linux 6.8 */
 #define TXMD_TIMESTAMP 1ull
 
-static int enter(struct xske_endpoint *e)
+static int enter(struct xske_endpoint *e, const struct xske_header *h)
 {
-	int err = endpoint_is_open(e) ? xske_arena_enter(e->arena) : -EPIPE;
+	int err = e && endpoint_is_open(e) ? xske_arena_enter(e->arena) : -EPIPE;
 
+	if (!err && !header_is_sound(h)) {
+		xske_arena_leave(e->arena);
+		err = -EINVAL;
+	}
 	if (!err && !endpoint_is_open(e)) { /* whoever closes it enters, too */
 		xske_arena_leave(e->arena);
 		err = -EPIPE;
@@ -105,15 +109,13 @@ int xske_endpoint_send(struct xske_endpoint *e, const struct xske_header *h, con
                        uint32_t len)
 {
 	struct xske_desc descs[XSKE_MAX_DESCS_PER_PACKET];
-	uint32_t n = descs_for(e, h, len);
-	int err;
+	uint32_t n;
+	int err = enter(e, h);
 
-	if (!n)
-		return -EMSGSIZE;
-	err = enter(e);
 	if (err)
 		return err;
-	err = spsc_room(&e->submits) < n ? -EAGAIN : copy(e, h, payload, len, descs, n);
+	n = descs_for(e, h, len);
+	err = !n ? -EMSGSIZE : spsc_room(&e->submits) < n ? -EAGAIN : copy(e, h, payload, len, descs, n);
 	if (!err) {
 		spsc_push(&e->submits, descs, n);
 		count(e, 1, n, frame_bytes(h, len));
@@ -131,7 +133,7 @@ int64_t xske_endpoint_send_many(struct xske_endpoint *e, const struct xske_heade
 	uint32_t filled = 0, packets = 0;
 	uint64_t bytes = 0;
 	int64_t sent = 0;
-	int err = enter(e);
+	int err = enter(e, h);
 
 	if (err)
 		return err;
@@ -171,12 +173,12 @@ int xske_endpoint_alloc(struct xske_endpoint *e, const struct xske_header *h, ui
 
 	if (!n || !len)
 		return -EINVAL;
-	if (descs_for(e, h, len) != 1)
-		return -EMSGSIZE;
-	err = enter(e);
+	err = enter(e, h);
 	if (err)
 		return err;
-	err = arena_alloc_span(e->arena, frame_bytes(h, len), n, &out->addr, &out->pitch);
+	err = descs_for(e, h, len) == 1
+	              ? arena_alloc_span(e->arena, frame_bytes(h, len), n, &out->addr, &out->pitch)
+	              : -EMSGSIZE;
 	out->n = n;
 	for (uint32_t i = 0; h && !err && i < n; i++)
 		header_write(h, bytes_at(e, out->addr + (uint64_t)i * out->pitch));
@@ -228,7 +230,7 @@ int64_t xske_endpoint_post(struct xske_endpoint *e, const struct xske_header *h,
 {
 	struct xske_desc group[GROUP];
 	int64_t posted = 0;
-	int err = enter(e);
+	int err = enter(e, h);
 
 	if (err)
 		return err;

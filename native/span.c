@@ -99,9 +99,12 @@ static uint32_t frags_per_chunk(const struct xske_arena *a, uint32_t len)
 int arena_alloc_span(struct xske_arena *a, uint32_t len, uint32_t n, uint64_t *addr, uint32_t *pitch)
 {
 	uint32_t per_chunk = frags_per_chunk(a, len), chunks = (n + per_chunk - 1) / per_chunk;
-	struct chunk *first = chunks <= a->quota ? pop_own(a, chunks) : NULL;
+	struct chunk *first;
 
-	if (!first && chunks <= a->quota)
+	if (chunks > a->quota || chunks > a->umem->chunk_count)
+		return -E2BIG;
+	first = pop_own(a, chunks);
+	if (!first)
 		first = pop_pooled(a, chunks);
 	if (!first) {
 		a->quota_waits++;

@@ -380,6 +380,8 @@ XSKE_API int xske_mix_create(const struct xske_mix_config *config, struct xske_m
 XSKE_API void xske_mix_destroy(struct xske_mix *mix);
 /* 1: it and those beside it have posted all they will, and the loop has forgotten them. Any thread. */
 XSKE_API int xske_mix_has_ended(const struct xske_mix *mix);
+/* Once it has ended: 0, or why one of them could not start. ENOMEM: no chunks for its templates. */
+XSKE_API int xske_mix_error(const struct xske_mix *mix);
 
 /* Another pace while it runs, from the moment the loop sees it. */
 struct xske_repace {
@@ -467,7 +469,6 @@ enum xske_loop_error {
 	XSKE_ERROR_LINK_DOWN = 2,   /* longer than link_timeout_ns */
 	XSKE_ERROR_NO_PROGRESS = 3, /* error_arg: inflight descs */
 	XSKE_ERROR_COMPLETION = 4,  /* error_arg: an addr that was not inflight */
-	XSKE_ERROR_FLOW = 5,        /* error_arg: frame length; error_errno: why it could not start */
 };
 
 /* Written by the loop once a turn, read by anybody: aligned 64-bit words, no tearing. */
@@ -596,8 +597,8 @@ XSKE_API int xske_endpoint_create(struct xske_loop *loop, const struct xske_endp
 XSKE_API void xske_endpoint_destroy(struct xske_endpoint *endpoint);
 
 /* Copies payloads into frags and hands them to the loop. header NULL: they are whole frames. A packet may take
- * several descs. -EMSGSIZE: longer than the device takes, or a frame of less than 14 bytes; -EPIPE: the endpoint was
- * removed, or its loop has ended. */
+ * several descs. -EMSGSIZE: longer than the device takes, or a frame of less than 14 bytes; -EINVAL: no such header;
+ * -EPIPE: the endpoint was removed, or is NULL, or its loop has ended. */
 XSKE_API int xske_endpoint_send(struct xske_endpoint *endpoint, const struct xske_header *header,
                                 const uint8_t *payload, uint32_t len);
 /* n of them: `lens` bytes each, side by side (stride 0) or each `stride` bytes behind the one before. Returns how many

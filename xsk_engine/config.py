@@ -29,6 +29,10 @@ class EngineConfig:
     several descs, which most drivers have in copy mode only"""
     capture_packets: int | None = None
     """copy the first so many packets of each queue for Engine.captures, 0: all; None: none"""
+    fds: Sequence[int] = ()
+    """AF_XDP sockets that somebody else has opened, not bound yet, one for each queue; they stay his"""
+    debug: bool = False
+    """find who writes to frags that are gone; costs speed"""
     link_timeout_s: float = 5.0
     progress_timeout_s: float = 1.0
     drain_timeout_s: float = 0.5

@@ -1,95 +1,186 @@
-"""What applications hold. So far: whole frames, one call each."""
+"""Endpoints whose calls wait: for applications without an event loop."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import time
-from ctypes import byref, c_void_p
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from xsk_engine._ffi import native as ffi
-from xsk_engine._ffi.native import native
-from xsk_engine.errors import BrokenError, ClosedError, WouldBlockError
-from xsk_engine.frag import Arena
-from xsk_engine.stats import ArenaStats
-from xsk_engine.umem import Umem
-from xsk_engine.worker import Worker
+from xsk_engine.batch import Batch, Post
+from xsk_engine.endpoint import AGAIN, PAUSE_S, Endpoint, Payload, check_alloc
+from xsk_engine.frag import Frag, Frags
+from xsk_engine.tracker import Tracker
 
-SUBMIT_ENTRIES = 1024
-# A loop that moves to another mode answers when it has: link timeout and rebinding. Higher: a loop that is
-# stuck is noticed late.
-_REMOVE_DEADLINE_S = 10.0
-_POLL_S = 0.001
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+# Chunks that other endpoints have and do not use are asked for after so long.
+_PARK_AFTER_S = 0.005
 
 
-class RawEndpoint:
-    """Sends whole Ethernet frames (without FCS) on one queue, from an arena of its own.
+class _Patience:
+    """Waits for room with a deadline that moves with every progress."""
 
-    ``send`` from one thread at a time: BusyError for a second one.
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.moved()
+
+    def moved(self) -> None:
+        self._start = time.monotonic()
+        self._pause = PAUSE_S[0]
+        self._asked = False
+
+    def again(self) -> bool:
+        """False: waited long enough."""
+        waited = time.monotonic() - self._start
+        if waited >= self._endpoint.timeout:
+            return False
+        if waited > _PARK_AFTER_S and not self._asked:
+            self._asked = True
+            self._endpoint.ask_for_chunks()
+        time.sleep(min(self._pause, self._endpoint.timeout - waited))
+        self._pause = min(2 * self._pause, PAUSE_S[1])
+        return True
+
+
+class BlockingEndpoint(Endpoint):
+    """An endpoint whose calls wait, at most ``timeout`` seconds without progress, then WouldBlockError."""
+
+    def send(self, payload: Payload) -> None:
+        """Copies one payload into the umem and hands it to the loop.
+
+        ValueError: longer than a packet may be. WouldBlockError: no room within ``timeout``, nothing was
+        sent. BrokenError: the engine has failed. ClosedError after close(). One thread at a time.
+
+            endpoint.send(b"hello")
+        """
+        result = self.try_send(payload)
+        if result:
+            self._send_slowly(payload, result)
+
+    def _send_slowly(self, payload: Payload, result: int) -> None:
+        patience = _Patience(self)
+        while result:
+            if result != AGAIN or not patience.again():
+                raise self.failed("send", result, len(payload))
+            result = self.try_send(payload)
+
+    def send_many(
+        self,
+        payloads: Sequence[Payload] | numpy.ndarray,
+        lengths: numpy.typing.ArrayLike | None = None,
+    ) -> int:
+        """Copies many payloads in one call: a list, or a uint8 array of shape (n, size) whose row i is sent
+        up to ``lengths[i]``. Returns how many, which is all.
+
+        As send(); when it raises, those before the one that failed were sent: ``error.sent`` says how many.
+
+            endpoint.send_many([b"one", b"two"])
+            endpoint.send_many(numpy.zeros((1000, 64), dtype=numpy.uint8))
+        """
+        batch = Batch(payloads, lengths)
+        patience = _Patience(self)
+        while batch.left:
+            result = batch.send(self, batch.left)
+            if result > 0:
+                patience.moved()
+            elif result != AGAIN or not patience.again():
+                raise batch.failed(self, result)
+        return batch.sent
+
+    def alloc(self, n: int, size: int) -> Frags:
+        """``n`` frags for payloads of ``size`` bytes, headers in front already, to be filled in place and
+        posted here. They lie side by side in the umem.
+
+        ValueError: more than fit into the quota, or longer than a frag may be (a chunk less the header).
+        WouldBlockError: no such room within ``timeout``. As send() in everything else.
+
+            frags = endpoint.alloc(64, 1000)
+            frags.array[:] = 7
+            endpoint.post(frags)
+        """
+        check_alloc(n, size)
+        patience = _Patience(self)
+        while True:
+            frags = self.try_alloc(n, size)
+            if isinstance(frags, Frags):
+                return frags
+            if frags != AGAIN or not patience.again():
+                raise self.alloc_error(frags, n, size)
+
+    def post(self, frags: Frags | Frag | Sequence[Frag], *, track: bool = False) -> Tracker | None:
+        """Hands frags of this endpoint to the loop and uses them up: their memoryviews are released. With
+        ``track`` returns a Tracker for them.
+
+        When it raises, what was not posted is still held, and posting the same object again goes on there.
+        ClosedError for a frag that is gone already, ValueError for one of another endpoint.
+        WouldBlockError: no room within ``timeout``. As send() in everything else.
+
+            frags = endpoint.alloc(2, 100)
+            endpoint.post(frags, track=True).wait()
+        """
+        post = Post(self, frags, self._tracker if track else None)
+        patience = _Patience(self)
+        try:
+            while post.left:
+                result = post.run(self)
+                if result > 0:
+                    patience.moved()
+                elif result != AGAIN or not patience.again():
+                    raise self.failed("post", result)
+        finally:
+            post.close()
+        return post.tracker
+
+    def _tracker(self, n: int) -> Tracker:
+        return Tracker(n, lambda: self.why_over("tracker"), None)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Waits until everything sent so far is on the tx ring, and gives unused memory back. BrokenError
+        (ETIMEDOUT) after ``timeout`` seconds (None: the endpoint's)."""
+        self._wait("flush", self.is_flushed, timeout)
+        self.park()
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Waits until everything sent so far has completed, and gives unused memory back. BrokenError
+        (ETIMEDOUT) after ``timeout`` seconds (None: the endpoint's) says what is missing.
+
+            endpoint.drain(1.0)
+        """
+        self._wait("drain", self.is_drained, timeout)
+        self.park()
+
+    def _wait(self, operation: str, condition: Callable[[], bool], timeout: float | None) -> None:
+        timeout = self.timeout if timeout is None else timeout
+        deadline, pause = time.monotonic() + timeout, PAUSE_S[0]
+        self.check_open(operation)
+        while not condition():
+            if not self._worker.alive:
+                raise self.why_over(operation)
+            if time.monotonic() > deadline:
+                raise self.late(operation, timeout)
+            time.sleep(pause)
+            pause = min(2 * pause, PAUSE_S[1])
+            self.check_open(operation)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RawEndpoint(BlockingEndpoint):
+    """Sends whole Ethernet frames, without FCS, as they are: a payload is a frame of 14 bytes or more."""
+
+
+class UdpEndpoint(BlockingEndpoint):
+    """Sends UDP datagrams to one address.
+
+    ``remote`` and ``source``: (address, port). Shorter ones are padded to Ethernet's 60 bytes. IPv4 packets
+    may not be fragmented (DF). The neighbour's MAC is followed.
     """
 
-    def __init__(self, umem: Umem, worker: Worker, quota_chunks: int) -> None:
-        self._worker = worker
-        self._arena = Arena(umem, quota_chunks, worker.index)
-        self._handle: c_void_p | None = None
-        try:
-            handle = ffi.create(native.endpoint_create, worker.loop, self._arena.handle, SUBMIT_ENTRIES)
-            try:
-                worker.command(ffi.ADD_ENDPOINT, handle)
-            except BaseException:
-                native.endpoint_destroy(handle)
-                raise
-        except BaseException:
-            self._arena.close()
-            raise
-        self._handle = handle
-
-    def send(self, frame: bytes | bytearray | memoryview) -> None:
-        """Copies the frame into the umem and hands it to the loop.
-
-        ValueError: empty, or longer than one chunk. WouldBlockError: quota or submit ring exhausted,
-        nothing was sent. ClosedError after close(). BusyError: another thread is sending.
-        """
-        data = memoryview(frame).cast("B")
-        with self._arena as arena:
-            # Looked at inside: close() enters as well.
-            if self._handle is None:
-                raise ClosedError("send", "raw", "the endpoint is closed")
-            frag = arena.alloc(data.nbytes)
-            frag.view[:] = data
-            desc = ffi.Desc(frag.addr, frag.length, 0)
-            try:
-                native.endpoint_submit(self._handle, byref(desc), 1)
-            except OSError as error:
-                frag.release(arena)
-                if error.errno == errno.EAGAIN:
-                    raise WouldBlockError("send", "raw", "the submit ring is full") from None
-                raise ClosedError("send", "raw", "the loop has ended", errno=error.errno) from None
-            frag.spend()
-
-    def stats(self) -> ArenaStats:
-        """Its arena's figures; any thread. ClosedError after close()."""
-        return self._arena.stats()
-
-    def close(self) -> None:
-        """What was submitted and not posted is dropped; what is inflight completes. Idempotent. BusyError
-        while another thread is sending."""
-        if self._handle is None:
-            return
-        with self._arena:
-            handle, self._handle = self._handle, None
-            if handle is None:
-                return
-            self._remove(handle)
-        self._arena.close()
-
-    def _remove(self, handle: c_void_p) -> None:
-        with contextlib.suppress(ClosedError):
-            self._worker.command(ffi.REMOVE_ENDPOINT, handle)
-        deadline = time.monotonic() + _REMOVE_DEADLINE_S
-        while native.endpoint_state(handle) != ffi.ENDPOINT_REMOVED and self._worker.alive:
-            if time.monotonic() > deadline:
-                # The loop still knows it: freeing it would crash.
-                raise BrokenError("close", "raw", "its loop does not answer; the endpoint leaks")
-            time.sleep(_POLL_S)
-        native.endpoint_destroy(handle)
+    remote: tuple[str, int]
+    source: tuple[str, int]

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import time
+import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding, open_binding
 from xsk_engine.capture import Capture
 from xsk_engine.config import EngineConfig
-from xsk_engine.endpoints import RawEndpoint
-from xsk_engine.errors import BrokenError, BusyError, ClosedError
-from xsk_engine.flow import Flow, Traffic
+from xsk_engine.endpoints import RawEndpoint, UdpEndpoint
+from xsk_engine.errors import BrokenError, ClosedError
+from xsk_engine.flow import Flow, Pace, Traffic
+from xsk_engine.holdings import Holdings
 from xsk_engine.mix import Mixes
-from xsk_engine.mixprogram import compile_traffic
 from xsk_engine.netdev import NetDev
+from xsk_engine.remote import Address, Remote
 from xsk_engine.replay import Replay
-from xsk_engine.replay import program as replay_program
+from xsk_engine.run import TrafficRun
+from xsk_engine.running import RunningTraffic
 from xsk_engine.stall import StallJudge
 from xsk_engine.stats import FlowCounts, Gaps, Snapshot, merge, merge_flows, merge_gaps
 from xsk_engine.trace import Trace
 from xsk_engine.umem import Umem
+from xsk_engine.units import Rate
 from xsk_engine.worker import Worker
 from xsk_engine.xsk import REBIND_DEADLINE_S, KernelStats, Xsk
 
@@ -38,7 +44,8 @@ if TYPE_CHECKING:
 
 # A worker that was told to stop answers within its drain timeout; so much more for a busy machine.
 _JOIN_GRACE_S = 2.0
-_JOIN_POLL_S = 0.001
+# Longer than a neighbour may take to answer.
+_RESOLVE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,16 @@ class _Final:
 
 
 class Engine:
-    """An open engine: context manager, ``open`` and ``close`` in one thread, statistics from any.
+    """An engine on one interface: its umem, its queues, and the threads that serve them. Made by
+    :func:`xsk_engine.open`.
 
-    Raises ValueError for a bad configuration, UnavailableError for what the environment lacks.
+    ``open`` and ``close`` in one thread; endpoints and statistics from any. Raises ValueError for a bad
+    configuration, UnavailableError for what the environment lacks.
+    While the interface has no link, what is sent waits; longer than ``link_timeout`` is BrokenError, and so
+    is an interface that is gone. After a fork the child's copy is broken, and the parent goes on.
 
-        with Engine(EngineConfig("vtx")) as engine:
-            asyncio.run(engine.run(Traffic(frame, count=1000)))
-            print(engine.snapshot().completed_packets)
+        with xsk_engine.open("vtx") as engine:
+            engine.udp(("10.77.0.2", 9000)).send(b"hello")
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -85,7 +95,8 @@ class Engine:
         self.event_fd = -1
         self._final: _Final | None = None
         self._stack = contextlib.ExitStack()
-        self._endpoints: set[RawEndpoint] = set()
+        self.holdings = Holdings(self)
+        """what applications have of it"""
         self._forked = False
         _engines.add(self)
 
@@ -120,6 +131,7 @@ class Engine:
             for worker in self.workers:
                 worker.probe_invalid()
             stack.callback(self.stop)
+            stack.callback(self.holdings.stop)
             for worker in self.workers:
                 worker.start()
             self._stack = stack.pop_all()
@@ -138,10 +150,9 @@ class Engine:
         if self._forked:
             return
         self.stop()
+        self.holdings.stop()
         try:
-            for endpoint in list(self._endpoints):
-                endpoint.close()
-            self._endpoints.clear()
+            self.holdings.close()
             if self._final is None and self.workers:
                 self._final = _Final(
                     self.queue_snapshots(), self.kernel_stats(), self.gaps(), self.flow_counts()
@@ -152,7 +163,7 @@ class Engine:
             self._stack.close()
 
     def __enter__(self) -> Engine:
-        return self.open()
+        return self if self.workers else self.open()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -163,23 +174,23 @@ class Engine:
 
     def stop(self) -> None:
         """Drains and joins the workers, within the drain timeout. Blocking; idempotent."""
-        deadline = self._stop_deadline()
+        deadline = self.stop_deadline()
         for worker in self.workers:
             worker.drain()
-        self._stop_workers(deadline)
+        self.join_workers(deadline)
 
     def _judge_stall(self, worker: Worker, stalled_on: Xsk) -> int:
         assert self._stalls is not None
         return self._stalls.judge(worker, stalled_on, self.workers)
 
-    def _stop_deadline(self) -> float:
+    def stop_deadline(self) -> float:
         seconds = self.config.drain_timeout_s + _JOIN_GRACE_S
         binding = self.binding
         if binding is not None and (binding.may_fall_back or binding.falls_back):  # and then drain once more
             seconds += self.config.link_timeout_s + REBIND_DEADLINE_S + self.config.drain_timeout_s
         return time.monotonic() + seconds
 
-    def _stop_workers(self, deadline: float) -> None:
+    def join_workers(self, deadline: float) -> None:
         for worker in self.workers:
             if not worker.join(max(deadline - time.monotonic(), 0)):
                 worker.abort()
@@ -190,119 +201,21 @@ class Engine:
                         "stop", f"queue {worker.xsk.queue}", "its thread does not end; the engine leaks"
                     )
 
-    # -- running ---------------------------------------------------------------------------------------
-
     async def run(self, traffic: Traffic | Flow | Replay, stop: asyncio.Event | None = None) -> None:
         """Sends until it is done, `stop` is set or a worker fails; then drains all queues.
 
         Count and rate are totals over the queues; a replay goes out of the first one, in its file's order.
-        Once per engine: ClosedError for a second run. ValueError for flows that cannot be. Raises the
-        worker's BrokenError after the drain.
+        Addresses are sent as they are (:func:`xsk_engine.resolve.resolve` fills in what a flow leaves open).
+        Once per engine: ClosedError for a second run; what goes on beside others is start()'s. ValueError
+        for flows that cannot be. Raises the worker's BrokenError after the drain.
         """
-        workers = self._open_workers()
-        loop = asyncio.get_running_loop()
-        changed = asyncio.Event()
-
-        def on_event() -> None:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self.event_fd, 8)
-            changed.set()
-
-        loop.add_reader(self.event_fd, on_event)
-        waiter = asyncio.ensure_future(stop.wait()) if stop is not None else None
-        if waiter is not None:
-            waiter.add_done_callback(lambda _: changed.set())
-        try:
-            if isinstance(traffic, Replay):
-                await self._load_replay(traffic, waiter)
-            else:
-                self.mixes = self._load_flows(Traffic(traffic) if isinstance(traffic, Flow) else traffic)
-            for worker, mixes in zip(
-                workers, self.mixes, strict=True
-            ):  # the queues take turns: at the same time
-                if mixes is not None:
-                    worker.start_mixes(mixes)
-            while not (waiter is not None and waiter.done()) and not self._finished():
-                changed.clear()
-                if self._finished():
-                    break
-                await changed.wait()
-            await self._drain()
-        except BaseException:  # cancelled, or a flow could not start: nothing goes on sending
-            for worker in self.workers:
-                worker.drain()
-            raise
-        finally:
-            loop.remove_reader(self.event_fd)
-            if waiter is not None:
-                waiter.cancel()
-        self.raise_failure()
-
-    def _load_flows(self, traffic: Traffic) -> list[Mixes | None]:
-        programs = compile_traffic(
-            traffic,
-            len(self.workers),
-            template_budget=self._template_budget(),
-            chunk_size=self.config.chunk_size,
-            metadata_len=self.config.tx_metadata_len,
-        )
-        return [w.load_mixes(mine) if mine else None for w, mine in zip(self.workers, programs, strict=True)]
-
-    async def _load_replay(self, replay: Replay, stopped: asyncio.Future[Literal[True]] | None) -> None:
-        assert self.umem is not None
-        assert self.netdev is not None
-        worker = self.workers[0]
-        self.trace = trace = Trace(self.umem, replay, self.netdev.max_frame_bytes, worker.index)
-        self.mixes = [
-            worker.load_mixes([replay_program(replay)], trace),
-            *(None for _ in self.workers[1:]),
-        ]
-        if replay.stream:
-            trace.start_stream()
-            return
-        if stopped is not None:
-            stopped.add_done_callback(lambda _: trace.stop())
-        await asyncio.to_thread(trace.load)
-
-    def _open_workers(self) -> list[Worker]:
-        if not self.workers:
-            raise ClosedError("engine", self.config.interface, "it is not open")
-        return self.workers
+        await TrafficRun(self).run(traffic, stop)
 
     async def update(self, flows: Sequence[int], offset: int, data: bytes) -> None:
-        """Changes up to 8 bytes of the templates of these flows (by their place in the traffic), on all
-        queues, between two packets. BusyError when a queue is not ready for it within its progress
+        """Changes up to 8 bytes of the templates of these flows of run() (by their place in the traffic), on
+        all queues, between two packets. BusyError when a queue is not ready for it within its progress
         timeout."""
-        pending = [
-            worker.start_update(mixes, flows, offset, data)
-            for worker, mixes in zip(self.workers, self.mixes, strict=True)
-            if mixes is not None
-        ]
-        deadline = time.monotonic() + self.config.progress_timeout_s
-        while any(not update.done for update in pending):
-            if time.monotonic() > deadline and all(w.alive for w in self.workers):
-                raise BusyError("update", self.config.interface, "its packets do not complete")
-            await asyncio.sleep(_JOIN_POLL_S)
-
-    def _template_budget(self) -> int:
-        """Bytes of templates that a worker may keep: half of its part, the rest is for packets."""
-        assert self.umem is not None
-        return self.umem.area.length // 2 // len(self.workers)
-
-    def _finished(self) -> bool:
-        """All flows have posted what they will, or some worker has failed."""
-        pairs = list(zip(self.workers, self.mixes, strict=True))
-        return any(w.failure() or not w.alive for w, _ in pairs) or all(
-            mixes is None or w.counters.finished_flows >= mixes.flow_count for w, mixes in pairs
-        )
-
-    async def _drain(self) -> None:
-        deadline = self._stop_deadline()
-        for worker in self.workers:
-            worker.drain()
-        while any(w.alive for w in self.workers) and time.monotonic() < deadline:
-            await asyncio.sleep(_JOIN_POLL_S)
-        self._stop_workers(deadline)
+        await TrafficRun(self).update(flows, offset, data)
 
     def raise_failure(self) -> None:
         """Raises the first worker's failure, if any."""
@@ -311,6 +224,16 @@ class Engine:
             raise failure
         if self.trace is not None:
             self.trace.raise_failure()
+
+    def open_workers(self) -> list[Worker]:
+        """One per queue. ClosedError when there are none; BrokenError in a forked child."""
+        if self._forked:
+            raise BrokenError(
+                "engine", self.config.interface, "this process was forked; only the parent may use it"
+            )
+        if not self.workers:
+            raise ClosedError("engine", self.config.interface, "it is not open")
+        return self.workers
 
     # -- facts -----------------------------------------------------------------------------------------
 
@@ -335,7 +258,7 @@ class Engine:
     def counter_pages(self) -> list[numpy.ndarray]:
         """The live counter page of each queue: a read-only record whose uint64 fields are native struct
         xske_counters. No copy, no system call; it outlives the engine."""
-        return [w.page() for w in self._open_workers()]
+        return [w.page() for w in self.open_workers()]
 
     def kernel_stats(self) -> KernelStats:
         """The kernel's own counters of all queues."""
@@ -359,18 +282,83 @@ class Engine:
         if invalid := self.kernel_stats().tx_invalid_descs:
             raise BrokenError("audit", self.config.interface, f"the kernel refused {invalid} descs")
 
-    def raw(self, *, queue_index: int = 0, quota_chunks: int = 64) -> RawEndpoint:
-        """An endpoint that sends whole frames on one of the engine's queues."""
-        worker = self._open_workers()[queue_index]
-        assert self.umem is not None
-        endpoint = RawEndpoint(self.umem, worker, quota_chunks)
-        self._endpoints.add(endpoint)
+    # -- what applications hold ------------------------------------------------------------------------
+
+    def raw(self, *, queue: int | None = None, **options: Any) -> RawEndpoint:
+        """An endpoint that sends whole Ethernet frames on one of the engine's queues (None: the first).
+
+        ``options``: ``timeout`` (seconds that a call may wait for room, 10), ``quota_chunks`` (most chunks
+        of umem it may hold, 64), ``timestamps`` (of trackers; the engine needs them too). ClosedError,
+        ValueError.
+
+            engine.raw().send(bytes.fromhex("027700000002 027700000001 88b5") + bytes(46))
+        """
+        return self.holdings.endpoint(RawEndpoint, queue, 0, **options)
+
+    def udp(
+        self,
+        remote: Address,
+        *,
+        source: tuple[str | None, int] | None = None,
+        dst_mac: str | None = None,
+        vlan: int | None = None,
+        pcp: int = 0,
+        ttl: int | None = None,
+        dscp: int = 0,
+        queue: int | None = None,
+        **options: Any,
+    ) -> UdpEndpoint:
+        """An endpoint that sends UDP datagrams to ``remote``: (IPv4 or IPv6 address, port).
+
+        ``source``: address (None: the kernel's choice) and port (0: a random one of the ephemeral ports; no
+        kernel socket is opened for it). ``dst_mac``: instead of the neighbour's. ``vlan``: a tag's id, with
+        priority ``pcp``; routes are looked up without it. ``ttl``: None is 64, and 1 for multicast. ``queue``
+        and ``options`` as raw().
+        Waits up to 3 s for the neighbour to answer. UnavailableError: no route, or nobody answers.
+
+            endpoint = engine.udp(("10.77.0.2", 9000))
+            endpoint.send(b"hello")
+            endpoint.drain()
+        """
+        where = Remote.of(remote, source, dst_mac, vlan=vlan, pcp=pcp, ttl=ttl, dscp=dscp)
+        endpoint = self.holdings.endpoint(UdpEndpoint, queue, where.tag_bytes, **options)
+        try:
+            hop = None if where.is_complete else self.holdings.ask(where).result(_RESOLVE_S)
+            self.holdings.connect(endpoint, where, hop)
+        except BaseException:
+            endpoint.close()
+            raise
         return endpoint
+
+    def start(
+        self,
+        traffic: Traffic | Flow | Sequence[Flow],
+        *,
+        rate: Pace | Rate | Fraction | int | str | None = None,
+        count: int | None = None,
+        duration: float | None = None,
+    ) -> RunningTraffic:
+        """Starts flows beside whatever else the engine does, on all its queues, and returns at once. Several
+        may run; each, and each endpoint, has its turn. A Traffic has rate, count and duration of its own, and
+        ``quota_frags``; otherwise they are for the flows together: "1Mpps", packets, seconds.
+
+        What a flow leaves open (MAC and source addresses) comes from routes and neighbours, which are
+        followed; in the thread that calls. ValueError: flows that cannot be. UnavailableError: no route, or
+        nobody answers.
+
+            flow = xsk_engine.parse_flow("ip dst=10.77.0.2 / udp dst=9000 ; payload=text:hello")
+            running = engine.start(flow, rate="1kpps", count=10)
+            running.wait()
+        """
+        return self.holdings.launch(self.holdings.resolve(traffic, rate, count, duration), None)
 
     def _after_fork_in_child(self) -> None:
         """The threads and the umem are the parent's; the child only closes its copies of the fds."""
         self._forked = True
         fds = [self.event_fd, *(self.binding.fds() if self.binding else ())]
+        fds += self.holdings.forget()
+        if self.umem is not None:
+            self.umem.forget()
         self.workers = []
         self._stack.pop_all()
         for fd in fds:
@@ -386,4 +374,16 @@ def _after_fork_in_child() -> None:
         engine._after_fork_in_child()
 
 
+def _close_all() -> None:
+    """A loop must not run on when the interpreter takes its memory away."""
+    for engine in list(_engines):
+        if engine.workers:
+            warnings.warn(
+                f"engine on {engine.config.interface} was never closed", ResourceWarning, stacklevel=1
+            )
+            with contextlib.suppress(Exception):
+                engine.close()
+
+
 os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_close_all)

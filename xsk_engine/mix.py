@@ -36,6 +36,11 @@ def _csums(csums: Sequence[Csum]) -> ctypes.Array[ffi.Csum]:
     return made
 
 
+def pace_config(pace: PaceProgram) -> ffi.PaceConfig:
+    """The same for native code."""
+    return ffi.PaceConfig(*(int(getattr(pace, name)) for name in PaceProgram.__dataclass_fields__))
+
+
 def _flow(umem: Umem, program: FlowProgram, queue: int, queues: int) -> c_void_p:
     sizes = program.sizes
     frame = ctypes.create_string_buffer(program.frame, len(program.frame))
@@ -84,6 +89,8 @@ class Mixes:
 
     def __init__(self, umem: Umem, programs: Sequence[MixProgram], trace: Trace | None = None) -> None:
         self.handle = c_void_p()
+        self._handles: list[c_void_p] = []
+        self._error = 0
         self._flows: dict[int, c_void_p] = {}
         self._trace = trace
         self.flow_count = sum(len(program.members) for program in programs)
@@ -105,7 +112,7 @@ class Mixes:
                 order=(c_uint32 * len(program.order))(*program.order),
                 flow_count=len(flows),
                 order_len=len(program.order),
-                pace=ffi.PaceConfig(*(int(getattr(pace, name)) for name in PaceProgram.__dataclass_fields__)),
+                pace=pace_config(pace),
                 count=program.count or 0,
                 duration_ns=program.duration_ns or 0,
                 quota_frags=program.quota_frags,
@@ -114,12 +121,17 @@ class Mixes:
                 trace=None if flows or self._trace is None else self._trace.handle,
             )
             self.handle = ffi.create(native.mix_create, byref(config))
+            self._handles.append(self.handle)
         except BaseException:
             for flow in flows:
                 native.flow_destroy(flow)
             raise
         if flows:
             self._flows.update(zip(program.members, flows, strict=True))
+
+    def repace(self, at: int, pace: PaceProgram) -> ffi.Repace:
+        """A command to change the pace of the program at this place."""
+        return ffi.Repace(self._handles[at], pace_config(pace))
 
     def update(self, flows: Sequence[int], offset: int, data: bytes) -> ffi.Update:
         """A command to change bytes of the templates of these flows, by their place in the traffic."""
@@ -128,6 +140,18 @@ class Mixes:
         return ffi.Update(
             (c_void_p * max(len(handles), 1))(*handles), len(handles), offset, len(data), padded
         )
+
+    @property
+    def ended(self) -> bool:
+        """They have posted all they will, and the loop has forgotten them. Any thread while it is open."""
+        return bool(native.mix_has_ended(self.handle))
+
+    @property
+    def error(self) -> int:
+        """0, or the errno with which one of them could not start; the last one after close()."""
+        if self.handle:
+            self._error = int(native.mix_error(self.handle))
+        return self._error
 
     def posted(self) -> dict[int, tuple[int, int]]:
         """Packets and bytes that each flow has posted here so far, by its place in the traffic. Any thread
@@ -141,6 +165,7 @@ class Mixes:
 
     def close(self) -> None:
         """When its loop has ended. Idempotent."""
+        self._error = self.error
         handle, self.handle = self.handle, c_void_p()
         if self._trace is not None:
             self._trace.finish()
@@ -151,4 +176,4 @@ class Mixes:
                 native.trace_destroy(self._trace.handle)
             self._trace.release()
             self._trace = None
-        self._flows = {}
+        self._flows, self._handles = {}, []

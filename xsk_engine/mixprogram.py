@@ -54,6 +54,8 @@ class MixProgram:
     """which flows of the traffic they are"""
     asked_pps: float | None = None
     """of all queues together; None: as fast as it goes"""
+    shared: bool = True
+    """its flows have no rate of their own"""
 
 
 def _mean_bytes(pace: Pace, flows: Sequence[FlowProgram], order: Sequence[int]) -> float:
@@ -108,6 +110,12 @@ def pace_program(pace: Pace, mean_bytes: float, queue: int, queues: int, seed: i
             key=key(seed, queue),
         )
     )
+
+
+def repaced(program: MixProgram, pace: Pace, seed: int) -> PaceProgram:
+    """Another pace for its flows, on its queue."""
+    mean = _mean_bytes(pace, program.flows, program.order)
+    return pace_program(pace, mean, program.queue, program.queues, seed)
 
 
 def _checked(pace: PaceProgram) -> PaceProgram:
@@ -198,6 +206,7 @@ def compile_traffic(
                     queues=txqs,
                     members=tuple(members),
                     asked_pps=_mean_pps(pace, mean),
+                    shared=flows[members[0]].pace is None,
                 )
             )
     return result

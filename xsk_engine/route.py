@@ -125,6 +125,11 @@ def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress, instead:
     return route
 
 
+def is_unanswered(error: UnavailableError) -> bool:
+    """Is it resolve()'s for a neighbour that has not answered yet?"""
+    return error.errno == errno.EHOSTUNREACH
+
+
 def current_mac(ifname: str, ifindex: int, dst_ip: IPAddress) -> str | None:
     """The neighbour's MAC on the route to `dst_ip` as the kernel has it now; None when it has none, or no
     route. Does not wait."""
@@ -143,8 +148,10 @@ def resolve(
     src_ip: IPAddress | None = None,
     timeout_s: float = 3.0,
     instead: str = _INSTEAD,
+    ask: bool = True,
 ) -> NextHop:
-    """The next hop to `dst_ip` over the interface. Waits at most `timeout_s` for the neighbour.
+    """The next hop to `dst_ip` over the interface. Waits at most `timeout_s` for the neighbour, which is
+    asked for unless told otherwise.
 
     UnavailableError: no route over this interface, no source address, or nobody answers; its remedy names
     `instead`.
@@ -169,7 +176,7 @@ def resolve(
         hop = ipaddress.ip_address(attributes.get("RTA_GATEWAY", str(dst_ip)))
         deadline = time.monotonic() + timeout_s
         mac = _neighbour(ipr, ifindex, hop)
-        if mac is None:
+        if mac is None and ask:
             _start_resolution(ifname, hop)
         while mac is None and time.monotonic() < deadline:
             time.sleep(_POLL_S)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import c_uint64
 
 from xsk_engine._ffi.native import Ring, native
-from xsk_engine.frag import Arena
+from xsk_engine.arena import Arena
 from xsk_engine.umem import Umem
 
 
@@ -33,6 +33,6 @@ class RxStock:
         arena = Arena(self._umem, self._chunks, 0)
         try:
             with arena:
-                return [arena.alloc(self._umem.usable_bytes).spend().addr for _ in range(self._chunks)]
+                return [arena.alloc(self._umem.usable_bytes) for _ in range(self._chunks)]
         finally:
             arena.close()

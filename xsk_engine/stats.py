@@ -24,6 +24,26 @@ class ArenaStats:
 
 
 @dataclass(frozen=True)
+class EndpointStats:
+    """One endpoint's figures at one moment."""
+
+    submitted_packets: int
+    """packets handed to the loop"""
+    submitted_bytes: int
+    """frame bytes without FCS of them"""
+    waiting_descs: int
+    """descs in the submit ring, not on the tx ring yet"""
+    inflight_descs: int
+    """descs posted and not completed"""
+    completed_descs: int
+    """descs that came back"""
+    owned_chunks: int
+    """chunks of umem it owns now"""
+    quota_waits: int
+    """allocations refused: quota or umem exhausted"""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The txqs' figures at one moment; final when taken after the drain. Readable by any thread."""
 

@@ -10,9 +10,9 @@ from ctypes import byref, c_void_p
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
+from xsk_engine.arena import Arena
 from xsk_engine.edits import LAYERS, Edit
 from xsk_engine.errors import BrokenError, UnavailableError, XskError
-from xsk_engine.frag import Arena
 from xsk_engine.pcapfile import PcapFile
 from xsk_engine.replay import OVERSIZE, Replay, TraceSummary
 from xsk_engine.umem import Umem

@@ -113,6 +113,10 @@ class Umem:
             raise BrokenError("umem.audit", "", str(audit), errno=errno.EUCLEAN)
         return audit
 
+    def forget(self) -> None:
+        """In a forked child, which has no mapping of it."""
+        self.registration = self.handle = None
+
     def close(self) -> None:
         """Idempotent. No frag may be used afterwards."""
         self.unregister()

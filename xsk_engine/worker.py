@@ -18,7 +18,7 @@ from xsk_engine._ffi.native import native
 from xsk_engine.capture import Capture
 from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError, XskError, errno_name
 from xsk_engine.mix import Mixes
-from xsk_engine.mixprogram import MixProgram
+from xsk_engine.mixprogram import MixProgram, PaceProgram
 from xsk_engine.trace import Trace
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import Xsk
@@ -65,7 +65,7 @@ class Worker:
         self._event_fd = event_fd
         self._failure: XskError | None = None
         self._mixes: list[Mixes] = []
-        self._updates: list[Any] = []
+        self._pending: list[Any] = []
         self._thread: threading.Thread | None = None
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
@@ -209,9 +209,41 @@ class Worker:
         """Has the loop change bytes of these flows' templates; ``done`` of what comes back becomes 1. One
         at a time."""
         update = mixes.update(flows, offset, data)
-        self._updates = [*(one for one in self._updates if not one.done), update]  # the loop's until then
+        self._keep(update)
         self.command(ffi.UPDATE, ctypes.cast(ctypes.pointer(update), c_void_p))
         return update
+
+    def stop_mixes(self, mixes: Mixes) -> None:
+        """They end with the loop's next turn."""
+        with contextlib.suppress(ClosedError):
+            self.command(ffi.STOP_MIX, mixes.handle)
+
+    def forget_mixes(self, mixes: Mixes) -> None:
+        """They have ended."""
+        if mixes in self._mixes:
+            self._mixes.remove(mixes)
+            mixes.close()
+
+    def raise_refused(self, mixes: Mixes) -> None:
+        """BrokenError when one of them could not start; after they have ended."""
+        number = mixes.error
+        if number:
+            raise BrokenError(
+                "start flow",
+                self._name,
+                "no chunks for its templates; use a larger umem (--umem-mb)",
+                errno=number,
+            )
+
+    def repace(self, mixes: Mixes, at: int, pace: PaceProgram) -> None:
+        """Another pace for the program at this place in what was loaded."""
+        command = mixes.repace(at, pace)
+        self._keep(command)
+        self.command(ffi.REPACE, ctypes.cast(ctypes.pointer(command), c_void_p))
+
+    def _keep(self, command: Any) -> None:
+        """The loop's until it is done."""
+        self._pending = [*(one for one in self._pending if not one.done), command]
 
     def command(self, op: int, target: c_void_p | None = None) -> None:
         """Any thread. ClosedError when the loop has ended, BusyError when a thousand commands wait."""
@@ -275,10 +307,6 @@ class Worker:
             ffi.ERROR_COMPLETION: (
                 "complete",
                 f"the kernel completed addr {argument:#x}, which was not inflight; see xsk-engine doctor",
-            ),
-            ffi.ERROR_FLOW: (
-                "start flow",
-                f"no chunk for its template of {argument} bytes; use a larger --umem-mb",
             ),
         }
         operation, message = text.get(self.counters.error, ("loop", f"error {self.counters.error}"))

@@ -109,7 +109,6 @@ def test_abi_constants_are_the_headers():
     assert f"XSKE_ABI_VERSION {native.ABI_VERSION}u" in header
     for name, value in (
         ("XSKE_LOOP_FAILED", native.LOOP_FAILED),
-        ("XSKE_ERROR_FLOW", native.ERROR_FLOW),
         ("XSKE_COMMAND_PARK", native.PARK),
         ("XSKE_ENDPOINT_REMOVED", native.ENDPOINT_REMOVED),
         *((f"XSKE_EDIT_{name.upper()}", i) for i, name in enumerate(edits.LAYERS)),

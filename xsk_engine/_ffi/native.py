@@ -28,8 +28,7 @@ LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED, LOOP_PAUSED, L
     ERROR_LINK_DOWN,
     ERROR_NO_PROGRESS,
     ERROR_COMPLETION,
-    ERROR_FLOW,
-) = range(6)
+) = range(5)
 PROBE_DROPPED, PROBE_COMPLETED, PROBE_UNSEEN = range(3)
 START_MIX, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE, UPDATE, STOP_MIX, REPACE = range(1, 10)
 PATCH_RANGE, PATCH_LIST, PATCH_RANDOM, PATCH_LENGTH, PATCH_TIME = range(5)
@@ -492,6 +491,7 @@ _TABLE: dict[str, Any] = {
     "xske_mix_create": ([POINTER(MixConfig), _OUT], c_int, negative_errno),
     "xske_mix_destroy": ([c_void_p], None, None),
     "xske_mix_has_ended": ([c_void_p], c_int, None),
+    "xske_mix_error": ([c_void_p], c_int, None),
     "xske_capture_create": ([c_uint64, c_uint64, c_uint64, _OUT], c_int, negative_errno),
     "xske_capture_destroy": ([c_void_p], None, None),
     "xske_capture_read": ([c_void_p, c_void_p, c_uint64], c_uint64, None),
@@ -530,10 +530,9 @@ _SHORT: dict[str, Any] = {
     "xske_endpoint_send": ([c_void_p, c_void_p, c_char_p, c_uint32], c_int, None),
     "xske_arena_await": ([c_void_p], None, None),
 }
-"""Of which an application makes a million a second: called without letting go of the GIL, which costs as much as they do.
-They return a negative errno themselves; c_char_p is what takes bytes without a copy or an object on the way."""
+"""Of which an application makes a million a second: called without letting go of the GIL, which costs as much
+as they do. They return a negative errno themselves; c_char_p takes bytes without an object on the way."""
 _LONG: dict[str, Any] = {
-    "xske_endpoint_send": ([c_void_p, c_void_p, c_void_p, c_uint32], c_int, None),
     "xske_endpoint_send_many": (
         [c_void_p, c_void_p, c_void_p, c_uint64, c_void_p, c_uint32],
         c_int64,

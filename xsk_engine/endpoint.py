@@ -1,0 +1,327 @@
+"""What all endpoints have in common, and their calls that never wait."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from ctypes import byref, c_void_p
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi.native import long, native, short
+from xsk_engine.arena import Arena
+from xsk_engine.errors import (
+    BrokenError,
+    BusyError,
+    ClosedError,
+    WouldBlockError,
+    XskError,
+)
+from xsk_engine.frag import Frags, Hold
+from xsk_engine.stats import EndpointStats
+
+if TYPE_CHECKING:
+    from xsk_engine.datagram import Datagram
+    from xsk_engine.umem import Umem
+    from xsk_engine.worker import Worker
+
+Payload = bytes | bytearray | memoryview
+"""What may be sent: anything with the buffer protocol, of contiguous bytes."""
+
+# A loop that moves to another mode answers when it has: link timeout and rebinding. Higher: a loop that is
+# stuck is noticed late.
+_REMOVE_DEADLINE_S = 10.0
+# Back-off of who waits for room. Lower: takes time from the loop where it shares a core; higher: the submit
+# ring runs empty meanwhile (1024 descs are 1 ms at 1 Mpps).
+PAUSE_S = (0.00005, 0.0005)
+
+AGAIN = -errno.EAGAIN
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """How an endpoint is opened. ``quota_chunks``: most chunks of umem it may hold. ``entries`` of its submit
+    ring, power of two. ``batch``: most packets per turn. ``timeout``: seconds that a call may wait for
+    room; 0: never."""
+
+    quota_chunks: int = 64
+    entries: int = 1024
+    batch: int = 64
+    timeout: float = 10.0
+    timestamps: bool = False
+    debug: bool = False
+
+
+class Endpoint:
+    """What all endpoints have in common: an arena, a submit ring into a worker's loop, a header or none.
+
+    One thread at a time may use it; a call that would race raises BusyError. Used after fork by the child:
+    BrokenError.
+    """
+
+    def __init__(
+        self,
+        umem: Umem,
+        worker: Worker,
+        interface: str,
+        max_frame_bytes: int,
+        config: EndpointConfig,
+    ) -> None:
+        if config.timestamps and umem.tx_metadata_len < ffi.TX_METADATA_BYTES:
+            raise ValueError("timestamps: the engine was not opened with timestamps=True")
+        if config.timeout < 0:
+            raise ValueError(f"timeout: {config.timeout} is negative")
+        self.interface = interface
+        self.timeout = config.timeout
+        """seconds that a call may wait for room before WouldBlockError; 0: it never waits"""
+        self.umem = umem
+        self._worker = worker
+        self._pid = os.getpid()
+        self._in_use = threading.Lock()
+        self._closed = False
+        self._max_frame_bytes = max_frame_bytes
+        self._header: ffi.Header | None = None
+        self.head: int | None = None
+        """address of the header, for native calls"""
+        self._arena = Arena(umem, config.quota_chunks, worker.index, poison=config.debug)
+        self._entries = config.entries
+        self.handle: int | None = None
+        self.at_close: Callable[[Any], None] | None = None
+        """called with it when it is closed"""
+        try:
+            self._open(config)
+        except BaseException:
+            self._arena.close()
+            raise
+
+    def _open(self, config: EndpointConfig) -> None:
+        raw = ffi.EndpointConfig(
+            self._arena.handle,
+            config.entries,
+            self._max_frame_bytes,
+            ffi.ENDPOINT_TIMESTAMPS if config.timestamps else 0,
+            config.batch,
+        )
+        handle = ffi.create(native.endpoint_create, self._worker.loop, byref(raw))
+        try:
+            self._worker.command(ffi.ADD_ENDPOINT, handle)
+        except BaseException:
+            native.endpoint_destroy(handle)
+            raise
+        self.handle = handle.value
+        self._arena_handle = self._arena.handle.value
+
+    def set_datagram(self, datagram: Datagram) -> None:
+        """What stands in front of every payload from now on."""
+        data = datagram.header()
+        header = ffi.Header(len=len(data), ip_offset=datagram.ip_offset)
+        ctypes.memmove(header.words, data, len(data))
+        self._header = header
+        self.head = ctypes.addressof(header)
+        self.source = (str(datagram.src), datagram.src_port)
+        self.remote = (str(datagram.dst), datagram.dst_port)
+
+    def set_mac(self, mac: bytes) -> None:
+        """Another Ethernet destination from now on; any thread."""
+        header = self._header
+        if header is not None:
+            native.header_set_mac(byref(header), mac)
+
+    # -- errors ----------------------------------------------------------------------------------------
+
+    def failed(self, operation: str, result: int, size: int = 0) -> Exception:
+        """What a native call's negative errno means here."""
+        name = f"{type(self).__name__}, {self.interface}"
+        number = -result
+        if os.getpid() != self._pid:
+            return BrokenError(operation, name, "this process was forked; only the parent may use it")
+        if number == errno.EAGAIN:
+            return WouldBlockError(
+                operation,
+                name,
+                f"no room within {self.timeout:g} s: quota or submit ring exhausted",
+                errno=number,
+            )
+        if number == errno.EBUSY:
+            return BusyError(operation, name, "another thread is using this endpoint", errno=number)
+        if number == errno.EMSGSIZE:
+            return ValueError(self._too_long(size))
+        if number == errno.EUCLEAN:
+            return BrokenError(
+                operation,
+                name,
+                "a frag was written after it was posted or released; look for a view that was kept",
+                errno=number,
+            )
+        if number == errno.EPIPE or self.handle is None:
+            return self.why_over(operation)
+        if operation == "post":
+            return ValueError("post: a frag of another endpoint, or shorter than its header")
+        return ValueError(f"{operation}: {os.strerror(number)}")
+
+    def why_over(self, operation: str) -> XskError:
+        name = f"{type(self).__name__}, {self.interface}"
+        if self._closed:
+            return ClosedError(operation, name, "the endpoint is closed")
+        return self._worker.failure() or ClosedError(operation, name, "the engine is closed")
+
+    def _too_long(self, size: int) -> str:
+        front = self._header.len if self._header is not None else 0
+        if not front and size < 14:
+            return f"frame: {size} bytes; an Ethernet header alone has 14"
+        most = self._max_frame_bytes - front
+        return f"payload: {size} bytes; at most {most} fit into a packet on {self.interface}"
+
+    # -- sending, without waiting: a negative errno says why not ---------------------------------------------
+
+    def try_send(self, payload: Any) -> int:
+        try:
+            return int(short.endpoint_send(self.handle, self.head, payload, len(payload)))
+        except ctypes.ArgumentError:  # something else than bytes
+            data = bytes(memoryview(payload))
+            return int(short.endpoint_send(self.handle, self.head, data, len(data)))
+
+    @contextlib.contextmanager
+    def using(self, operation: str) -> Iterator[None]:
+        """Around calls without the GIL: nobody else may come in, or close. BusyError."""
+        if not self._in_use.acquire(blocking=False):
+            raise self.failed(operation, -errno.EBUSY)
+        try:
+            yield
+        finally:
+            self._in_use.release()
+
+    def check_open(self, operation: str) -> None:
+        if self.handle is None:
+            raise self.failed(operation, -errno.EPIPE)
+
+    def try_alloc(self, n: int, size: int) -> Frags | int:
+        import numpy
+
+        span = ffi.Span()
+        with self.using("alloc"):
+            result = long.endpoint_alloc(self.handle, self.head, n, size, byref(span))
+        if result:
+            return int(result)
+        front = self._header.len if self._header is not None else 0
+        addrs = numpy.arange(n, dtype=numpy.uint64) * span.pitch + span.addr
+        return Frags(Hold(self.umem, addrs, front, size, f"an endpoint on {self.interface}"), span.pitch)
+
+    def alloc_error(self, result: int, n: int, size: int) -> Exception:
+        if result == -errno.E2BIG:
+            return ValueError(
+                f"alloc: {n} frags of {size} bytes are more than the endpoint's quota of chunks"
+            )
+        if result == -errno.EMSGSIZE:
+            front = self._header.len if self._header is not None else 0
+            most = min(self.umem.usable_bytes, self._max_frame_bytes) - front
+            return ValueError(f"alloc: {size} bytes; a frag has room for at most {most} here")
+        return self.failed("alloc", result)
+
+    # -- facts and the end -----------------------------------------------------------------------------------
+
+    def _counters(self) -> ffi.EndpointCounters:
+        raw = ffi.EndpointCounters()
+        native.endpoint_read(self.handle, byref(raw))
+        return raw
+
+    def stats(self) -> EndpointStats:
+        """Its figures now; any thread. ClosedError after close().
+
+        print(endpoint.stats().submitted_packets)
+        """
+        self.check_open("stats")
+        raw, arena = self._counters(), self._arena.stats()
+        return EndpointStats(
+            submitted_packets=raw.submitted_packets,
+            submitted_bytes=raw.submitted_bytes,
+            waiting_descs=raw.submitted_descs - raw.posted_descs,
+            inflight_descs=raw.posted_descs - raw.completed_descs,
+            completed_descs=raw.completed_descs,
+            owned_chunks=arena.owned_chunks,
+            quota_waits=arena.quota_waits,
+        )
+
+    def is_flushed(self) -> bool:
+        raw = self._counters()
+        return bool(raw.posted_descs == raw.submitted_descs)
+
+    def is_drained(self) -> bool:
+        raw = self._counters()
+        return bool(raw.completed_descs == raw.submitted_descs)
+
+    def late(self, operation: str, timeout: float) -> XskError:
+        raw = self._counters()
+        waiting, inflight = raw.submitted_descs - raw.posted_descs, raw.posted_descs - raw.completed_descs
+        return BrokenError(
+            operation,
+            f"{type(self).__name__}, {self.interface}, {timeout:g} s",
+            f"{waiting} descs wait for the ring and {inflight} for their completion; is the link up?",
+            errno=errno.ETIMEDOUT,
+        )
+
+    def park(self) -> None:
+        """What it owns and nobody references goes back to the pool."""
+        with contextlib.suppress(BusyError, ClosedError), self._arena as arena:
+            arena.park()
+
+    def ask_for_chunks(self) -> None:
+        """The idle endpoints' go back to the pool."""
+        with contextlib.suppress(XskError):
+            self._worker.command(ffi.PARK)
+
+    def close(self) -> None:
+        """What was sent and not posted yet is dropped (``flush`` first); what is inflight completes. Frags
+        that are held stay valid until they are released. Idempotent. BusyError while another thread uses
+        it."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        with self.using("close"), self._arena:
+            if self._closed:
+                return
+            self._closed = True
+            handle, self.handle = c_void_p(self.handle), None
+            self._remove(handle)
+        self._arena.close()
+        if self.at_close is not None:
+            self.at_close(self)
+
+    def _remove(self, handle: c_void_p) -> None:
+        with contextlib.suppress(ClosedError):
+            self._worker.command(ffi.REMOVE_ENDPOINT, handle)
+        deadline, pause = time.monotonic() + _REMOVE_DEADLINE_S, PAUSE_S[0] / 2
+        while native.endpoint_state(handle) != ffi.ENDPOINT_REMOVED and self._worker.alive:
+            if time.monotonic() > deadline:
+                # The loop still knows it: freeing it would crash.
+                raise BrokenError(
+                    "close",
+                    self.interface,
+                    "its loop does not answer; the endpoint leaks",
+                    errno=errno.ETIMEDOUT,
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, PAUSE_S[1])
+        native.endpoint_destroy(handle)
+
+    def forget(self) -> None:
+        """In a forked child: everything is the parent's."""
+        self.handle = None
+
+    @property
+    def closed(self) -> bool:
+        """close() was called, or its engine's."""
+        return self._closed
+
+
+def check_alloc(n: int, size: int) -> None:
+    """ValueError, TypeError."""
+    if n < 1:
+        raise ValueError(f"alloc: {n} frags; at least one")
+    if size < 1:
+        raise ValueError(f"alloc: {size} bytes; at least one")

@@ -1,0 +1,126 @@
+"""What applications have of an engine: endpoints, running traffic, and the neighbours they send to."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from xsk_engine.endpoint import Endpoint, EndpointConfig
+from xsk_engine.flow import Flow, Pace, Traffic
+from xsk_engine.neighbours import Hop, Neighbours
+from xsk_engine.remote import Remote
+from xsk_engine.run import compile_for
+from xsk_engine.running import FollowingFlows, RunningTraffic, as_pace
+from xsk_engine.units import Rate
+
+if TYPE_CHECKING:
+    from xsk_engine.engine import Engine
+    from xsk_engine.resolve import Resolved
+
+Changed = Callable[[float], "asyncio.Future[None]"]
+"""awaits an event of the loops, at most so many seconds"""
+E = TypeVar("E", bound=Endpoint)
+
+
+class Holdings:
+    """Of one engine; any thread while it is open."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._endpoints: set[Endpoint] = set()
+        self._running: weakref.WeakSet[RunningTraffic] = weakref.WeakSet()
+        self._neighbours: Neighbours | None = None
+
+    def endpoint(self, kind: type[E], queue: int | None, tag_bytes: int, **options: Any) -> E:
+        """One of this kind, not connected yet."""
+        engine = self._engine
+        workers, queues = engine.open_workers(), list(engine.config.queues)
+        if queue is not None and queue not in queues:
+            raise ValueError(f"queue: {queue} is not one of the engine's, {queues}")
+        worker = workers[queues.index(queue) if queue is not None else 0]
+        config = EndpointConfig(**{"debug": engine.config.debug, **options})
+        assert engine.umem is not None
+        assert engine.netdev is not None
+        most = engine.netdev.max_frame_bytes + tag_bytes
+        made = kind(engine.umem, worker, engine.config.interface, most, config)
+        made.at_close = self._endpoints.discard
+        self._endpoints.add(made)
+        return made
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """Made when they are first needed."""
+        self._engine.open_workers()
+        assert self._engine.netdev is not None
+        if self._neighbours is None:
+            self._neighbours = Neighbours(self._engine.netdev)
+        return self._neighbours
+
+    def ask(self, where: Remote) -> Future[Hop]:
+        """For what `where` leaves open."""
+        return where.ask(self.neighbours)
+
+    def connect(self, endpoint: Endpoint, where: Remote, hop: Hop | None) -> None:
+        """Gives a UDP endpoint its header, and follows the neighbour."""
+        assert self._engine.netdev is not None
+        endpoint.set_datagram(where.datagram(self._engine.netdev.mac, hop))
+        if where.dst_mac is None and hop is not None:
+            self.neighbours.follow(where.dst, where.src, hop, endpoint)
+
+    def resolve(
+        self,
+        traffic: Traffic | Flow | Sequence[Flow],
+        rate: Pace | Rate | Fraction | int | str | None,
+        count: int | None,
+        duration: float | None,
+    ) -> Resolved:
+        """What Engine.start() sends; waits for neighbours."""
+        from xsk_engine.resolve import resolve
+
+        self._engine.open_workers()
+        assert self._engine.netdev is not None
+        if not isinstance(traffic, Traffic):
+            traffic = Traffic(traffic, count=count, duration_s=duration, rate=as_pace(rate))
+        elif (rate, count, duration) != (None, None, None):
+            raise ValueError("start: a Traffic has rate, count and duration of its own")
+        return resolve(traffic, self._engine.netdev)
+
+    def launch(self, resolved: Resolved, changed: Changed | None) -> RunningTraffic:
+        """Starts it; `changed` for who awaits its end."""
+        engine, traffic = self._engine, resolved.traffic
+        loaded = [
+            (worker, worker.load_mixes(programs), programs)
+            for worker, programs in zip(engine.open_workers(), compile_for(engine, traffic), strict=True)
+            if programs
+        ]
+        running = RunningTraffic(loaded, traffic.seed, changed)
+        self._running.add(running)
+        for address, flows in resolved.followed.items():
+            follower = FollowingFlows(running, flows)
+            running.followers.append(follower)
+            self.neighbours.watch(address, follower)
+        return running
+
+    def stop(self) -> None:
+        """Asks and follows nobody any more. Idempotent."""
+        neighbours, self._neighbours = self._neighbours, None
+        if neighbours is not None:
+            neighbours.close()
+
+    def close(self) -> None:
+        """When the loops have ended. Idempotent."""
+        for running in list(self._running):
+            running.close()
+        for endpoint in list(self._endpoints):
+            endpoint.close()
+        self._endpoints.clear()
+
+    def forget(self) -> list[int]:
+        """In a forked child: nothing is its own; the fds that it has copies of."""
+        for endpoint in self._endpoints:
+            endpoint.forget()
+        return [self._neighbours.fileno()] if self._neighbours is not None else []

@@ -1,0 +1,159 @@
+"""Traffic that runs beside other things on an open engine: stopped, changed and looked at while it does."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from xsk_engine.errors import BrokenError, ClosedError
+from xsk_engine.flow import Pace
+from xsk_engine.mixprogram import MixProgram, repaced
+from xsk_engine.stats import FlowCounts, merge_flows
+from xsk_engine.units import Rate, parse_rate
+
+if TYPE_CHECKING:
+    from xsk_engine.mix import Mixes
+    from xsk_engine.worker import Worker
+
+_POLL_S = (0.00005, 0.001)
+
+
+def as_pace(rate: Pace | Rate | Fraction | int | str | None) -> Pace:
+    """ "1Mpps", a number of packets per second, a Rate, a Pace; None: as fast as it goes. ValueError."""
+    if isinstance(rate, Pace):
+        return rate
+    if rate is None:
+        return Pace()
+    if isinstance(rate, str):
+        return Pace(parse_rate(rate))
+    return Pace(rate if isinstance(rate, Rate) else Rate("pps", Fraction(rate)))
+
+
+class RunningTraffic:
+    """What :meth:`Engine.start` returns. Any thread, one at a time; ``await`` in the event loop of aopen().
+
+    running = engine.start(parse_flow("ip dst=10.77.0.2 / udp dst=9000"), rate="10kpps", count=100)
+    running.wait(5.0)
+    print(running.counts())
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Worker, Mixes, Sequence[MixProgram]]],
+        seed: int,
+        changed: Callable[[float], asyncio.Future[None]] | None,
+    ) -> None:
+        self._parts = parts
+        self._seed = seed
+        self._changed = changed
+        self._last: FlowCounts | None = None
+        self.followers: list[FollowingFlows] = []
+        """live as long as it does"""
+        for worker, mixes, _ in parts:
+            worker.start_mixes(mixes)
+
+    @property
+    def done(self) -> bool:
+        """All of it has been posted, or it was stopped. BrokenError when the engine has failed."""
+        if self._last is not None:
+            return True
+        if not all(mixes.ended for _, mixes, _ in self._parts):
+            for worker, _, _ in self._parts:
+                failure = worker.failure()
+                if failure is not None:
+                    raise failure
+            return False
+        self._finish()
+        for worker, mixes, _ in self._parts:
+            worker.raise_refused(mixes)
+        return True
+
+    def _finish(self) -> None:
+        self._last = self.counts()
+        for worker, mixes, _ in self._parts:
+            worker.forget_mixes(mixes)
+
+    def set_mac(self, flows: Sequence[int], mac: bytes) -> None:
+        """Another Ethernet destination for these."""
+        if self._last is None:
+            for worker, mixes, _ in self._parts:
+                worker.start_update(mixes, flows, 0, mac)
+
+    def close(self) -> None:
+        """When the loops have ended."""
+        if self._last is None:
+            self._finish()
+
+    def counts(self) -> FlowCounts:
+        """What each flow has submitted, by its place: packets and bytes."""
+        if self._last is not None:
+            return self._last
+        return merge_flows(mixes.posted() for _, mixes, _ in self._parts)
+
+    def stop(self) -> None:
+        """Posts no more of it; what was posted completes. Does not wait. Idempotent."""
+        if self._last is None:
+            for worker, mixes, _ in self._parts:
+                worker.stop_mixes(mixes)
+
+    def set_rate(self, rate: Pace | Rate | Fraction | int | str | None, flow: int | None = None) -> None:
+        """Another rate from now on: "1Mpps", "2Gbps", packets per second, a Pace; None: as fast as it goes.
+        Of the flows that share one, or of the one at this place that has its own. ClosedError when it is
+        done.
+
+            running.set_rate("20kpps")
+        """
+        pace = as_pace(rate)
+        if self._last is not None:
+            raise ClosedError("set_rate", str(rate), "it is done")
+        found = False
+        for worker, mixes, programs in self._parts:
+            for at, program in enumerate(programs):
+                alone = flow is not None and tuple(program.members) == (flow,)
+                if alone or (flow is None and program.shared):
+                    worker.repace(mixes, at, repaced(program, pace, self._seed))
+                    found = True
+        if not found:
+            raise ValueError(
+                "set_rate: every flow has a rate of its own; say which"
+                if flow is None
+                else f"set_rate: flow {flow} has no rate of its own"
+            )
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Until it is done; BrokenError (ETIMEDOUT) after ``timeout`` seconds, and it goes on. None waits for
+        ever."""
+        start, pause = time.monotonic(), _POLL_S[0]
+        while not self.done:
+            if timeout is not None and time.monotonic() - start > timeout:
+                raise BrokenError("wait", f"{timeout:g} s", "it is not done yet", errno=errno.ETIMEDOUT)
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL_S[1])
+
+    def __await__(self) -> Generator[object, None, None]:
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> None:
+        if self._changed is None:
+            raise RuntimeError("its engine was not opened with xsk_engine.aopen(); use wait()")
+        while not self.done:
+            await self._changed(0.05)
+
+
+class FollowingFlows:
+    """Flows of a running traffic whose Ethernet destination is a neighbour's: told when it changes."""
+
+    def __init__(self, running: RunningTraffic, flows: Sequence[int]) -> None:
+        self._running = weakref.ref(running)
+        self._flows = flows
+
+    def set_mac(self, mac: bytes) -> None:
+        """By the neighbours' thread."""
+        running = self._running()
+        if running is not None:
+            running.set_mac(self._flows, mac)
