@@ -17,10 +17,14 @@ NICS ?= igb
 
 FUZZ_SECONDS ?= 300
 
+# Where install-c puts things, below DESTDIR; LIBDIR within PREFIX.
+PREFIX ?= /usr/local
+LIBDIR ?= lib
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
 	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit bench-micro bench-limit bench-start \
-	bench-pace bench-replay bench-live bench-premap dist clean distclean
+	bench-pace bench-replay bench-live bench-premap dist install-c clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -143,6 +147,11 @@ $(STAMP)-bench: $(STAMP)
 dist: build ## sdist, and a wheel built from it, into dist/
 	$(PIP) install build
 	$(BIN)/python -m build
+
+install-c: $(BIN)/meson ## libxske, xske.h and xske.pc for C programs, without Python; PREFIX=/usr/local LIBDIR=lib DESTDIR=
+	$(BIN)/meson setup build/c $(if $(wildcard build/c/build.ninja),--reconfigure) -Dlibrary_only=true \
+		--prefix=$(abspath $(PREFIX)) --libdir=$(LIBDIR) >/dev/null
+	$(BIN)/meson install -C build/c $(if $(DESTDIR),--destdir=$(abspath $(DESTDIR)))
 
 clean: ## what was built; the emulated machine's packages stay
 	rm -rf build dist $(STAMP) $(STAMP)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
