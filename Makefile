@@ -17,14 +17,15 @@ NICS ?= igb
 
 FUZZ_SECONDS ?= 300
 
-# Where install-c puts things, below DESTDIR; LIBDIR within PREFIX.
+# Where install-c puts things, below DESTDIR; LIBDIR within PREFIX. The example has a prefix of its own.
 PREFIX ?= /usr/local
 LIBDIR ?= lib
+C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
 	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit bench-micro bench-limit bench-start \
-	bench-pace bench-replay bench-live bench-premap dist install-c clean distclean
+	bench-pace bench-replay bench-live bench-premap dist install-c example-c clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -152,6 +153,12 @@ install-c: $(BIN)/meson ## libxske, xske.h and xske.pc for C programs, without P
 	$(BIN)/meson setup build/c $(if $(wildcard build/c/build.ninja),--reconfigure) -Dlibrary_only=true \
 		--prefix=$(abspath $(PREFIX)) --libdir=$(LIBDIR) >/dev/null
 	$(BIN)/meson install -C build/c $(if $(DESTDIR),--destdir=$(abspath $(DESTDIR)))
+
+example-c: build ## examples/c_sender.c: the arena and the loop from C, in a private laboratory
+	@$(MAKE) --no-print-directory install-c PREFIX=$(C_PREFIX) LIBDIR=lib DESTDIR= >/dev/null
+	cc -O2 -pthread examples/c_sender.c -o build/c/c_sender -Wl,-rpath,$(C_PREFIX)/lib \
+		$$(PKG_CONFIG_PATH=$(C_PREFIX)/lib/pkgconfig pkg-config --cflags --libs xske libxdp)
+	$(LAB) build/c/c_sender vtx 02:77:00:00:00:01 02:77:00:00:00:02 10.77.0.1 10.77.0.2 9000 100000
 
 clean: ## what was built; the emulated machine's packages stay
 	rm -rf build dist $(STAMP) $(STAMP)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
