@@ -1,0 +1,114 @@
+"""A userspace transmit engine on Linux AF_XDP.
+
+import xsk_engine
+
+with xsk_engine.open("eth1") as engine:
+    endpoint = engine.udp(("10.0.0.2", 9000))
+    endpoint.send(b"hello")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xsk_engine.aio import AsyncEngine, AsyncRawEndpoint, AsyncUdpEndpoint
+    from xsk_engine.config import EngineConfig
+    from xsk_engine.connecting import create_datagram_endpoint
+    from xsk_engine.endpoints import RawEndpoint, UdpEndpoint
+    from xsk_engine.engine import Engine
+    from xsk_engine.errors import (
+        BrokenError,
+        BusyError,
+        ClosedError,
+        QueueTakenError,
+        UnavailableError,
+        WouldBlockError,
+        XskError,
+    )
+    from xsk_engine.flow import Flow, Pace, Traffic
+    from xsk_engine.frag import Frag, Frags
+    from xsk_engine.opening import aopen, open
+    from xsk_engine.running import RunningTraffic
+    from xsk_engine.spec import parse_flow
+    from xsk_engine.stats import EndpointStats, Snapshot, history
+    from xsk_engine.tracker import Tracker
+    from xsk_engine.transport import XskDatagramTransport
+    from xsk_engine.values import Choice, Random, Range, Sequence
+
+# What a command does not need it does not import: numpy and uvloop alone take 150 ms.
+_PUBLIC = {
+    "aio": ("AsyncEngine", "AsyncRawEndpoint", "AsyncUdpEndpoint"),
+    "config": ("EngineConfig",),
+    "connecting": ("create_datagram_endpoint",),
+    "endpoints": ("RawEndpoint", "UdpEndpoint"),
+    "engine": ("Engine",),
+    "errors": (
+        "BrokenError",
+        "BusyError",
+        "ClosedError",
+        "QueueTakenError",
+        "UnavailableError",
+        "WouldBlockError",
+        "XskError",
+    ),
+    "flow": ("Flow", "Pace", "Traffic"),
+    "frag": ("Frag", "Frags"),
+    "opening": ("aopen", "open"),
+    "running": ("RunningTraffic",),
+    "spec": ("parse_flow",),
+    "stats": ("EndpointStats", "Snapshot", "history"),
+    "tracker": ("Tracker",),
+    "transport": ("XskDatagramTransport",),
+    "values": ("Choice", "Random", "Range", "Sequence"),
+}
+_MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = [
+    "AsyncEngine",
+    "AsyncRawEndpoint",
+    "AsyncUdpEndpoint",
+    "BrokenError",
+    "BusyError",
+    "Choice",
+    "ClosedError",
+    "EndpointStats",
+    "Engine",
+    "EngineConfig",
+    "Flow",
+    "Frag",
+    "Frags",
+    "Pace",
+    "QueueTakenError",
+    "Random",
+    "Range",
+    "RawEndpoint",
+    "RunningTraffic",
+    "Sequence",
+    "Snapshot",
+    "Tracker",
+    "Traffic",
+    "UdpEndpoint",
+    "UnavailableError",
+    "WouldBlockError",
+    "XskDatagramTransport",
+    "XskError",
+    "aopen",
+    "create_datagram_endpoint",
+    "history",
+    "open",
+    "parse_flow",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'xsk_engine' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"xsk_engine.{_MODULE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

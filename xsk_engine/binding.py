@@ -7,6 +7,7 @@ import contextlib
 import errno
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from xsk_engine import netdev as netdevs
 from xsk_engine import netdevgenl
@@ -58,6 +59,7 @@ class Binding:
         max_frame_bytes: int,
         link_timeout_s: float,
         rx_chunks: int = 0,
+        fds: Sequence[int] = (),
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode: {mode!r} is not one of {', '.join(MODES)}")
@@ -69,6 +71,7 @@ class Binding:
         self._netdev = netdev
         self._queues = queues
         self._ring_size = ring_size
+        self._fds = fds
         self._max_frame_bytes = max_frame_bytes
         self._link_timeout_s = link_timeout_s
         self.rx_chunks = rx_chunks * len(queues)
@@ -143,6 +146,7 @@ class Binding:
                 ring_size=self._ring_size,
                 multi_buffer=self._max_frame_bytes > self._umem.usable_bytes,
                 stock=self._stock.put if zerocopy and self.rx_chunks else None,
+                fds=self._fds,
             )
         except OSError as error:
             queue = int(error.filename or self._queues[0])
@@ -244,6 +248,10 @@ class Binding:
 
 def open_binding(stack: contextlib.ExitStack, config: EngineConfig, netdev: NetDev) -> tuple[Umem, Binding]:
     """A umem and what is bound to it, both or nothing, closed by the stack. UnavailableError."""
+    if config.fds and config.mode == "auto":
+        # One try is all that a given socket allows.
+        has = bool(netdevgenl.facts(netdev.ifindex).zerocopy)
+        config = replace(config, mode="zerocopy" if has else "copy")
     lacking = sorted(config.tx_metadata - netdevgenl.tx_metadata_features(netdev.ifindex))
     if lacking and config.mode != "copy":
         what = f"the driver has no tx {' and '.join(lacking)} in zero-copy"
@@ -287,6 +295,7 @@ def _bind(
             max_frame_bytes=config.max_frame_bytes or netdev.max_frame_bytes,
             link_timeout_s=config.link_timeout_s,
             rx_chunks=rx_chunks,
+            fds=config.fds,
         )
         both.callback(binding.close)
         binding.reason = reason or binding.reason

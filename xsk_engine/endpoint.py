@@ -81,7 +81,7 @@ class Endpoint:
         self.timeout = config.timeout
         """seconds that a call may wait for room before WouldBlockError; 0: it never waits"""
         self.umem = umem
-        self._worker = worker
+        self.worker = worker
         self._pid = os.getpid()
         self._in_use = threading.Lock()
         self._closed = False
@@ -108,14 +108,14 @@ class Endpoint:
             ffi.ENDPOINT_TIMESTAMPS if config.timestamps else 0,
             config.batch,
         )
-        handle = ffi.create(native.endpoint_create, self._worker.loop, byref(raw))
+        handle = ffi.create(native.endpoint_create, self.worker.loop, byref(raw))
         try:
-            self._worker.command(ffi.ADD_ENDPOINT, handle)
+            self.worker.command(ffi.ADD_ENDPOINT, handle)
         except BaseException:
             native.endpoint_destroy(handle)
             raise
         self.handle = handle.value
-        self._arena_handle = self._arena.handle.value
+        self.arena_handle = self._arena.handle.value
 
     def set_datagram(self, datagram: Datagram) -> None:
         """What stands in front of every payload from now on."""
@@ -151,7 +151,7 @@ class Endpoint:
         if number == errno.EBUSY:
             return BusyError(operation, name, "another thread is using this endpoint", errno=number)
         if number == errno.EMSGSIZE:
-            return ValueError(self._too_long(size))
+            return ValueError(self.too_long(size))
         if number == errno.EUCLEAN:
             return BrokenError(
                 operation,
@@ -169,9 +169,9 @@ class Endpoint:
         name = f"{type(self).__name__}, {self.interface}"
         if self._closed:
             return ClosedError(operation, name, "the endpoint is closed")
-        return self._worker.failure() or ClosedError(operation, name, "the engine is closed")
+        return self.worker.failure() or ClosedError(operation, name, "the engine is closed")
 
-    def _too_long(self, size: int) -> str:
+    def too_long(self, size: int) -> str:
         front = self._header.len if self._header is not None else 0
         if not front and size < 14:
             return f"frame: {size} bytes; an Ethernet header alone has 14"
@@ -266,6 +266,11 @@ class Endpoint:
             errno=errno.ETIMEDOUT,
         )
 
+    def has_room(self) -> bool:
+        """Of the submit ring, an eighth; chunks are another question."""
+        raw = self._counters()
+        return bool(raw.submitted_descs - raw.posted_descs < self._entries * 7 // 8)
+
     def park(self) -> None:
         """What it owns and nobody references goes back to the pool."""
         with contextlib.suppress(BusyError, ClosedError), self._arena as arena:
@@ -274,7 +279,7 @@ class Endpoint:
     def ask_for_chunks(self) -> None:
         """The idle endpoints' go back to the pool."""
         with contextlib.suppress(XskError):
-            self._worker.command(ffi.PARK)
+            self.worker.command(ffi.PARK)
 
     def close(self) -> None:
         """What was sent and not posted yet is dropped (``flush`` first); what is inflight completes. Frags
@@ -294,9 +299,9 @@ class Endpoint:
 
     def _remove(self, handle: c_void_p) -> None:
         with contextlib.suppress(ClosedError):
-            self._worker.command(ffi.REMOVE_ENDPOINT, handle)
+            self.worker.command(ffi.REMOVE_ENDPOINT, handle)
         deadline, pause = time.monotonic() + _REMOVE_DEADLINE_S, PAUSE_S[0] / 2
-        while native.endpoint_state(handle) != ffi.ENDPOINT_REMOVED and self._worker.alive:
+        while native.endpoint_state(handle) != ffi.ENDPOINT_REMOVED and self.worker.alive:
             if time.monotonic() > deadline:
                 # The loop still knows it: freeing it would crash.
                 raise BrokenError(

@@ -156,7 +156,7 @@ class BlockingEndpoint(Endpoint):
         deadline, pause = time.monotonic() + timeout, PAUSE_S[0]
         self.check_open(operation)
         while not condition():
-            if not self._worker.alive:
+            if not self.worker.alive:
                 raise self.why_over(operation)
             if time.monotonic() > deadline:
                 raise self.late(operation, timeout)

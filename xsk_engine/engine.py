@@ -76,6 +76,8 @@ class Engine:
             raise ValueError("queues: at least one is needed")
         if config.cpus and len(config.cpus) != len(config.queues):
             raise ValueError(f"cpus: {len(config.cpus)} for {len(config.queues)} queues; give one per queue")
+        if config.fds and len(config.fds) != len(config.queues):
+            raise ValueError(f"fds: {len(config.fds)} for {len(config.queues)} queues; give one per queue")
         allowed = os.sched_getaffinity(0)
         if missing := set(config.cpus) - allowed:
             raise ValueError(f"cpus: {sorted(missing)} not among those allowed here, {sorted(allowed)}")
@@ -241,13 +243,13 @@ class Engine:
         """Figures of all queues now; the final ones after close. No system call; any thread."""
         if self._final is not None:
             return merge(self._final.queues)
-        return merge(w.counters for w in self.workers)
+        return merge([w.snapshot() for w in self.workers])
 
     def queue_snapshots(self) -> list[Snapshot]:
         """The same figures of each queue."""
         if self._final is not None:
             return self._final.queues
-        return [merge([w.counters]) for w in self.workers]
+        return [w.snapshot() for w in self.workers]
 
     def flow_counts(self) -> FlowCounts:
         """What each flow has submitted so far, by its place in the traffic. By the thread that closes."""

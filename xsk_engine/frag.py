@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from xsk_engine.umem import Umem
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
+
+
+_is_finalizing = sys.is_finalizing  # modules are gone by then
 
 
 class Hold:
@@ -60,8 +64,10 @@ class Hold:
             native.frags_unref(self.umem.handle, pointer_to(descs), len(descs))
 
     def __del__(self) -> None:
-        left = int(self.held.sum()) if hasattr(self, "held") else 0
-        if not left or self.umem.handle is None:
+        if _is_finalizing() or not hasattr(self, "views") or self.umem.handle is None:
+            return
+        left = int(self.held.sum())
+        if not left:
             return
         warnings.warn(f"{left} frags of {self._what} were never posted", ResourceWarning, stacklevel=2)
         self.release(slice(None))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class Snapshot:
     """allocations refused: quota or pool exhausted"""
     owned_chunks: int = 0
     """chunks the loops' arenas own now"""
+    time_ns: int = 0
+    """CLOCK_MONOTONIC when these were read"""
 
     @property
     def duration_s(self) -> float:
@@ -144,17 +149,32 @@ class Snapshot:
         return self._per_second(self.completed_wire_bytes * 8)
 
 
-_LONGEST = ("last_post_ns", "last_completion_ns", "link_down_ns")
+_LATEST = ("last_post_ns", "last_completion_ns", "link_down_ns", "time_ns")
 
 
-def merge(pages: Iterable[Any]) -> Snapshot:
-    """Adds up counter pages (objects with the fields of native Counters)."""
-    read = [{name: getattr(page, name) for name in Snapshot.__dataclass_fields__} for page in pages]
-    total = {name: sum(page[name] for page in read) for name in Snapshot.__dataclass_fields__}
-    for name in _LONGEST:
-        total[name] = max((page[name] for page in read), default=0)
-    total["first_post_ns"] = min((p["first_post_ns"] for p in read if p["first_post_ns"]), default=0)
+def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Adds up those of several queues."""
+    many = list(snapshots)
+    if len(many) == 1:
+        return many[0]
+    total = {name: sum(getattr(one, name) for one in many) for name in Snapshot.__dataclass_fields__}
+    for name in _LATEST:
+        total[name] = max((getattr(one, name) for one in many), default=0)
+    total["first_post_ns"] = min((one.first_post_ns for one in many if one.first_post_ns), default=0)
     return Snapshot(**total)
+
+
+def history(snapshots: Iterable[Snapshot]) -> numpy.ndarray:
+    """Snapshots as a numpy record array of shape (n,): a uint64 field for each of theirs.
+
+    records = xsk_engine.history([engine.snapshot()])
+    records["completed_packets"]
+    """
+    import numpy
+
+    names = list(Snapshot.__dataclass_fields__)
+    rows = [tuple(getattr(one, name) for name in names) for one in snapshots]
+    return numpy.array(rows, dtype=[(name, numpy.uint64) for name in names])
 
 
 FlowCounts = dict[int, tuple[int, int]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
 from types import ModuleType
@@ -91,10 +92,12 @@ class Umem:
         whole = numpy.frombuffer(self.area.view(0, self.area.length), dtype=numpy.uint8)
         return whole.reshape(-1, self.chunk_size)
 
-    def register(self, backend: ModuleType, ring_size: int) -> None:
-        """Registers the region with the kernel, which pins it; OSError (ENOBUFS: locked-memory limit)."""
+    def register(self, backend: ModuleType, ring_size: int, fds: Sequence[int] = ()) -> None:
+        """Registers the region with the kernel, which pins it; OSError (ENOBUFS: locked-memory limit). `fds`:
+        sockets that are open already, if the backend takes them."""
+        rest = {"fds": fds} if fds else {}
         self.registration = backend.Registration(
-            self.area.address, self.area.length, self.chunk_size, self.tx_metadata_len, ring_size
+            self.area.address, self.area.length, self.chunk_size, self.tx_metadata_len, ring_size, **rest
         )
 
     def unregister(self) -> None:

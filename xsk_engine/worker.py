@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import errno
 import os
+import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from xsk_engine.capture import Capture
 from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError, XskError, errno_name
 from xsk_engine.mix import Mixes
 from xsk_engine.mixprogram import MixProgram, PaceProgram
+from xsk_engine.stats import Snapshot
 from xsk_engine.trace import Trace
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import Xsk
@@ -27,6 +30,11 @@ if TYPE_CHECKING:
     import numpy
 
 _PROBE_TIMEOUT_NS = 20_000_000
+
+# A Snapshot's figures stand in the counter page in the same order; tests/ffi compares the names.
+_WORDS = struct.Struct(f"{len(ffi.Counters._fields_)}Q")
+_FIRST = [field[0] for field in ffi.Counters._fields_].index("submitted_packets")
+_FIGURES = len(Snapshot.__dataclass_fields__) - 1
 
 
 class Worker:
@@ -263,6 +271,11 @@ class Worker:
     def abort(self) -> None:
         """Ends the loop now. Any thread."""
         native.loop_abort(self.loop)
+
+    def snapshot(self) -> Snapshot:
+        """Its figures now: no system call; any thread."""
+        words = _WORDS.unpack_from(self.counters)
+        return Snapshot(*(*words[_FIRST : _FIRST + _FIGURES], time.monotonic_ns()))
 
     def page(self) -> numpy.ndarray:
         """The counter page as a read-only numpy record array of length 1; any thread."""

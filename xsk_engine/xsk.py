@@ -125,9 +125,9 @@ def raise_send_buffer(fd: int) -> None:
             return
 
 
-def _choose_backend(umem: Umem) -> ModuleType:
+def _choose_backend(umem: Umem, fds: Sequence[int]) -> ModuleType:
     # What libxdp cannot express goes the kernel's own way.
-    if umem.tx_metadata_len:
+    if umem.tx_metadata_len or fds:
         from xsk_engine._ffi import sockopt
 
         return sockopt
@@ -137,13 +137,19 @@ def _choose_backend(umem: Umem) -> ModuleType:
 
 
 def _bind_all(
-    umem: Umem, netdev: NetDev, queues: Sequence[int], flags: int, ring_size: int, stock: Stock | None
+    umem: Umem,
+    netdev: NetDev,
+    queues: Sequence[int],
+    flags: int,
+    ring_size: int,
+    stock: Stock | None,
+    fds: Sequence[int],
 ) -> tuple[Xsk, ...]:
     """All queues or none; the OSError carries the queue in its filename."""
     queue = queues[0]
     xsks: list[Xsk] = []
     try:
-        umem.register(_choose_backend(umem), ring_size)
+        umem.register(_choose_backend(umem, fds), ring_size, fds)
         for queue in queues:
             fill = functools.partial(stock, queue) if stock else None
             bound = umem.registration.open(netdev.name, netdev.ifindex, queue, flags, fill)
@@ -168,8 +174,10 @@ def bind_queues(
     ring_size: int,
     multi_buffer: bool = False,
     stock: Stock | None = None,
+    fds: Sequence[int] = (),
 ) -> tuple[Xsk, ...]:
-    """Registers the umem and binds every queue to it, all or none; what passes is waited for.
+    """Registers the umem and binds every queue to it, all or none; what passes is waited for, unless the
+    sockets are somebody else's `fds`: a umem is registered on a socket only once.
 
     ``mode``: "copy" or "zerocopy". `multi_buffer` asks for packets of several descs (XDP_USE_SG). `stock`
     is called with each queue and its fill ring. OSError with the queue as its filename.
@@ -178,9 +186,9 @@ def bind_queues(
     deadline = time.monotonic() + REBIND_DEADLINE_S
     while True:
         try:
-            return _bind_all(umem, netdev, queues, flags, ring_size, stock)
+            return _bind_all(umem, netdev, queues, flags, ring_size, stock, fds)
         except OSError as error:
             ours = is_bound_here(netdev.ifindex, int(error.filename or 0))
-            if error.errno not in PASSING or ours or time.monotonic() > deadline:
+            if error.errno not in PASSING or ours or fds or time.monotonic() > deadline:
                 raise
         time.sleep(_REBIND_PAUSE_S)

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xsk_engine._ffi import uapi
@@ -24,12 +24,13 @@ _ADDR_BYTES = 8
 class BoundSocket:
     """One AF_XDP socket: ``fd``, and its ``tx`` and ``cq`` rings for the txq to take over."""
 
-    def __init__(self, ring_size: int) -> None:
+    def __init__(self, ring_size: int, fd: int | None = None) -> None:
         self.fd = -1
         self.bound = False
         self._maps: list[tuple[int, int]] = []
         self._ring_size = ring_size
-        self.fd = int(libc.socket(uapi.AF_XDP, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0))
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        self.fd = int(libc.socket(uapi.AF_XDP, kind, 0)) if fd is None else os.dup(fd)
 
     def make_rings(self) -> None:
         """Sets and maps the rings."""
@@ -77,16 +78,24 @@ class BoundSocket:
 
 
 class Registration:
-    """A umem registered on a socket of its own kind; it lives in the kernel while any socket of it does."""
+    """A umem registered on a socket of its own kind; it lives in the kernel while any socket of it does.
+    `fds`: sockets that somebody else has opened, to be used instead of new ones."""
 
     name = "sockopt"
 
     def __init__(
-        self, address: int, length: int, chunk_size: int, tx_metadata_len: int, ring_size: int
+        self,
+        address: int,
+        length: int,
+        chunk_size: int,
+        tx_metadata_len: int,
+        ring_size: int,
+        fds: Sequence[int] = (),
     ) -> None:
         self._ring_size = ring_size
         self._sockets: list[BoundSocket] = []
-        self._first = BoundSocket(ring_size)
+        self._fds = iter(fds)
+        self._first = BoundSocket(ring_size, next(self._fds, None))
         flags = uapi.XDP_UMEM_TX_METADATA_LEN if tx_metadata_len else 0
         try:
             set_option(
@@ -108,7 +117,7 @@ class Registration:
     ) -> BoundSocket:
         """Binds (ifindex, queue); OSError with bind's errno. `stock` puts chunks on its fill ring before."""
         shared = next((s.fd for s in self._sockets if s.bound and s.fd >= 0), None)
-        bound = self._first if shared is None else BoundSocket(self._ring_size)
+        bound = self._first if shared is None else BoundSocket(self._ring_size, next(self._fds, None))
         try:
             bound.make_rings()
             if stock:

@@ -13,7 +13,6 @@ import pytest
 from tests.lab.wire import frame, holdings, start, wait_until
 from xsk_engine import netdev
 from xsk_engine._ffi import libbpf
-from xsk_engine._ffi.native import native
 from xsk_engine.capture import HEADER
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
@@ -96,13 +95,11 @@ def test_one_frag_and_its_clones_inflight_many_times(wire, send):
     config = EngineConfig("vtx", mode="zerocopy", link_timeout_s=20)
     with wire.capture() as frames, Engine(config) as engine:
         endpoint = engine.raw()
-        with endpoint._arena as arena:
-            frag = arena.alloc(len(sent))
-            frag.view[:] = sent
-            for _ in range(10):
-                descs = [frag.clone().spend() for _ in range(20)]
-                native.endpoint_submit(endpoint._handle, (type(descs[0]) * 20)(*descs), 20)
-            frag.release(arena)
+        frag = endpoint.alloc(1, len(sent))[0]
+        frag.payload[:] = sent
+        for _ in range(10):
+            endpoint.post([frag.clone() for _ in range(20)])
+        frag.release()
         wait_until(lambda: len(frames) == 200)
         wait_until(lambda: engine.snapshot().completed_packets == 200)
         wait_until(lambda: endpoint.stats().owned_chunks <= 1)  # idle, so the rest goes back

@@ -1,0 +1,117 @@
+"""create_datagram_endpoint, and the engines that its transports share."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from xsk_engine.aio import AsyncEngine
+from xsk_engine.config import EngineConfig
+from xsk_engine.remote import Address, Remote
+from xsk_engine.transport import XskDatagramTransport
+
+
+class _Shared:
+    """Engines that the transports of an event loop share: the first one opens it, the last one closes it."""
+
+    def __init__(self) -> None:
+        self._engines: dict[tuple[int, str, int], tuple[asyncio.Task[AsyncEngine], int]] = {}
+
+    async def take(self, config: EngineConfig) -> tuple[AsyncEngine, Callable[[], None]]:
+        loop = asyncio.get_running_loop()
+        key = (id(loop), config.interface, config.queues[0])
+        opening, users = self._engines.get(key, (None, 0))
+        if opening is None:
+            opening = loop.create_task(AsyncEngine(config).open())
+        self._engines[key] = (opening, users + 1)
+        try:
+            engine = await asyncio.shield(opening)
+        except BaseException:
+            self._drop(key)
+            raise
+        return engine, lambda: self._drop(key)
+
+    def _drop(self, key: tuple[int, str, int]) -> None:
+        opening, users = self._engines[key]
+        if users > 1:
+            self._engines[key] = (opening, users - 1)
+            return
+        del self._engines[key]
+        if opening.done() and not opening.cancelled() and opening.exception() is None:
+            closing = asyncio.ensure_future(opening.result().close())
+            _closing.add(closing)
+            closing.add_done_callback(_closing.discard)
+
+
+_shared = _Shared()
+_closing: set[asyncio.Future[None]] = set()
+"""so that they are not collected on the way"""
+
+
+async def create_datagram_endpoint(
+    protocol_factory: Callable[[], Any],
+    *,
+    interface: str | None = None,
+    remote_addr: Address | None = None,
+    local_addr: Address | None = None,
+    queue: int = 0,
+    engine: AsyncEngine | None = None,
+    **options: Any,
+) -> tuple[XskDatagramTransport, Any]:
+    """As ``loop.create_datagram_endpoint``: (transport, protocol), which existing asyncio code can use
+    unchanged. It sends through an engine on ``interface`` (transports of one event loop, interface and queue
+    share one, which closes with the last) or through ``engine``, and receives through a kernel socket.
+
+    ``local_addr``: address (None: the kernel's choice) and port. Without ``remote_addr`` every sendto needs
+    an address. ``options``: vlan, pcp, ttl, dscp, dst_mac as Engine.udp. Nothing is fragmented. Raises what
+    open() raises, OSError for an address that cannot be bound.
+
+        transport, _ = await xsk_engine.create_datagram_endpoint(
+            asyncio.DatagramProtocol, interface="vtx", remote_addr=("10.77.0.2", 9000)
+        )
+        transport.sendto(b"hello")
+        transport.close()
+    """
+    if (interface is None) == (engine is None):
+        raise ValueError("create_datagram_endpoint: give an interface, or an engine that is open")
+    peer = Remote.of(remote_addr, **options) if remote_addr is not None else None
+    if engine is not None:
+        let_go: Callable[[], None] = _nothing
+    else:
+        assert interface is not None
+        engine, let_go = await _shared.take(EngineConfig(interface, queues=(queue,)))
+    sock = None
+    try:
+        sock = _bound_socket(engine.engine.config.interface, local_addr, remote_addr)
+        protocol = protocol_factory()
+        transport = XskDatagramTransport(engine, let_go, sock, protocol, peer, options)
+    except BaseException:
+        if sock is not None:
+            sock.close()
+        let_go()
+        raise
+    await asyncio.sleep(0)  # connection_made
+    return transport, protocol
+
+
+def _nothing() -> None:
+    pass
+
+
+def _bound_socket(interface: str, local: Address | None, remote: Address | None) -> socket.socket:
+    """On the interface, so that the port is ours there and nowhere else."""
+    host = (local or remote or ("0.0.0.0", 0))[0]
+    family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        if local is not None or remote is None:
+            sock.bind((local[0] or "", local[1]) if local is not None else ("", 0))
+        if remote is not None:
+            sock.connect((remote[0], remote[1]))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

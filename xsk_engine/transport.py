@@ -1,0 +1,359 @@
+"""A datagram transport for asyncio code that knows nothing of AF_XDP: it sends through an engine and receives
+through an ordinary socket on the same port."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import warnings
+from asyncio.trsock import TransportSocket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from xsk_engine.aio import AsyncEngine, AsyncUdpEndpoint
+from xsk_engine.errors import XskError
+from xsk_engine.remote import Address, Remote
+
+_log = logging.getLogger("xsk_engine")
+
+WAITING_PER_NEIGHBOUR = 64
+"""datagrams; the oldest are dropped, as the kernel does it (net.ipv4.neigh.default.unres_qlen)"""
+# Destinations of a transport without remote_addr; the least recently used is forgotten. Higher: 17 KiB each;
+# lower: asked for again more often.
+_MOST_PEERS = 1024
+# Bytes that are written at a time, and datagrams read, before others have their turn.
+_WRITES_PER_TURN, _READS_PER_TURN = 256, 64
+_HIGH_WATER = 64 << 10  # as asyncio's own
+_HEADER_BYTES = 8
+"""that a datagram counts in the buffer besides its own, or empty ones would cost nothing"""
+_MAX_DATAGRAM = 1 << 16
+
+
+class _Peer:
+    """An address that datagrams go to, and those that wait for its neighbour."""
+
+    def __init__(self, endpoint: AsyncUdpEndpoint) -> None:
+        self.endpoint = endpoint
+        self.waiting: deque[bytes] = deque()
+
+
+class XskDatagramTransport(asyncio.DatagramTransport):
+    """What :func:`create_datagram_endpoint` returns. In the event loop's thread.
+
+    ``get_extra_info``: socket, sockname, peername, and xsk_engine (the AsyncEngine it sends through).
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        let_go: Callable[[], None],
+        sock: socket.socket,
+        protocol: Any,
+        peer: Remote | None,
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._engine = engine
+        self._let_go = let_go
+        self._sock = sock
+        self._protocol = protocol
+        self._options = options
+        self._bell = engine.bell
+        self._peers: dict[Address, _Peer] = {}
+        self._buffer: deque[tuple[_Peer, bytes]] = deque()
+        self._buffered = 0
+        self._paused = False
+        self._closing = False
+        self._lost = False
+        self._listening = False
+        self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
+        self.dropped_datagrams = 0
+        """that waited for a neighbour in vain"""
+        self._source: tuple[str, int] = sock.getsockname()[:2]
+        self._remote = (str(peer.dst), peer.dst_port) if peer is not None else None
+        self._default = self._peer_at(peer) if peer is not None else None
+        self._extra = {
+            "socket": TransportSocket(sock),
+            "sockname": sock.getsockname(),
+            "peername": sock.getpeername() if peer is not None else None,
+            "xsk_engine": engine,
+        }
+        self._loop.call_soon(self._protocol.connection_made, self)
+        self._loop.call_soon(self._start_reading)
+
+    # -- facts -----------------------------------------------------------------------------------------
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._extra.get(name, default)
+
+    def get_protocol(self) -> Any:
+        return self._protocol
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes, 8 for each datagram included."""
+        return self._buffered
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """(low, high) in bytes."""
+        return self._low, self._high
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """As asyncio.WriteTransport. ValueError unless high >= low >= 0."""
+        if high is None:
+            high = _HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._high, self._low = high, low
+        self._note_buffer()
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """Sends now, or when there is room. Too long for a packet: ``error_received`` with EMSGSIZE.
+
+        While its neighbour is not known, the last 64 datagrams wait for it. TypeError for what is no bytes,
+        ValueError without an address, or for another than remote_addr.
+        """
+        peer = self._default
+        if addr is not None or peer is None:
+            peer = self._find_peer(addr)
+        if self._closing:
+            if self._lost:
+                _log.warning("sendto(%s): the transport is closed", self._remote or addr)
+            return
+        if not self._buffer and peer.endpoint.ready is None:
+            result = peer.endpoint.try_send(data)
+            if result == 0:
+                return
+            if result != -errno.EAGAIN:
+                self._report(peer, result, len(data))
+                return
+        self._keep(peer, bytes(data))
+
+    def _find_peer(self, addr: Any) -> _Peer:
+        if addr is None:
+            raise ValueError("sendto: without remote_addr every datagram needs an address")
+        if self._default is not None:
+            if tuple(addr[:2]) != self._remote:
+                raise ValueError(f"sendto: this transport sends to {self._remote} only")
+            return self._default
+        found = self._peers.pop((addr[0], addr[1]), None)
+        if found is None:
+            found = self._peer_at(Remote.of((addr[0], addr[1]), **self._options))
+        self._peers[addr[0], addr[1]] = found  # the last one now
+        if len(self._peers) > _MOST_PEERS:
+            self._forget_oldest()
+        return found
+
+    def _forget_oldest(self) -> None:
+        for address, peer in self._peers.items():
+            if not peer.waiting and all(peer is not other for other, _ in self._buffer):
+                del self._peers[address]
+                if peer.endpoint.is_drained():
+                    peer.endpoint.close()
+                else:
+                    self._loop.call_later(1.0, peer.endpoint.close)
+                return
+
+    def _peer_at(self, remote: Remote) -> _Peer:
+        host, port = self._source
+        here = remote.src
+        if not _is_any(host) and here is None:
+            here = Remote.of((host, port)).dst
+        endpoint = self._engine.endpoint_for(replace(remote, src=here, src_port=port))
+        peer = _Peer(endpoint)
+        self._watch(peer)
+        return peer
+
+    def _watch(self, peer: _Peer) -> None:
+        if peer.endpoint.ready is not None:
+            peer.endpoint.ready.add_done_callback(lambda ready: self._on_ready(peer, ready))
+
+    def _on_ready(self, peer: _Peer, ready: asyncio.Future[None]) -> None:
+        if self._lost or ready.cancelled():
+            return
+        error = ready.exception()
+        if error is None:
+            while peer.waiting:
+                data = peer.waiting.popleft()
+                self._buffered -= len(data) + _HEADER_BYTES
+                self._keep(peer, data)
+            self._write()
+            return
+        self._buffered -= sum(len(data) + _HEADER_BYTES for data in peer.waiting)
+        self.dropped_datagrams += len(peer.waiting)
+        peer.waiting.clear()
+        number = getattr(error, "errno", None) or errno.EHOSTUNREACH
+        self._protocol.error_received(OSError(number, str(error)))
+        self._note_buffer()
+
+    def _keep(self, peer: _Peer, data: bytes) -> None:
+        self._buffered += len(data) + _HEADER_BYTES
+        if peer.endpoint.ready is None:
+            self._buffer.append((peer, data))
+            self._listen()
+        else:
+            if peer.endpoint.ready.done():  # nobody answered the last time
+                peer.endpoint.ask_again()
+                self._watch(peer)
+            peer.waiting.append(data)
+            if len(peer.waiting) > WAITING_PER_NEIGHBOUR:
+                self._buffered -= len(peer.waiting.popleft()) + _HEADER_BYTES
+                self.dropped_datagrams += 1
+        self._note_buffer()
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._bell.listen(self._write)
+        self._buffer[0][0].endpoint.announce()
+        if self._buffer[0][0].endpoint.has_room():
+            self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        """What is buffered, as far as there is room."""
+        if self._lost:
+            return
+        for _ in range(_WRITES_PER_TURN):
+            if not self._buffer:
+                break
+            peer, data = self._buffer[0]
+            result = peer.endpoint.try_send(data)
+            if result == -errno.EAGAIN:
+                peer.endpoint.announce()
+                result = peer.endpoint.try_send(data)
+            if result == -errno.EAGAIN:
+                break
+            self._buffer.popleft()
+            self._buffered -= len(data) + _HEADER_BYTES
+            if result:
+                self._report(peer, result, len(data))
+        else:
+            self._loop.call_soon(self._write)
+        if not self._buffer and self._listening:
+            self._listening = False
+            self._bell.ignore(self._write)
+        self._note_buffer()
+        if self._closing and not self._pending():
+            self._lose(None)
+
+    def _report(self, peer: _Peer, result: int, size: int) -> None:
+        if result == -errno.EMSGSIZE:
+            text = f"{os.strerror(errno.EMSGSIZE)}: {peer.endpoint.too_long(size)}"
+            self._protocol.error_received(OSError(errno.EMSGSIZE, text))
+            return
+        error = peer.endpoint.failed("sendto", result, size)
+        if result == -errno.EPIPE and not self._lost:  # the engine has ended
+            self._end(error)
+        else:
+            raise error
+
+    def _pending(self) -> bool:
+        return bool(self._buffer) or any(peer.waiting for peer in self._all_peers())
+
+    def _note_buffer(self) -> None:
+        if not self._paused and self._buffered > self._high:
+            self._paused = True
+            self._protocol.pause_writing()
+        elif self._paused and self._buffered <= self._low:
+            self._paused = False
+            self._protocol.resume_writing()
+
+    # -- receiving -------------------------------------------------------------------------------------
+
+    def _start_reading(self) -> None:
+        if not self._closing:
+            self._loop.add_reader(self._sock.fileno(), self._read)
+
+    def _read(self) -> None:
+        for _ in range(_READS_PER_TURN):
+            if self._closing:
+                return
+            try:
+                data, address = self._sock.recvfrom(_MAX_DATAGRAM)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:  # an ICMP answer, say
+                self._protocol.error_received(error)
+                return
+            self._protocol.datagram_received(data, address)
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Takes no more, sends what is buffered, then ``connection_lost(None)``. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._loop.remove_reader(self._sock.fileno())
+        if not self._pending():
+            self._loop.call_soon(self._lose, None)
+
+    def abort(self) -> None:
+        """At once: what is buffered is dropped."""
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._lost:
+            return
+        if not self._closing:
+            self._closing = True
+            self._loop.remove_reader(self._sock.fileno())
+        self._buffer.clear()
+        for peer in self._all_peers():
+            peer.waiting.clear()
+        self._buffered = 0
+        self._loop.call_soon(self._lose, error)
+
+    def _all_peers(self) -> list[_Peer]:
+        return [*self._peers.values(), *([self._default] if self._default is not None else [])]
+
+    def _lose(self, error: Exception | None) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        self._bell.ignore(self._write)
+        try:
+            self._protocol.connection_lost(error)
+        finally:
+            self._sock.close()
+            task = self._loop.create_task(self._close_endpoints())
+            self._engine.keep(task)
+
+    async def _close_endpoints(self) -> None:
+        try:
+            for peer in self._all_peers():
+                try:
+                    await peer.endpoint.flush(1.0)
+                    peer.endpoint.close()
+                except XskError:
+                    continue  # its engine is closed, or has failed
+        finally:
+            self._let_go()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_lost", True):
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self._sock.close()
+
+    def __repr__(self) -> str:
+        state = "closing" if self._closing else "open"
+        return f"<XskDatagramTransport {self._source} -> {self._remote or 'any'} {state}>"
+
+
+def _is_any(host: str) -> bool:
+    return host in ("0.0.0.0", "::")
