@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     )
     from xsk_engine.flow import Flow, Pace, Traffic
     from xsk_engine.frag import Frag, Frags
+    from xsk_engine.history import history
     from xsk_engine.opening import aopen, open
     from xsk_engine.running import RunningTraffic
     from xsk_engine.spec import parse_flow
-    from xsk_engine.stats import EndpointStats, Snapshot, history
+    from xsk_engine.stats import EndpointStats, Snapshot
     from xsk_engine.tracker import Tracker
     from xsk_engine.transport import XskDatagramTransport
     from xsk_engine.values import Choice, Random, Range, Sequence
@@ -54,10 +55,11 @@ _PUBLIC = {
     ),
     "flow": ("Flow", "Pace", "Traffic"),
     "frag": ("Frag", "Frags"),
+    "history": ("history",),
     "opening": ("aopen", "open"),
     "running": ("RunningTraffic",),
     "spec": ("parse_flow",),
-    "stats": ("EndpointStats", "Snapshot", "history"),
+    "stats": ("EndpointStats", "Snapshot"),
     "tracker": ("Tracker",),
     "transport": ("XskDatagramTransport",),
     "values": ("Choice", "Random", "Range", "Sequence"),

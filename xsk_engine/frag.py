@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import warnings
 import weakref
 from collections.abc import Iterator
-from ctypes import POINTER, c_void_p, cast
 from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi import native as ffi
@@ -75,7 +75,7 @@ class Hold:
 
 def pointer_to(descs: numpy.ndarray) -> Any:
     """Of an array of native descs."""
-    return cast(c_void_p(descs.__array_interface__["data"][0]), POINTER(ffi.Desc))
+    return ctypes.cast(descs.__array_interface__["data"][0], ctypes.POINTER(ffi.Desc))
 
 
 class Frag:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -162,19 +159,6 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
         total[name] = max((getattr(one, name) for one in many), default=0)
     total["first_post_ns"] = min((one.first_post_ns for one in many if one.first_post_ns), default=0)
     return Snapshot(**total)
-
-
-def history(snapshots: Iterable[Snapshot]) -> numpy.ndarray:
-    """Snapshots as a numpy record array of shape (n,): a uint64 field for each of theirs.
-
-    records = xsk_engine.history([engine.snapshot()])
-    records["completed_packets"]
-    """
-    import numpy
-
-    names = list(Snapshot.__dataclass_fields__)
-    rows = [tuple(getattr(one, name) for name in names) for one in snapshots]
-    return numpy.array(rows, dtype=[(name, numpy.uint64) for name in names])
 
 
 FlowCounts = dict[int, tuple[int, int]]

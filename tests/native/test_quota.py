@@ -7,8 +7,9 @@ import pytest
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
+from xsk_engine.arena import Arena
 from xsk_engine.errors import BusyError, ClosedError, WouldBlockError
-from xsk_engine.frag import Arena
+from xsk_engine.frag import Frags, Hold
 from xsk_engine.umem import Umem
 
 
@@ -66,13 +67,16 @@ def test_a_second_user_is_refused(arena):
 def test_frags_as_python_holds_them(umem):
     arena = Arena(umem, quota_chunks=1, txq_id=0)
     with arena:
-        frag = arena.alloc(2000)
-        frag.view[:] = b"x" * 2000
+        frag = Frags(Hold(umem, [arena.alloc(2000)], 0, 2000, "a test"), 2048)[0]
+        view = frag.payload
+        view[:] = b"x" * 2000
         clone = frag.clone()
-        frag.release(arena)
+        frag.release()
         with pytest.raises(ClosedError, match="posted or released"):
             frag.clone()
-        assert bytes(clone.view[:3]) == b"xxx", "a clone has its own reference"
+        with pytest.raises(ValueError, match="released memoryview"):
+            view[0]
+        assert bytes(clone.payload[:3]) == b"xxx", "a clone has its own reference"
         with pytest.raises(WouldBlockError):
             arena.alloc(2000)
         with pytest.raises(BusyError), arena:
@@ -80,6 +84,14 @@ def test_frags_as_python_holds_them(umem):
         clone.release()
         arena.park()
     assert arena.stats().owned_chunks == 0
-    arena.close()
-    with pytest.raises(ClosedError):
-        arena.stats()
+
+
+def test_a_dropped_frag_goes_back_and_says_so(umem):
+    arena = Arena(umem, quota_chunks=2, txq_id=0)
+    with arena:
+        frags = Frags(Hold(umem, [arena.alloc(1000), arena.alloc(1000)], 0, 1000, "a test"), 1024)
+        frags[0].release()
+        with pytest.warns(ResourceWarning, match="1 frags of a test were never posted"):
+            del frags
+        arena.park()
+    assert arena.stats().owned_chunks == 0

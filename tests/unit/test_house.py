@@ -18,7 +18,7 @@ FLOORS = [
     {"mixprogram", "edits", "figures"},
     {"replay"},
     {"plan", "report", "_ffi"},
-    {"umem", "netdev", "netdevgenl", "route"},
+    {"umem", "netdev", "netdevgenl", "route", "history"},
     {"arena", "frag", "tracker", "xsk", "program", "capture", "resolve", "pcapfile", "neighbours"},
     {"trace", "remote"},
     {"mix"},
