@@ -98,7 +98,7 @@ static int grow(struct xske_arena *a)
 
 		chunk_set_arena(c, a);
 		c->txq_id = a->txq_id;
-		umem->stamps[chunk_index(umem, c)] = 0;
+		arena_forget_stamp(a, c);
 		arena_push_stack(a, c);
 	}
 	a->owned += n;

@@ -45,6 +45,7 @@
 #include "chunk.h"
 
 #define ARENA_PARKED (UINT32_MAX - 1)
+#define STAMP_POISONED UINT32_MAX
 
 /* Frags start at cache lines (plus metadata_len): 64-byte stride sends 1-2 % faster than 2-4 KiB stride on
  * veth, and no two writers share a line. Higher wastes small frags' chunks. */
@@ -174,6 +175,15 @@ static inline int arena_waits(struct xske_arena *a)
 	if (likely(!atomic_load_explicit(&a->waiting, memory_order_seq_cst)))
 		return 0;
 	return (int)atomic_exchange_explicit(&a->waiting, 0, memory_order_relaxed);
+}
+
+/* Of a chunk from the pool; poison is everybody's. */
+static inline void arena_forget_stamp(struct xske_arena *a, const struct chunk *c)
+{
+	uint32_t *stamp = &a->umem->stamps[chunk_index(a->umem, c)];
+
+	if (*stamp != STAMP_POISONED || !(a->flags & XSKE_ARENA_POISON))
+		*stamp = 0;
 }
 
 /* Another reference, to be dropped by any thread. */

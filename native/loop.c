@@ -163,6 +163,8 @@ static void COLD end_drain(struct xske_loop *l)
 
 static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 {
+	bool starved;
+
 	turn_ns = min_u64(turn_ns, MAX_TURN_NS);
 	if (l->state == XSKE_LOOP_DRAINING) {
 		l->draining_ns += turn_ns;
@@ -171,8 +173,9 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 		else if (l->draining_ns > l->config.drain_timeout_ns)
 			end_drain(l);
 	}
-	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns ||
-	    (!txq_inflight(l->txq) && !l->outlet.starved)) {
+	/* A flow may wait for chunks that applications hold; without those it waits in vain. */
+	starved = l->outlet.starved && !l->endpoints;
+	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns || (!txq_inflight(l->txq) && !starved)) {
 		l->stalled_ns = 0;
 		return;
 	}

@@ -5,7 +5,6 @@
 #include "arena.h"
 
 #define POISON 0xa5a5a5a5a5a5a5a5ull
-#define POISONED UINT32_MAX /* a stamp */
 
 void COLD arena_poison(struct xske_arena *a, struct chunk *c)
 {
@@ -13,7 +12,7 @@ void COLD arena_poison(struct xske_arena *a, struct chunk *c)
 	uint32_t i = chunk_index(umem, c);
 
 	memset(umem->area + ((uint64_t)i << umem->chunk_shift), (int)(POISON & 0xff), umem->chunk_size);
-	umem->stamps[i] = POISONED;
+	umem->stamps[i] = STAMP_POISONED;
 }
 
 bool COLD arena_is_overwritten(struct xske_arena *a, const struct chunk *c)
@@ -23,7 +22,7 @@ bool COLD arena_is_overwritten(struct xske_arena *a, const struct chunk *c)
 	const uint8_t *bytes = umem->area + ((uint64_t)i << umem->chunk_shift);
 	uint64_t word;
 
-	if (umem->stamps[i] != POISONED)
+	if (umem->stamps[i] != STAMP_POISONED)
 		return false;
 	umem->stamps[i] = 0;
 	for (uint32_t at = 0; at < umem->chunk_size; at += sizeof(word)) {

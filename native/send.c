@@ -110,12 +110,17 @@ int xske_endpoint_send(struct xske_endpoint *e, const struct xske_header *h, con
 {
 	struct xske_desc descs[XSKE_MAX_DESCS_PER_PACKET];
 	uint32_t n;
-	int err = enter(e, h);
+	int err;
 
+	if (!e)
+		return -EPIPE;
+	n = descs_for(e, h, len);
+	if (!n)
+		return -EMSGSIZE;
+	err = enter(e, h);
 	if (err)
 		return err;
-	n = descs_for(e, h, len);
-	err = !n ? -EMSGSIZE : spsc_room(&e->submits) < n ? -EAGAIN : copy(e, h, payload, len, descs, n);
+	err = spsc_room(&e->submits) < n ? -EAGAIN : copy(e, h, payload, len, descs, n);
 	if (!err) {
 		spsc_push(&e->submits, descs, n);
 		count(e, 1, n, frame_bytes(h, len));

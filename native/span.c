@@ -80,7 +80,7 @@ static struct chunk *pop_pooled(struct xske_arena *a, uint32_t n)
 	for (uint32_t i = 0; first && i < n; i++) {
 		chunk_set_arena(&first[i], a);
 		first[i].txq_id = a->txq_id;
-		umem->stamps[chunk_index(umem, &first[i])] = 0;
+		arena_forget_stamp(a, &first[i]);
 	}
 	if (first)
 		a->owned += n;

@@ -13,7 +13,7 @@ from xsk_engine._ffi.native import short
 from xsk_engine.batch import Batch, Post
 from xsk_engine.bell import Bell
 from xsk_engine.config import EngineConfig
-from xsk_engine.endpoint import AGAIN, Endpoint, Payload, check_alloc
+from xsk_engine.endpoint import AGAIN, DRAIN_S, Endpoint, Payload, check_alloc
 from xsk_engine.engine import Engine
 from xsk_engine.errors import UnavailableError, XskError
 from xsk_engine.frag import Frag, Frags
@@ -144,12 +144,12 @@ class AsyncEndpoint(Endpoint):
     def _tracker(self, n: int) -> Tracker:
         return Tracker(n, lambda: self.why_over("tracker"), self.bell.wait)
 
-    async def flush(self, timeout: float | None = None) -> None:
+    async def flush(self, timeout: float = DRAIN_S) -> None:
         """As BlockingEndpoint.flush."""
         await self._wait("flush", self.is_flushed, timeout)
         self.park()
 
-    async def drain(self, timeout: float | None = None) -> None:
+    async def drain(self, timeout: float = DRAIN_S) -> None:
         """As BlockingEndpoint.drain.
 
         await endpoint.drain(1.0)
@@ -157,8 +157,7 @@ class AsyncEndpoint(Endpoint):
         await self._wait("drain", self.is_drained, timeout)
         self.park()
 
-    async def _wait(self, operation: str, condition: Callable[[], bool], timeout: float | None) -> None:
-        timeout = self.timeout if timeout is None else timeout
+    async def _wait(self, operation: str, condition: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         self.check_open(operation)
         while not condition():

@@ -42,6 +42,8 @@ _REMOVE_DEADLINE_S = 10.0
 PAUSE_S = (0.00005, 0.0005)
 
 AGAIN = -errno.EAGAIN
+# Longer than a link may be away (5 s) before that is an error of its own.
+DRAIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,9 @@ class Endpoint:
         handle = ffi.create(native.endpoint_create, self.worker.loop, byref(raw))
         try:
             self.worker.command(ffi.ADD_ENDPOINT, handle)
+        except ClosedError:
+            native.endpoint_destroy(handle)
+            raise self.why_over("open") from None
         except BaseException:
             native.endpoint_destroy(handle)
             raise
@@ -169,7 +174,10 @@ class Endpoint:
         name = f"{type(self).__name__}, {self.interface}"
         if self._closed:
             return ClosedError(operation, name, "the endpoint is closed")
-        return self.worker.failure() or ClosedError(operation, name, "the engine is closed")
+        failure = self.worker.failure()
+        if failure is not None:
+            return BrokenError(operation, name, str(failure), errno=failure.errno)
+        return ClosedError(operation, name, "the engine is closed")
 
     def too_long(self, size: int) -> str:
         front = self._header.len if self._header is not None else 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xsk_engine.batch import Batch, Post
-from xsk_engine.endpoint import AGAIN, PAUSE_S, Endpoint, Payload, check_alloc
+from xsk_engine.endpoint import AGAIN, DRAIN_S, PAUSE_S, Endpoint, Payload, check_alloc
 from xsk_engine.frag import Frag, Frags
 from xsk_engine.tracker import Tracker
 
@@ -136,23 +136,22 @@ class BlockingEndpoint(Endpoint):
     def _tracker(self, n: int) -> Tracker:
         return Tracker(n, lambda: self.why_over("tracker"), None)
 
-    def flush(self, timeout: float | None = None) -> None:
+    def flush(self, timeout: float = DRAIN_S) -> None:
         """Waits until everything sent so far is on the tx ring, and gives unused memory back. BrokenError
-        (ETIMEDOUT) after ``timeout`` seconds (None: the endpoint's)."""
+        (ETIMEDOUT) after ``timeout`` seconds."""
         self._wait("flush", self.is_flushed, timeout)
         self.park()
 
-    def drain(self, timeout: float | None = None) -> None:
+    def drain(self, timeout: float = DRAIN_S) -> None:
         """Waits until everything sent so far has completed, and gives unused memory back. BrokenError
-        (ETIMEDOUT) after ``timeout`` seconds (None: the endpoint's) says what is missing.
+        (ETIMEDOUT) after ``timeout`` seconds says what is missing.
 
             endpoint.drain(1.0)
         """
         self._wait("drain", self.is_drained, timeout)
         self.park()
 
-    def _wait(self, operation: str, condition: Callable[[], bool], timeout: float | None) -> None:
-        timeout = self.timeout if timeout is None else timeout
+    def _wait(self, operation: str, condition: Callable[[], bool], timeout: float) -> None:
         deadline, pause = time.monotonic() + timeout, PAUSE_S[0]
         self.check_open(operation)
         while not condition():

@@ -121,6 +121,7 @@ class Engine:
                     xsk,
                     index,
                     self.event_fd,
+                    interface=config.interface,
                     cpu=config.cpus[index] if config.cpus else None,
                     link_timeout_s=config.link_timeout_s,
                     progress_timeout_s=config.progress_timeout_s,

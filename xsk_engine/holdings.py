@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xsk_engine.endpoint import Endpoint, EndpointConfig
+from xsk_engine.errors import ClosedError
 from xsk_engine.flow import Flow, Pace, Traffic
 from xsk_engine.neighbours import Hop, Neighbours
 from xsk_engine.remote import Remote
@@ -97,7 +98,11 @@ class Holdings:
             for worker, programs in zip(engine.open_workers(), compile_for(engine, traffic), strict=True)
             if programs
         ]
-        running = RunningTraffic(loaded, traffic.seed, changed)
+        try:
+            running = RunningTraffic(loaded, traffic.seed, changed)
+        except ClosedError:
+            engine.raise_failure()
+            raise
         self._running.add(running)
         for address, flows in resolved.followed.items():
             follower = FollowingFlows(running, flows)

@@ -62,11 +62,11 @@ class RunningTraffic:
         """All of it has been posted, or it was stopped. BrokenError when the engine has failed."""
         if self._last is not None:
             return True
+        for worker, _, _ in self._parts:
+            failure = worker.failure()
+            if failure is not None:
+                raise failure
         if not all(mixes.ended for _, mixes, _ in self._parts):
-            for worker, _, _ in self._parts:
-                failure = worker.failure()
-                if failure is not None:
-                    raise failure
             return False
         self._finish()
         for worker, mixes, _ in self._parts:
@@ -114,7 +114,7 @@ class RunningTraffic:
         found = False
         for worker, mixes, programs in self._parts:
             for at, program in enumerate(programs):
-                alone = flow is not None and tuple(program.members) == (flow,)
+                alone = flow in program.members and not program.shared
                 if alone or (flow is None and program.shared):
                     worker.repace(mixes, at, repaced(program, pace, self._seed))
                     found = True

@@ -50,6 +50,7 @@ class Worker:
         index: int,
         event_fd: int,
         *,
+        interface: str,
         cpu: int | None,
         link_timeout_s: float,
         progress_timeout_s: float,
@@ -61,7 +62,7 @@ class Worker:
         self.index = index
         self.counters = ffi.Counters()
         self.gaps = ffi.Gaps()
-        self._name = f"queue {xsk.queue}"
+        self._name = f"{interface}, queue {xsk.queue}"
         self._umem = umem
         self._cpu = cpu
         self._on_stall = on_stall

@@ -16,7 +16,7 @@ from xsk_engine._ffi import libbpf
 from xsk_engine.binding import Binding
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
-from xsk_engine.errors import BrokenError, ClosedError, UnavailableError, XskError
+from xsk_engine.errors import BrokenError, UnavailableError, XskError
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab.topology import LabOptions
 from xsk_engine.program import PassProgram
@@ -117,7 +117,7 @@ def test_the_fallback_itself_fails(wire, pretender, queues):
         endpoint = engine.raw()
         with pytest.raises(XskError, match="injected"):
             asyncio.run(engine.run(Traffic(frame(60), duration_s=5)))
-        with pytest.raises(ClosedError):
+        with pytest.raises(BrokenError, match="injected"):
             endpoint.send(frame(60))
     assert engine.snapshot().completed_packets == 0
     wait_until(lambda: holdings() == before)

@@ -7,9 +7,11 @@ Source: Documentation/networking/af_xdp.rst, net/xdp/xsk.c.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +22,10 @@ from xsk_engine._ffi.native import Ring, dont_fork
 _DESC_BYTES = ctypes.sizeof(uapi.XdpDesc)
 _ADDR_BYTES = 8
 
+# A queue whose process has just ended stays taken for a moment. Who opens sockets tries again with new ones; of
+# given ones there are no others.
+_BUSY_S, _BUSY_POLL_S = 2.5, 0.01
+
 
 class BoundSocket:
     """One AF_XDP socket: ``fd``, and its ``tx`` and ``cq`` rings for the txq to take over."""
@@ -29,6 +35,7 @@ class BoundSocket:
         self.bound = False
         self._maps: list[tuple[int, int]] = []
         self._ring_size = ring_size
+        self._given = fd is not None
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self.fd = int(libc.socket(uapi.AF_XDP, kind, 0)) if fd is None else os.dup(fd)
 
@@ -66,8 +73,15 @@ class BoundSocket:
 
     def bind(self, ifindex: int, queue: int, flags: int, shared_fd: int = 0) -> None:
         address = uapi.SockaddrXdp(uapi.AF_XDP, flags, ifindex, queue, shared_fd)
-        libc.bind(self.fd, ctypes.byref(address), ctypes.sizeof(address))
-        self.bound = True
+        deadline = time.monotonic() + (_BUSY_S if self._given else 0)
+        while not self.bound:
+            try:
+                libc.bind(self.fd, ctypes.byref(address), ctypes.sizeof(address))
+                self.bound = True
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_BUSY_POLL_S)
 
     def close(self) -> None:
         while self._maps:
