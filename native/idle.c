@@ -91,6 +91,14 @@ void loop_park(struct xske_loop *l)
 	l->parked = endpoints_park(l);
 }
 
+void COLD loop_collect(struct xske_loop *l)
+{
+	if (l->now_ns - l->collected_ns < IDLE_PARK_NS)
+		return;
+	l->collected_ns = l->now_ns;
+	endpoints_park(l);
+}
+
 /* Inflight, and asleep for the longest time again and again. */
 bool loop_backed_off(const struct xske_loop *l)
 {

@@ -38,8 +38,9 @@ struct xske_loop {
 	uint64_t stalled_ns; /* inflight and nothing completed for so long */
 	uint64_t draining_ns;
 	uint64_t idle_since_ns;
-	uint64_t sleep_ns; /* the next back-off */
-	uint64_t spin_ns;  /* awake for so long before a paced packet */
+	uint64_t collected_ns; /* the last time */
+	uint64_t sleep_ns;     /* the next back-off */
+	uint64_t spin_ns;      /* awake for so long before a paced packet */
 	uint64_t away_since_ns;
 	int away;           /* 0, XSKE_LOOP_PAUSED or XSKE_LOOP_STALLED: the caller has the thread */
 	bool down_by_drops; /* the peer's end, not ours */
@@ -83,6 +84,7 @@ void loop_wake(struct xske_loop *l); /* any thread */
 void loop_moved(struct xske_loop *l);
 void loop_rest(struct xske_loop *l);
 void loop_park(struct xske_loop *l);
+void loop_collect(struct xske_loop *l); /* a flow has no chunk: what endpoints keep and do not use */
 bool loop_has_work(const struct xske_loop *l);
 bool loop_backed_off(const struct xske_loop *l);
 

@@ -230,6 +230,8 @@ bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 		l->mixes_left--;
 	}
 	l->backpressure += o->starved | o->limited;
+	if (unlikely(o->starved) && txq_room(o->q, 1))
+		loop_collect(l);
 	*total += posted;
 	if (!o->starved)
 		l->mixes_left = 0;

@@ -22,8 +22,8 @@ from xsk_engine._ffi.native import Ring, dont_fork
 _DESC_BYTES = ctypes.sizeof(uapi.XdpDesc)
 _ADDR_BYTES = 8
 
-# A queue whose process has just ended stays taken for a moment. Who opens sockets tries again with new ones; of
-# given ones there are no others.
+# A queue whose process has just ended stays taken for a moment. Who opens sockets tries again with new ones;
+# given ones try again themselves.
 _BUSY_S, _BUSY_POLL_S = 2.5, 0.01
 
 
