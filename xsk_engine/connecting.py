@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.config import EngineConfig
 from xsk_engine.remote import Address, Remote
 from xsk_engine.transport import XskDatagramTransport
+
+# A neighbour that is there answers within milliseconds. Lower: the first datagrams wait in the transport; higher:
+# an address that nobody has holds up who asks for it.
+_CONNECT_S = 0.5
 
 
 class _Shared:
@@ -19,7 +23,7 @@ class _Shared:
     def __init__(self) -> None:
         self._engines: dict[tuple[int, str, int], tuple[asyncio.Task[AsyncEngine], int]] = {}
 
-    async def take(self, config: EngineConfig) -> tuple[AsyncEngine, Callable[[], None]]:
+    async def take(self, config: EngineConfig) -> tuple[AsyncEngine, Callable[[], Awaitable[None]]]:
         loop = asyncio.get_running_loop()
         key = (id(loop), config.interface, config.queues[0])
         opening, users = self._engines.get(key, (None, 0))
@@ -29,25 +33,21 @@ class _Shared:
         try:
             engine = await asyncio.shield(opening)
         except BaseException:
-            self._drop(key)
+            await self._drop(key)
             raise
         return engine, lambda: self._drop(key)
 
-    def _drop(self, key: tuple[int, str, int]) -> None:
+    async def _drop(self, key: tuple[int, str, int]) -> None:
         opening, users = self._engines[key]
         if users > 1:
             self._engines[key] = (opening, users - 1)
             return
         del self._engines[key]
         if opening.done() and not opening.cancelled() and opening.exception() is None:
-            closing = asyncio.ensure_future(opening.result().close())
-            _closing.add(closing)
-            closing.add_done_callback(_closing.discard)
+            await opening.result().close()
 
 
 _shared = _Shared()
-_closing: set[asyncio.Future[None]] = set()
-"""so that they are not collected on the way"""
 
 
 async def create_datagram_endpoint(
@@ -78,7 +78,7 @@ async def create_datagram_endpoint(
         raise ValueError("create_datagram_endpoint: give an interface, or an engine that is open")
     peer = Remote.of(remote_addr, **options) if remote_addr is not None else None
     if engine is not None:
-        let_go: Callable[[], None] = _nothing
+        let_go: Callable[[], Awaitable[None]] = _nothing
     else:
         assert interface is not None
         engine, let_go = await _shared.take(EngineConfig(interface, queues=(queue,)))
@@ -90,13 +90,14 @@ async def create_datagram_endpoint(
     except BaseException:
         if sock is not None:
             sock.close()
-        let_go()
+        await let_go()
         raise
     await asyncio.sleep(0)  # connection_made
+    await transport.connected(_CONNECT_S)
     return transport, protocol
 
 
-def _nothing() -> None:
+async def _nothing() -> None:
     pass
 
 

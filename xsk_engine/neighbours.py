@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from xsk_engine._ffi.libc import new_eventfd
-from xsk_engine.errors import ClosedError, UnavailableError
+from xsk_engine.errors import ClosedError, UnavailableError, XskError
 from xsk_engine.netdev import NetDev
 from xsk_engine.packet import IPAddress, parse_mac
 
@@ -60,10 +60,17 @@ class _Question:
     answer: Future[Hop]
     asked: bool = False
 
+    def fail(self, error: XskError) -> None:
+        """Unless nobody wants to know any more."""
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(error)
+
 
 @dataclass
 class _Known:
-    hop: Hop
+    hop: Hop | None
+    """None: somebody else has asked"""
+    mac: bytes
     followers: weakref.WeakSet[Follower] = field(default_factory=weakref.WeakSet)
 
 
@@ -87,7 +94,9 @@ class Neighbours:
             known = self._known.get((dst, src, need_mac))
             if self._closed:
                 answer.set_exception(ClosedError("resolve", str(dst), "the engine is closed"))
-            elif known is not None and known.followers:  # kept right as long as somebody goes there
+            elif (
+                known is not None and known.hop is not None and known.followers
+            ):  # kept right as long as somebody goes there
                 answer.set_result(known.hop)
             else:
                 until = time.monotonic() + _ANSWER_S
@@ -98,17 +107,18 @@ class Neighbours:
     def follow(self, dst: IPAddress, src: IPAddress | None, hop: Hop, follower: Follower) -> None:
         """Tells `follower` when its MAC changes, for as long as it lives."""
         with self._lock:
-            known = self._known.setdefault((dst, src, True), _Known(hop))
-            known.hop = hop if not known.followers else known.hop
+            known = self._known.setdefault((dst, src, True), _Known(hop, hop.mac))
+            if known.hop is None or not known.followers:
+                known.hop, known.mac = hop, hop.mac
             known.followers.add(follower)
-            mac = known.hop.mac
+            mac = known.mac
         if mac != hop.mac:
             follower.set_mac(mac)
 
     def watch(self, dst: IPAddress, follower: Follower) -> None:
         """As follow, for who has got the hop elsewhere."""
         with self._lock:
-            self._known.setdefault((dst, None, True), _Known(Hop(dst, b""))).followers.add(follower)
+            self._known.setdefault((dst, None, True), _Known(None, b"")).followers.add(follower)
             os.write(self._wake_fd, (1).to_bytes(8, "little"))
 
     def close(self) -> None:
@@ -152,9 +162,7 @@ class Neighbours:
                 self._answer()
         with self._lock:
             for question in self._questions:
-                question.answer.set_exception(
-                    ClosedError("resolve", str(question.dst), "the engine is closed")
-                )
+                question.fail(ClosedError("resolve", str(question.dst), "the engine is closed"))
 
     @staticmethod
     def _drop_events(sock: socket.socket) -> None:
@@ -189,11 +197,10 @@ class Neighbours:
             question.asked = True
             if route.is_unanswered(error) and time.monotonic() < question.until:
                 return False
-            question.answer.set_exception(self._late(question) if route.is_unanswered(error) else error)
+            question.fail(self._late(question) if route.is_unanswered(error) else error)
             return True
         except Exception as error:  # pyroute2's own: the interface went away meanwhile
-            unavailable = UnavailableError("resolve", f"{question.dst}, {self._netdev.name}", repr(error))
-            question.answer.set_exception(unavailable)
+            question.fail(UnavailableError("resolve", f"{question.dst}, {self._netdev.name}", repr(error)))
             return True
         hop = Hop(found.src_ip, parse_mac(found.dst_mac) if found.dst_mac else b"")
         if question.answer.set_running_or_notify_cancel():
@@ -216,10 +223,11 @@ class Neighbours:
             known = list(self._known.items())
         for (dst, _, _), one in known:
             text = route.current_mac(self._netdev.name, self._netdev.ifindex, dst)
-            if text is None or parse_mac(text) == one.hop.mac:
+            if text is None or parse_mac(text) == one.mac:
                 continue
             with self._lock:
-                one.hop = Hop(one.hop.src, parse_mac(text))
+                one.mac = parse_mac(text)
+                one.hop = Hop(one.hop.src, one.mac) if one.hop is not None else None
                 followers = list(one.followers)
             for follower in followers:
-                follower.set_mac(one.hop.mac)
+                follower.set_mac(one.mac)

@@ -4,6 +4,7 @@ through an ordinary socket on the same port."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -11,7 +12,7 @@ import socket
 import warnings
 from asyncio.trsock import TransportSocket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,10 @@ _HIGH_WATER = 64 << 10  # as asyncio's own
 _HEADER_BYTES = 8
 """that a datagram counts in the buffer besides its own, or empty ones would cost nothing"""
 _MAX_DATAGRAM = 1 << 16
+_FLUSH_S = 1.0
+"""for what was sent before close()"""
+_finishing: set[asyncio.Future[None]] = set()
+"""so that they are not collected on the way"""
 
 
 class _Peer:
@@ -51,7 +56,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
     def __init__(
         self,
         engine: AsyncEngine,
-        let_go: Callable[[], None],
+        let_go: Callable[[], Awaitable[None]],
         sock: socket.socket,
         protocol: Any,
         peer: Remote | None,
@@ -70,7 +75,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         self._buffered = 0
         self._paused = False
         self._closing = False
-        self._lost = False
+        self._lost = self._aborted = False
         self._listening = False
         self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
         self.dropped_datagrams = 0
@@ -119,6 +124,12 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self._high, self._low = high, low
         self._note_buffer()
+
+    async def connected(self, seconds: float) -> None:
+        """Until the neighbour of remote_addr is known, at most so long."""
+        ready = self._default.endpoint.ready if self._default is not None else None
+        if ready is not None:
+            await asyncio.wait([ready], timeout=seconds)
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -266,10 +277,12 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         return bool(self._buffer) or any(peer.waiting for peer in self._all_peers())
 
     def _note_buffer(self) -> None:
-        if not self._paused and self._buffered > self._high:
+        # With one peer, who listens to pause_writing loses nothing while it is asked for.
+        full = self._default is not None and len(self._default.waiting) >= WAITING_PER_NEIGHBOUR
+        if not self._paused and (full or self._buffered > self._high):
             self._paused = True
             self._protocol.pause_writing()
-        elif self._paused and self._buffered <= self._low:
+        elif self._paused and not full and self._buffered <= self._low:
             self._paused = False
             self._protocol.resume_writing()
 
@@ -310,6 +323,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
     def _end(self, error: Exception | None) -> None:
         if self._lost:
             return
+        self._aborted = True
         if not self._closing:
             self._closing = True
             self._loop.remove_reader(self._sock.fileno())
@@ -327,23 +341,26 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             return
         self._lost = True
         self._bell.ignore(self._write)
-        try:
-            self._protocol.connection_lost(error)
-        finally:
-            self._sock.close()
-            task = self._loop.create_task(self._close_endpoints())
-            self._engine.keep(task)
+        task = self._loop.create_task(self._finish(error))
+        _finishing.add(task)
+        task.add_done_callback(_finishing.discard)
 
-    async def _close_endpoints(self) -> None:
+    async def _finish(self, error: Exception | None) -> None:
+        """The protocol hears of it when nothing is left: who waits for that may end the event loop."""
+        peers = self._all_peers()
         try:
-            for peer in self._all_peers():
-                try:
-                    await peer.endpoint.flush(1.0)
-                    peer.endpoint.close()
-                except XskError:
-                    continue  # its engine is closed, or has failed
+            for peer in peers:
+                if not self._aborted:
+                    with contextlib.suppress(XskError):  # the engine is closed, or has failed
+                        await peer.endpoint.flush(_FLUSH_S)
         finally:
-            self._let_go()
+            for peer in peers:
+                peer.endpoint.close()
+            self._sock.close()
+            try:
+                await self._let_go()
+            finally:
+                self._protocol.connection_lost(error)
 
     def __del__(self) -> None:
         if not getattr(self, "_lost", True):
