@@ -12,8 +12,8 @@ from xsk_engine.config import EngineConfig
 from xsk_engine.remote import Address, Remote
 from xsk_engine.transport import XskDatagramTransport
 
-# A neighbour that is there answers within milliseconds. Lower: the first datagrams wait in the transport; higher:
-# an address that nobody has holds up who asks for it.
+# A neighbour that is there answers within milliseconds. Lower: the first datagrams wait in the transport;
+# higher: an address that nobody has holds up who asks for it.
 _CONNECT_S = 0.5
 
 
