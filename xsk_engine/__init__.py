@@ -1,10 +1,12 @@
 """A userspace transmit engine on Linux AF_XDP.
 
-import xsk_engine
+    import xsk_engine
 
-with xsk_engine.open("eth1") as engine:
-    endpoint = engine.udp(("10.0.0.2", 9000))
-    endpoint.send(b"hello")
+    with xsk_engine.open("eth1") as engine:
+        endpoint = engine.udp(("10.0.0.2", 9000))
+        endpoint.send(b"hello")
+
+A name is imported when it is first used.
 """
 
 from __future__ import annotations

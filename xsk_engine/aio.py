@@ -58,7 +58,7 @@ class AsyncEndpoint(Endpoint):
         """As BlockingEndpoint.send. The first one waits for the neighbour: UnavailableError when there is
         none, and the next one asks again.
 
-        await endpoint.send(b"hello")
+            await endpoint.send(b"hello")
         """
         result = AGAIN if self.ready is not None else self.try_send(payload)
         if result:
@@ -91,9 +91,10 @@ class AsyncEndpoint(Endpoint):
         payloads: Sequence[Payload] | numpy.ndarray,
         lengths: numpy.typing.ArrayLike | None = None,
     ) -> int:
-        """As BlockingEndpoint.send_many.
+        """As BlockingEndpoint.send_many; others run in between.
+        UnavailableError as send().
 
-        await endpoint.send_many([b"one", b"two"])
+            await endpoint.send_many([b"one", b"two"])
         """
         batch = Batch(payloads, lengths)
         await self._connected()
@@ -108,9 +109,11 @@ class AsyncEndpoint(Endpoint):
         return batch.sent
 
     async def alloc(self, n: int, size: int) -> Frags:
-        """As BlockingEndpoint.alloc.
+        """As BlockingEndpoint.alloc; cancelled, it has taken nothing.
+        UnavailableError as send().
 
-        frags = await endpoint.alloc(64, 1000)
+            frags = await endpoint.alloc(64, 1000)
+            await endpoint.post(frags)
         """
         check_alloc(n, size)
         await self._connected()
@@ -124,9 +127,10 @@ class AsyncEndpoint(Endpoint):
 
     async def post(self, frags: Frags | Frag | Sequence[Frag], *, track: bool = False) -> Tracker | None:
         """As BlockingEndpoint.post; the tracker may be awaited.
+        Cancelled, what was not posted is still held.
 
-        tracker = await endpoint.post(frags, track=True)
-        await tracker
+            tracker = await endpoint.post(frags, track=True)
+            await tracker
         """
         post = Post(self, frags, self._tracker if track else None)
         patience = _AsyncPatience(self)
@@ -145,14 +149,15 @@ class AsyncEndpoint(Endpoint):
         return Tracker(n, lambda: self.why_over("tracker"), self.bell.wait)
 
     async def flush(self, timeout: float = DRAIN_S) -> None:
-        """As BlockingEndpoint.flush."""
+        """As BlockingEndpoint.flush. What other tasks send meanwhile is waited for, too."""
         await self._wait("flush", self.is_flushed, timeout)
         self.park()
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """As BlockingEndpoint.drain.
+        What other tasks send meanwhile is waited for, too.
 
-        await endpoint.drain(1.0)
+            await endpoint.drain(1.0)
         """
         await self._wait("drain", self.is_drained, timeout)
         self.park()
@@ -182,11 +187,11 @@ class AsyncEndpoint(Endpoint):
 
 
 class AsyncRawEndpoint(AsyncEndpoint):
-    """As RawEndpoint."""
+    """As RawEndpoint. In the event loop's thread."""
 
 
 class AsyncUdpEndpoint(AsyncEndpoint):
-    """As UdpEndpoint. ``source`` is known when the neighbour is."""
+    """As UdpEndpoint, in the event loop's thread. ``source`` and ``remote`` are set with the neighbour."""
 
     remote: tuple[str, int]
     source: tuple[str, int]
@@ -222,9 +227,10 @@ class _AsyncPatience:
 
 class AsyncEngine:
     """An open engine in an event loop, as :func:`xsk_engine.aopen` makes it. In the loop's thread.
+    Errors as Engine.
 
-    async with xsk_engine.aopen("vtx") as engine:
-        await engine.udp(("10.77.0.2", 9000)).send(b"hello")
+        async with xsk_engine.aopen("vtx") as engine:
+            await engine.udp(("10.77.0.2", 9000)).send(b"hello")
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -241,7 +247,7 @@ class AsyncEngine:
         return self._bell
 
     async def open(self) -> AsyncEngine:
-        """Everything or nothing."""
+        """Opens everything or nothing, and returns itself. Errors as xsk_engine.open()."""
         await asyncio.to_thread(self.engine.open)
         self._bell = Bell(self.engine.event_fd)
         return self
@@ -262,7 +268,11 @@ class AsyncEngine:
         await self.close()
 
     def raw(self, *, queue: int | None = None, **options: Any) -> AsyncRawEndpoint:
-        """As Engine.raw."""
+        """As Engine.raw; what it returns is awaited.
+        ClosedError while it is not open.
+
+            await engine.raw().send(bytes.fromhex("027700000002 027700000001 88b5") + bytes(46))
+        """
         return self._endpoint(AsyncRawEndpoint, queue, 0, options)
 
     def udp(
@@ -279,9 +289,10 @@ class AsyncEngine:
         **options: Any,
     ) -> AsyncUdpEndpoint:
         """As Engine.udp, but it returns at once: the first send waits for the neighbour.
+        So UnavailableError is that send's; ValueError and ClosedError come here.
 
-        endpoint = engine.udp(("10.77.0.2", 9000))
-        await endpoint.send(b"hello")
+            endpoint = engine.udp(("10.77.0.2", 9000))
+            await endpoint.send(b"hello")
         """
         where = Remote.of(remote, source, dst_mac, vlan=vlan, pcp=pcp, ttl=ttl, dscp=dscp)
         return self.endpoint_for(where, queue, **options)
@@ -342,10 +353,11 @@ class AsyncEngine:
         count: int | None = None,
         duration: float | None = None,
     ) -> RunningTraffic:
-        """As Engine.start; the result may be awaited.
+        """As Engine.start; the result may be awaited, which waits until it is done.
+        Neighbours are asked in a thread; the event loop goes on.
 
-        running = await engine.start(flow, rate="10kpps", count=100)
-        await running
+            running = await engine.start(flow, rate="10kpps", count=100)
+            await running
         """
         holdings = self.engine.holdings
         resolved = await asyncio.to_thread(holdings.resolve, traffic, rate, count, duration)
@@ -357,9 +369,10 @@ class AsyncEngine:
 
     async def stats(self, interval: float = 1.0) -> AsyncIterator[Snapshot]:
         """A snapshot every ``interval`` seconds, until the engine is closed or has failed: then its error.
+        ValueError for an interval that is not above 0. Who is late gets the latest one, not those he missed.
 
-        async for snapshot in engine.stats(1.0):
-            print(snapshot.completed_packets)
+            async for snapshot in engine.stats(1.0):
+                print(snapshot.completed_packets)
         """
         if interval <= 0:
             raise ValueError(f"interval: {interval} is not above 0 s")

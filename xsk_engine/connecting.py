@@ -66,7 +66,7 @@ async def create_datagram_endpoint(
 
     ``local_addr``: address (None: the kernel's choice) and port. Without ``remote_addr`` every sendto needs
     an address. ``options``: vlan, pcp, ttl, dscp, dst_mac as Engine.udp. Nothing is fragmented. Raises what
-    open() raises, OSError for an address that cannot be bound.
+    open() raises, OSError for an address that cannot be bound. In the event loop's thread.
 
         transport, _ = await xsk_engine.create_datagram_endpoint(
             asyncio.DatagramProtocol, interface="vtx", remote_addr=("10.77.0.2", 9000)

@@ -240,9 +240,11 @@ class Endpoint:
         return raw
 
     def stats(self) -> EndpointStats:
-        """Its figures now; any thread. ClosedError after close().
+        """Its figures now.
 
-        print(endpoint.stats().submitted_packets)
+            print(endpoint.stats().submitted_packets)
+
+        Any thread. ClosedError after close().
         """
         self.check_open("stats")
         raw, arena = self._counters(), self._arena.stats()

@@ -138,13 +138,16 @@ class BlockingEndpoint(Endpoint):
 
     def flush(self, timeout: float = DRAIN_S) -> None:
         """Waits until everything sent so far is on the tx ring, and gives unused memory back. BrokenError
-        (ETIMEDOUT) after ``timeout`` seconds."""
+        (ETIMEDOUT) after ``timeout`` seconds. As send() in everything else.
+
+            endpoint.flush(1.0)
+        """
         self._wait("flush", self.is_flushed, timeout)
         self.park()
 
     def drain(self, timeout: float = DRAIN_S) -> None:
         """Waits until everything sent so far has completed, and gives unused memory back. BrokenError
-        (ETIMEDOUT) after ``timeout`` seconds says what is missing.
+        (ETIMEDOUT) after ``timeout`` seconds says what is missing. As send() in everything else.
 
             endpoint.drain(1.0)
         """
@@ -171,14 +174,23 @@ class BlockingEndpoint(Endpoint):
 
 
 class RawEndpoint(BlockingEndpoint):
-    """Sends whole Ethernet frames, without FCS, as they are: a payload is a frame of 14 bytes or more."""
+    """Sends whole Ethernet frames, without FCS, as they are: a payload is a frame of 14 bytes or more. One
+    thread at a time.
+
+        with engine.raw() as raw:
+            raw.send(bytes.fromhex("027700000002 027700000001 88b5") + bytes(46))
+    """
 
 
 class UdpEndpoint(BlockingEndpoint):
     """Sends UDP datagrams to one address.
 
     ``remote`` and ``source``: (address, port). Shorter ones are padded to Ethernet's 60 bytes. IPv4 packets
-    may not be fragmented (DF). The neighbour's MAC is followed.
+    may not be fragmented (DF). The neighbour's MAC is followed. One thread at a time.
+
+        with engine.udp(("10.77.0.2", 9000), source=(None, 4000)) as udp:
+            udp.send(b"hello")
+            udp.drain()
     """
 
     remote: tuple[str, int]

@@ -85,8 +85,10 @@ class Engine:
             raise ValueError(f"ring_size: {config.ring_size} is not a power of two from 64 to 2^20")
         self.config = config
         self.netdev: NetDev | None = None
+        """the interface as it was when it was opened; None before"""
         self.umem: Umem | None = None
         self.binding: Binding | None = None
+        """its ``mode`` is "copy" or "zerocopy", its ``reason`` says why; None before open()"""
         self._stalls: StallJudge | None = None
         self.workers: list[Worker] = []
         self.mixes: list[Mixes | None] = []
@@ -105,7 +107,7 @@ class Engine:
     # -- opening and closing ---------------------------------------------------------------------------
 
     def open(self) -> Engine:
-        """Opens everything or nothing."""
+        """Opens everything or nothing, and returns itself. Errors as xsk_engine.open()."""
         config = self.config
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
@@ -221,7 +223,7 @@ class Engine:
         await TrafficRun(self).update(flows, offset, data)
 
     def raise_failure(self) -> None:
-        """Raises the first worker's failure, if any."""
+        """Raises the first queue's failure, if any: the BrokenError of its endpoints. Any thread."""
         failure = next(filter(None, (w.failure() for w in self.workers)), None)
         if failure is not None:
             raise failure
@@ -247,7 +249,7 @@ class Engine:
         return merge([w.snapshot() for w in self.workers])
 
     def queue_snapshots(self) -> list[Snapshot]:
-        """The same figures of each queue."""
+        """The same figures of each queue, in the order they were given. No system call; any thread."""
         if self._final is not None:
             return self._final.queues
         return [w.snapshot() for w in self.workers]
@@ -260,17 +262,20 @@ class Engine:
 
     def counter_pages(self) -> list[numpy.ndarray]:
         """The live counter page of each queue: a read-only record whose uint64 fields are native struct
-        xske_counters. No copy, no system call; it outlives the engine."""
+        xske_counters. No copy, no system call; it outlives the engine. Any thread. ClosedError if not open.
+
+            print(engine.counter_pages()[0].dtype.names)
+        """
         return [w.page() for w in self.open_workers()]
 
     def kernel_stats(self) -> KernelStats:
-        """The kernel's own counters of all queues."""
+        """The kernel's own counters of all queues. A system call for each; any thread."""
         if self._final is not None:
             return self._final.kernel
         return reduce(add, (w.xsk.kernel_stats() for w in self.workers), KernelStats())
 
     def gaps(self) -> Gaps:
-        """How far apart the packets were, of all queues; exact once they have ended."""
+        """How far apart the packets were, of all queues; exact once they have ended. Any thread."""
         if self._final is not None:
             return self._final.gaps
         return merge_gaps(w.gaps for w in self.workers)
@@ -292,7 +297,7 @@ class Engine:
 
         ``options``: ``timeout`` (seconds that a call may wait for room, 10), ``quota_chunks`` (most chunks
         of umem it may hold, 64), ``timestamps`` (of trackers; the engine needs them too). ClosedError,
-        ValueError.
+        ValueError. Any thread; the endpoint itself is for one at a time.
 
             engine.raw().send(bytes.fromhex("027700000002 027700000001 88b5") + bytes(46))
         """
@@ -318,6 +323,7 @@ class Engine:
         priority ``pcp``; routes are looked up without it. ``ttl``: None is 64, and 1 for multicast. ``queue``
         and ``options`` as raw().
         Waits up to 3 s for the neighbour to answer. UnavailableError: no route, or nobody answers.
+        ValueError: what no datagram can have. ClosedError. Any thread.
 
             endpoint = engine.udp(("10.77.0.2", 9000))
             endpoint.send(b"hello")

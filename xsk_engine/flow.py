@@ -33,8 +33,12 @@ class Flow:
 
     ``template``: a whole Ethernet frame without FCS (bytes, bytearray, memoryview, a uint8 numpy array, or
     a scapy packet), or the headers to build one from. ``fields``: what changes: ``{"udp.src": Range(1000,
-    1999)}``;
-    ``ipv4[1].dst`` is the second IPv4 header's, ``@42/8`` bytes 42 to 49. The same may stand in a Header.
+    1999)}``; ``ipv4[1].dst`` is the second IPv4 header's, ``@42/8`` bytes 42 to 49. The same may stand in a
+    Header. parse_flow() makes one from text. Immutable: any thread.
+
+        frame = bytes.fromhex("027700000002 027700000001 88b5") + bytes(46)
+        flow = xsk_engine.Flow(frame, {"@14/4": xsk_engine.Sequence()})
+        engine.start(flow, count=100).wait(1.0)
     """
 
     template: Any
@@ -62,7 +66,8 @@ class Flow:
 @dataclass(frozen=True)
 class Pace:
     """``rate`` None: as fast as it goes. ``burst`` packets at once, then ``burst_gap_s`` seconds until the
-    next, or None to keep the rate on average. ``poisson``: exponential gaps with the rate's mean."""
+    next, or None to keep the rate on average. ``poisson``: exponential gaps with the rate's mean. ValueError
+    for what does not go together."""
 
     rate: Rate | None = None
     burst: int = 0
@@ -88,10 +93,12 @@ class Traffic:
 
     ``flows``: one or several, each a Flow or a whole frame. ``count`` packets in all, or for ``duration_s``
     seconds, whichever ends first (None: no limit), at ``rate`` packets per second (or a Pace), by those
-    that have no
-    rate of their own. At most ``batch`` packets per turn of a loop, at most ``quota_frags`` descs inflight
-    (0: the
-    ring's size). The same ``seed`` gives the same packets, on any number of queues.
+    that have no rate of their own. At most ``batch`` packets per turn of a loop, at most ``quota_frags``
+    descs inflight (0: the ring's size). The same ``seed`` gives the same packets, on any number of queues.
+    Immutable: any thread.
+
+        traffic = xsk_engine.Traffic([flow], count=100, rate=10_000)
+        engine.start(traffic).wait(1.0)
     """
 
     flows: Flow | bytes | Sequence[Flow | bytes]

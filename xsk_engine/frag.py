@@ -109,8 +109,9 @@ class Frag:
 
     @property
     def payload(self) -> memoryview:
-        """``size`` writable bytes behind the header. Always the same memoryview; views derived from it cannot
-        be revoked when the frag is posted, so do not keep them."""
+        """The writable bytes behind the header, as many as alloc() was asked for. Always the same memoryview;
+        views derived from it cannot be revoked when the frag is posted, so do not keep them. ClosedError when
+        it is gone."""
         hold = self._held()
         known = hold.views.get(self._row)
         view = known() if known is not None else None
@@ -122,13 +123,13 @@ class Frag:
     @property
     def frame(self) -> memoryview:
         """The whole frame: header and payload. The header may be changed; lengths and checksums are written
-        when it is posted."""
+        when it is posted. ClosedError when it is gone."""
         hold = self._held()
         return hold.umem.area.view(self.addr, hold.front + hold.size)
 
     @property
     def length(self) -> int:
-        """Bytes of payload that are sent; at first all."""
+        """Bytes of payload that are sent; at first all. ValueError for more, or less than 0."""
         return int(self._held().descs["len"][self._row]) - self._hold.front
 
     @length.setter
@@ -139,7 +140,11 @@ class Frag:
 
     def clone(self) -> Frag:
         """A second reference on the same bytes, to be posted for itself. Who has clones must not write while
-        one of them may be inflight."""
+        one of them may be inflight. ClosedError when it is gone.
+
+            frag = endpoint.alloc(1, 100)[0]
+            endpoint.post([frag.clone(), frag])
+        """
         hold = self._held()
         native.frag_ref(hold.umem.handle, self.addr)
         twin = Hold(hold.umem, [self.addr], hold.front, hold.size, "a clone")
@@ -147,7 +152,12 @@ class Frag:
         return Frag(twin, 0)
 
     def release(self) -> None:
-        """Gives it back unposted. Idempotent."""
+        """Gives it back unposted. Idempotent.
+
+        One thread at a time, as all of a frag.
+
+            frags[0].release()
+        """
         self._hold.release(slice(self._row, self._row + 1))
 
     def __repr__(self) -> str:
@@ -243,7 +253,12 @@ class Frags:
         return (Frag(self._hold, self._first + i) for i in range(self._n))
 
     def release(self) -> None:
-        """Gives those that are left back unposted. Idempotent."""
+        """Gives those that are left back unposted. Idempotent.
+
+        One thread at a time, as all of them.
+
+            frags.release()
+        """
         self._hold.release(self._rows)
 
     def __repr__(self) -> str:

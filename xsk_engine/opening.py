@@ -60,7 +60,7 @@ def open(
     ``debug``: find who writes to frags that are gone. ``link_timeout``: seconds without a link before that
     is an error; None: never.
     ValueError for bad arguments, UnavailableError for what the environment lacks (QueueTakenError: another
-    socket has the queue). Drops no privileges and touches no signal handlers.
+    socket has the queue). Open and close in one thread. Drops no privileges and touches no signal handlers.
 
         with xsk_engine.open("vtx") as engine:
             print(engine.binding.mode)
@@ -92,10 +92,12 @@ def aopen(
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> AsyncEngine:
-    """As open(), for asyncio and uvloop: ``async with`` it.
+    """As open(), for asyncio and uvloop: ``async with`` it, which is when it opens and what raises.
 
-    async with xsk_engine.aopen("vtx") as engine:
-        print(engine.engine.binding.mode)
+    In the event loop's thread; opening and closing do not hold the loop up.
+
+        async with xsk_engine.aopen("vtx") as engine:
+            print(engine.engine.binding.mode)
     """
     return AsyncEngine(
         _config(

@@ -37,9 +37,11 @@ def as_pace(rate: Pace | Rate | Fraction | int | str | None) -> Pace:
 class RunningTraffic:
     """What :meth:`Engine.start` returns. Any thread, one at a time; ``await`` in the event loop of aopen().
 
-    running = engine.start(parse_flow("ip dst=10.77.0.2 / udp dst=9000"), rate="10kpps", count=100)
-    running.wait(5.0)
-    print(running.counts())
+    Keep it: of traffic that nobody holds, neighbours are not followed, and only closing the engine ends it.
+
+        flow = xsk_engine.parse_flow("ip dst=10.77.0.2 / udp dst=9000")
+        running = engine.start(flow, rate="10kpps", count=100)
+        running.wait(5.0)
     """
 
     def __init__(
@@ -90,21 +92,31 @@ class RunningTraffic:
             self._finish()
 
     def counts(self) -> FlowCounts:
-        """What each flow has submitted, by its place: packets and bytes."""
+        """What each flow has submitted so far, by its place in the traffic: packets and bytes.
+
+            packets, size = running.counts()[0]
+
+        Bytes of frames, without FCS.
+        """
         if self._last is not None:
             return self._last
         return merge_flows(mixes.posted() for _, mixes, _ in self._parts)
 
     def stop(self) -> None:
-        """Posts no more of it; what was posted completes. Does not wait. Idempotent."""
+        """Posts no more of it; what was posted completes. Does not wait. Idempotent.
+        BusyError when a thousand commands wait for the loop.
+
+            running.stop()
+            running.wait(1.0)
+        """
         if self._last is None:
             for worker, mixes, _ in self._parts:
                 worker.stop_mixes(mixes)
 
     def set_rate(self, rate: Pace | Rate | Fraction | int | str | None, flow: int | None = None) -> None:
         """Another rate from now on: "1Mpps", "2Gbps", packets per second, a Pace; None: as fast as it goes.
-        Of the flows that share one, or of the one at this place that has its own. ClosedError when it is
-        done.
+        Of the flows that share one, or of the one at this place that has its own. ValueError when there is
+        none, or for what is no rate. ClosedError when it is done.
 
             running.set_rate("20kpps")
         """
@@ -127,7 +139,10 @@ class RunningTraffic:
 
     def wait(self, timeout: float | None = None) -> None:
         """Until it is done; BrokenError (ETIMEDOUT) after ``timeout`` seconds, and it goes on. None waits for
-        ever."""
+        ever. Errors of ``done``, too.
+
+            engine.start(flow, count=100).wait(1.0)
+        """
         start, pause = time.monotonic(), _POLL_S[0]
         while not self.done:
             if timeout is not None and time.monotonic() - start > timeout:

@@ -45,7 +45,12 @@ class EndpointStats:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The txqs' figures at one moment; final when taken after the drain. Readable by any thread."""
+    """The txqs' figures at one moment; final when taken after the drain. Readable by any thread.
+    Rates are over the time from the first post to the last completion.
+
+        snapshot = engine.snapshot()
+        print(snapshot.completed_packets, snapshot.pps)
+    """
 
     submitted_packets: int = 0
     """packets given to the kernel"""
@@ -231,7 +236,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Gaps:
-    """How far apart packets were. Each queue's own, put together."""
+    """How far apart packets were. Each queue's own, put together.
+    Immutable: any thread.
+
+        gaps = engine.gaps()
+        print(gaps.post.mean_ns, gaps.post.percentile_ns(99), gaps.rate_error)
+    """
 
     post: Histogram
     """between packets of flows that share a rate, taken at the post"""

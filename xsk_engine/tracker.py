@@ -64,7 +64,12 @@ class Tracker:
         return bool(state == ffi.TRACKER_DONE)
 
     def wait(self, timeout: float = 5.0) -> None:
-        """Until it is done, at most `timeout` seconds: BrokenError (ETIMEDOUT), which leaves it as it is."""
+        """Until it is done, at most ``timeout`` seconds: BrokenError (ETIMEDOUT), which leaves it as it is.
+
+        Errors of ``done``, too. Any thread.
+
+            endpoint.post(frags, track=True).wait(1.0)
+        """
         deadline, pause = time.monotonic() + timeout, _POLL_S[0]
         while not self.done:
             if time.monotonic() > deadline:

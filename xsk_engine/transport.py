@@ -51,6 +51,9 @@ class XskDatagramTransport(asyncio.DatagramTransport):
     """What :func:`create_datagram_endpoint` returns. In the event loop's thread.
 
     ``get_extra_info``: socket, sockname, peername, and xsk_engine (the AsyncEngine it sends through).
+
+        transport.sendto(b"hello")
+        print(transport.get_extra_info("sockname"), transport.dropped_datagrams)
     """
 
     def __init__(
@@ -95,15 +98,19 @@ class XskDatagramTransport(asyncio.DatagramTransport):
     # -- facts -----------------------------------------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As asyncio.BaseTransport; the names are those of the class."""
         return self._extra.get(name, default)
 
     def get_protocol(self) -> Any:
+        """As asyncio.BaseTransport."""
         return self._protocol
 
     def set_protocol(self, protocol: Any) -> None:
+        """As asyncio.BaseTransport."""
         self._protocol = protocol
 
     def is_closing(self) -> bool:
+        """close() or abort() was called, or the engine has ended."""
         return self._closing
 
     def get_write_buffer_size(self) -> int:
@@ -138,6 +145,8 @@ class XskDatagramTransport(asyncio.DatagramTransport):
 
         While its neighbour is not known, the last 64 datagrams wait for it. TypeError for what is no bytes,
         ValueError without an address, or for another than remote_addr.
+
+            transport.sendto(b"hello")
         """
         peer = self._default
         if addr is not None or peer is None:
@@ -317,7 +326,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             self._loop.call_soon(self._lose, None)
 
     def abort(self) -> None:
-        """At once: what is buffered is dropped."""
+        """Closes at once: what is buffered is dropped. Idempotent."""
         self._end(None)
 
     def _end(self, error: Exception | None) -> None:

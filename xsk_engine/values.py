@@ -15,7 +15,8 @@ MAX_CHOICES = 65536
 
 @dataclass(frozen=True)
 class Range:
-    """``first`` to ``last``, both included, in steps of ``step`` >= 1, up or down, and then again."""
+    """``first`` to ``last``, both included, in steps of ``step`` >= 1, up or down, and then again. ValueError
+    for another step."""
 
     first: int
     last: int
@@ -41,7 +42,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """These values in turn, and then again."""
+    """These values in turn, and then again. ValueError for none, or more than 65536."""
 
     values: tuple[int, ...]
 
@@ -60,7 +61,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Random:
-    """Uniform from the values of a range, by the seed; None: anything the field can hold."""
+    """Uniform from the values of a range, by the traffic's seed; None: anything the field can hold."""
 
     among: Range | None = None
 

@@ -44,7 +44,11 @@ def is_bound_here(ifindex: int, queue: int) -> bool:
 
 @dataclass(frozen=True)
 class KernelStats:
-    """getsockopt(XDP_STATISTICS) of one or several xsks."""
+    """getsockopt(XDP_STATISTICS) of one or several xsks.
+    Immutable: any thread.
+
+        print(engine.kernel_stats().tx_invalid_descs)
+    """
 
     tx_invalid_descs: int = 0
     """descs the kernel refused; any is an engine fault"""
