@@ -1,10 +1,11 @@
-"""Writes cli.md, figures.md and the man pages from what the program says of itself; ``--check`` compares."""
+"""Writes cli.md, figures.md, api.md and the man pages from what is in the source; ``--check`` compares."""
 
 import sys
 from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
 
+import api
 import click
 from click_man.core import generate_man_page
 
@@ -114,7 +115,7 @@ def metric(one: figures.Figure) -> str:
 
 
 def pages() -> dict[Path, str]:
-    made = {HERE / "cli.md": cli(), HERE / "figures.md": figure_tables()}
+    made = {HERE / "cli.md": cli(), HERE / "figures.md": figure_tables(), HERE / "api.md": api.page()}
     for one in commands():
         made[HERE / "man" / f"{dashed(one.name)}.1"] = man_page(one)
     return made

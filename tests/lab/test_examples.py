@@ -1,0 +1,131 @@
+"""The examples of public docstrings, as they stand there."""
+
+import ast
+import asyncio
+import builtins
+import contextlib
+import inspect
+import time
+
+import numpy
+import pytest
+
+import xsk_engine
+from docs import api
+from xsk_engine import connecting
+
+PEER = ("10.77.0.2", 9000)
+CLOSE_AFTER_S = 1.2
+"""an endless example ends with its engine; longer than the interval it shows"""
+EXAMPLES = [
+    pytest.param(code, id=f"{one.name}-{n}")
+    for one in api.everything()
+    for n, code in enumerate(api.examples(one.doc))
+]
+
+
+def needs(code):
+    """The names that it uses before it makes them itself."""
+    first = {}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name):
+            place = (node.lineno, node.col_offset)
+            first[node.id] = min(first.get(node.id, (place, node)), (place, node), key=lambda one: one[0])
+    return {name for name, (_, node) in first.items() if isinstance(node.ctx, ast.Load)} - set(dir(builtins))
+
+
+def is_async(code):
+    """With an await of its own, or what only makes sense in an event loop."""
+    return any(
+        isinstance(node, (ast.Await, ast.AsyncFor, ast.AsyncWith)) for node in ast.walk(ast.parse(code))
+    )
+
+
+def run(code, names):
+    """Its coroutine when it awaits, else None."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if is_async(code) else 0
+    compiled = compile(code, "<example>", "exec", flags=flags, dont_inherit=True)
+    space = {"xsk_engine": xsk_engine, "numpy": numpy, "asyncio": asyncio, **names}
+    missing = needs(code) - set(space)
+    assert not missing, f"what is {missing}?"
+    result = eval(compiled, space)
+    assert inspect.iscoroutine(result) == is_async(code)
+    return result
+
+
+def traffic():
+    return xsk_engine.parse_flow("ip dst=10.77.0.2 / udp dst=9000")
+
+
+def run_blocking(code):
+    wanted, names = needs(code), {"flow": traffic()}
+    with contextlib.ExitStack() as stack:
+        if wanted & {"engine", "endpoint", "frags", "running"}:
+            names["engine"] = engine = stack.enter_context(xsk_engine.open("vtx"))
+        if wanted & {"endpoint", "frags"}:
+            names["endpoint"] = endpoint = stack.enter_context(engine.udp(PEER))
+        if "frags" in wanted:
+            names["frags"] = frags = endpoint.alloc(64, 1000)
+            stack.callback(frags.release)
+        if "running" in wanted:
+            names["running"] = running = engine.start(traffic(), rate="10kpps", duration=0.2)
+            stack.callback(running.stop)
+        run(code, names)
+
+
+async def run_awaiting(code):
+    wanted, names = needs(code), {"flow": traffic()}
+    async with contextlib.AsyncExitStack() as stack:
+        if wanted & {"engine", "endpoint", "frags", "running"}:
+            names["engine"] = engine = await stack.enter_async_context(xsk_engine.aopen("vtx"))
+        if wanted & {"endpoint", "frags"}:
+            names["endpoint"] = endpoint = await stack.enter_async_context(engine.udp(PEER))
+        if "frags" in wanted:
+            names["frags"] = frags = await endpoint.alloc(64, 1000)
+            stack.callback(frags.release)
+        if "running" in wanted:
+            names["running"] = await engine.start(traffic(), rate="10kpps", duration=0.2)
+        if "transport" in wanted:
+            names["transport"], _ = await xsk_engine.create_datagram_endpoint(
+                asyncio.DatagramProtocol, interface="vtx", remote_addr=PEER
+            )
+            stack.callback(names["transport"].close)
+        if "async for" in code:
+            closing = asyncio.get_running_loop().create_task(close_later(engine))
+            stack.push_async_callback(lambda: closing)
+        if (result := run(code, names)) is not None:
+            await asyncio.wait_for(result, 10.0)
+    await settled()
+
+
+async def close_later(engine):
+    await asyncio.sleep(CLOSE_AFTER_S)
+    await engine.close()
+
+
+async def settled():
+    """The engine that transports share closes after the last of them, in a task of its own."""
+    deadline = time.monotonic() + 5.0
+    while connecting._shared._engines or connecting._closing:
+        assert time.monotonic() < deadline, "an engine is left behind"
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_an_example_runs(wire, code):
+    with wire.listening():
+        if is_async(code) or "transport" in needs(code):
+            asyncio.run(run_awaiting(code))
+        else:
+            run_blocking(code)
+
+
+def test_every_public_name_says_what_it_must():
+    assert not api.missing()
+
+
+def test_an_example_that_raises_is_noticed(wire):
+    with pytest.raises(ValueError, match="payload"):
+        run_blocking("endpoint.send(bytes(100_000))")
+    with pytest.raises(ValueError, match="payload"):
+        asyncio.run(run_awaiting("await endpoint.send(bytes(100_000))"))
