@@ -98,7 +98,7 @@ static uint32_t frags_per_chunk(const struct xske_arena *a, uint32_t len)
 
 int arena_alloc_span(struct xske_arena *a, uint32_t len, uint32_t n, uint64_t *addr, uint32_t *pitch)
 {
-	uint32_t per_chunk = frags_per_chunk(a, len), chunks = (n + per_chunk - 1) / per_chunk;
+	uint32_t per_chunk = frags_per_chunk(a, len), chunks = n / per_chunk + (n % per_chunk > 0);
 	struct chunk *first;
 
 	if (chunks > a->quota || chunks > a->umem->chunk_count)
