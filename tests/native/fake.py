@@ -53,6 +53,20 @@ def patch(offset, width, **values):
     return ffi.Patch(offset=offset, width=width, **({"mask": (1 << width * 8) - 1, "step": 1} | values))
 
 
+def held_packets(one, taken):
+    """Packets that the kernel got beyond `taken` descs, put together from their descs."""
+    found, parts = [], []
+    held = fake.held(one.kernel)
+    for i in range(held - (fake.taken(one.kernel) - taken), held):
+        desc = fake.held_desc(one.kernel, i)
+        parts.append(bytes(one.umem.area.view(desc.addr, desc.len)))
+        if not desc.options & ffi.DESC_CONTD:
+            found.append(b"".join(parts))
+            parts = []
+    assert not parts
+    return found
+
+
 class Bench:
     """A umem, a fake kernel and a loop that is stepped by hand."""
 

@@ -6,7 +6,7 @@ import random
 import struct
 
 import pytest
-from fake import Bench, fake, patch
+from fake import Bench, fake, held_packets, patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,20 +45,6 @@ class Model:
             )
         self.sent += 1
         return bytes(data)
-
-
-def held_packets(one, taken):
-    """Packets that the kernel got beyond `taken` descs, put together from their descs."""
-    found, parts = [], []
-    held = fake.held(one.kernel)
-    for i in range(held - (fake.taken(one.kernel) - taken), held):
-        desc = fake.held_desc(one.kernel, i)
-        parts.append(bytes(one.umem.area.view(desc.addr, desc.len)))
-        if not desc.options & ffi.DESC_CONTD:
-            found.append(b"".join(parts))
-            parts = []
-    assert not parts
-    return found
 
 
 @given(
