@@ -237,11 +237,14 @@ bool endpoints_post(struct xske_loop *l, uint32_t limit, uint32_t *posted)
 		begin_round(l);
 	while (l->backlog) {
 		struct xske_endpoint *e = l->backlog;
+		uint32_t before = *posted;
 		enum turn turn;
 
 		l->backlog = e->next_pending;
 		atomic_exchange_explicit(&e->queued, 0, memory_order_acq_rel);
-		turn = post_from(l->txq, e, min_u32(e->batch, limit), posted);
+		e->turn_left = e->turn_left ? e->turn_left : e->batch;
+		turn = post_from(l->txq, e, min_u32(e->turn_left, limit), posted);
+		e->turn_left = turn == TURN_NO_ROOM ? e->turn_left - (*posted - before) : 0;
 		/* With more to do it waits here for its next turn, unless its thread has just queued it. */
 		if (turn != TURN_EMPTY && !atomic_exchange_explicit(&e->queued, 1, memory_order_acq_rel)) {
 			if (turn == TURN_NO_ROOM) {

@@ -66,6 +66,7 @@ struct xske_endpoint {
 	uint32_t max_frame_bytes;
 	uint32_t flags;
 	uint32_t batch;
+	uint32_t turn_left; /* the loop's: packets of a turn that room has run out in */
 	_Atomic uint32_t queued;
 	_Atomic uint32_t state;
 	/* Written by who has entered the arena. */

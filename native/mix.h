@@ -23,6 +23,7 @@ struct xske_mix {
 	uint64_t last_post_ns;
 	double asked_gap_ns; /* from its last packet to the next */
 	uint32_t batch;
+	uint32_t turn_left;   /* packets of a turn that room has run out in */
 	uint32_t quota_frags; /* of what its account has inflight */
 	uint32_t account;
 	int error;              /* why it could not start */

@@ -215,14 +215,22 @@ bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 
 		if (m->due_ns > l->now_ns)
 			break;
-		if (posted < limit && !mix_is_over(m, l->now_ns))
-			posted += mix_run(m, o, limit - posted);
+		if (posted < limit && !mix_is_over(m, l->now_ns)) {
+			uint32_t n;
+
+			m->turn_left = m->turn_left ? m->turn_left : m->batch;
+			n = mix_run(m, o, min_u32(limit - posted, m->turn_left));
+			m->turn_left -= n;
+			posted += n;
+		}
 		if (mix_is_over(m, l->now_ns)) {
 			end_first(l);
 			continue;
 		}
-		if (posted >= limit)
+		/* Out of room, not of chunks: the rest of its turn is still to come. */
+		if (posted >= limit || (o->starved && txq_room(o->q, m->max_descs) < m->max_descs))
 			break;
+		m->turn_left = 0;
 		m->due_ns = mix_next_ns(m);
 		if (m->due_ns <= l->now_ns)
 			m->due_ns = l->now_ns + 1; /* once a turn: the others' turn first */
