@@ -47,7 +47,7 @@ static void retire_open(struct xske_arena *a)
 	}
 }
 
-static void retire_or_stack_open(struct xske_arena *a)
+void arena_retire_or_stack_open(struct xske_arena *a)
 {
 	struct chunk *c = a->open;
 
@@ -309,7 +309,7 @@ void xske_arena_park(struct xske_arena *a)
 	struct xske_umem *umem = a->umem;
 	uint32_t returned;
 
-	retire_or_stack_open(a);
+	arena_retire_or_stack_open(a);
 	returned = atomic_exchange_explicit(&a->returns, ARENA_PARKED, memory_order_acquire);
 	pthread_mutex_lock(&umem->lock);
 	arena_give_back(a, a->stack);
@@ -345,7 +345,7 @@ int xske_arena_close(struct xske_arena *a)
 
 	if (err)
 		return err;
-	retire_or_stack_open(a);
+	arena_retire_or_stack_open(a);
 	if (a->flags & XSKE_ARENA_LOOP_OWNED)
 		release_held(a);
 	xske_arena_park(a);

@@ -95,6 +95,7 @@ bool arena_park_if_idle(struct xske_arena *a); /* false: somebody is using it */
 int arena_alloc_span(struct xske_arena *a, uint32_t len, uint32_t n, uint64_t *addr, uint32_t *pitch);
 int arena_recycle(struct xske_arena *self, struct chunk *c);
 /* For span.c: */
+void arena_retire_or_stack_open(struct xske_arena *a);
 void arena_push_stack(struct xske_arena *a, struct chunk *c);
 void arena_take_returns(struct xske_arena *a); /* the stack must be empty */
 void arena_count_return(struct xske_arena *a, struct chunk *c);

@@ -66,12 +66,13 @@ static struct chunk *pop_own(struct xske_arena *a, uint32_t n)
 	return NULL;
 }
 
-/* From the pool; its own free ones go there first, where theirs may be among the neighbours. */
+/* From the pool; its own free ones, and the open one, go there first, where theirs may be among the neighbours. */
 static struct chunk *pop_pooled(struct xske_arena *a, uint32_t n)
 {
 	struct xske_umem *umem = a->umem;
 	struct chunk *first = NULL;
 
+	arena_retire_or_stack_open(a);
 	pthread_mutex_lock(&umem->lock);
 	arena_give_back(a, a->stack);
 	a->stack = CHUNK_NONE;

@@ -164,7 +164,6 @@ def test_an_open_chunk_is_no_part_of_a_span():
     finish(one, app)
 
 
-@pytest.mark.xfail(strict=True, reason="the open chunk counts against the quota until the arena is parked")
 def test_a_span_of_the_whole_quota_after_something_was_sent():
     one = busy()
     app = Sender(one, quota=4)
