@@ -17,11 +17,11 @@ int xske_endpoint_create(struct xske_loop *loop, const struct xske_endpoint_conf
 	struct xske_arena *arena = config->arena;
 	struct xske_endpoint *e;
 
-	if (!entries || entries & (entries - 1) || arena->umem != loop->txq->umem ||
+	if (entries < 2 || entries & (entries - 1) || arena->umem != loop->txq->umem ||
 	    arena->txq_id != loop->txq->id || !config->batch || !config->max_frame_bytes ||
 	    config->flags & ~XSKE_ENDPOINT_TIMESTAMPS)
 		return -EINVAL;
-	if (config->flags & XSKE_ENDPOINT_TIMESTAMPS && arena->umem->metadata_len < XSKE_TX_METADATA_BYTES)
+	if (config->flags & XSKE_ENDPOINT_TIMESTAMPS && arena->umem->metadata_len != XSKE_TX_METADATA_BYTES)
 		return -EINVAL;
 	e = aligned_alloc(XSKE_CACHE_LINE, sizeof(*e));
 	if (!e)
@@ -122,15 +122,29 @@ void endpoint_hand_over(struct xske_endpoint *e)
 	loop_wake(l);
 }
 
+void endpoint_count(struct xske_endpoint *e, uint32_t packets, uint32_t descs, uint64_t bytes)
+{
+	atomic_store_explicit(&e->submitted_packets, e->submitted_packets + packets, memory_order_relaxed);
+	atomic_store_explicit(&e->submitted_bytes, e->submitted_bytes + bytes, memory_order_relaxed);
+	atomic_store_explicit(&e->submitted_descs, e->submitted_descs + descs, memory_order_relaxed);
+}
+
 int xske_endpoint_submit(struct xske_endpoint *e, const struct xske_desc *descs, uint32_t n)
 {
+	uint32_t packets = 0;
+	uint64_t bytes = 0;
+
 	if (!descs_are_valid(e, descs, n))
 		return -EINVAL;
 	if (!endpoint_is_open(e))
 		return -EPIPE;
 	if (!spsc_push(&e->submits, descs, n))
 		return -EAGAIN;
-	atomic_store_explicit(&e->submitted_descs, e->submitted_descs + n, memory_order_relaxed);
+	for (uint32_t i = 0; i < n; i++) {
+		packets += !(descs[i].options & XSKE_DESC_CONTD);
+		bytes += descs[i].len;
+	}
+	endpoint_count(e, packets, n, bytes);
 	endpoint_hand_over(e);
 	return 0;
 }

@@ -121,6 +121,7 @@ void counters_publish(struct xske_loop *l); /* counters.c */
 bool endpoint_is_open(const struct xske_endpoint *e);
 bool endpoint_may_post(const struct xske_endpoint *e, uint64_t addr, uint32_t len); /* the kernel takes it */
 void endpoint_hand_over(struct xske_endpoint *e); /* what its ring holds, to the loop */
+void endpoint_count(struct xske_endpoint *e, uint32_t packets, uint32_t descs, uint64_t bytes);
 /* For the loop's thread. A round gives each endpoint with work its turn, of at most its batch or `limit` packets;
  * false: no room, the rest of the round is still to come. */
 bool endpoints_post(struct xske_loop *l, uint32_t limit, uint32_t *posted);

@@ -57,7 +57,9 @@ static uint32_t descs_for(const struct xske_endpoint *e, const struct xske_heade
 		return 0;
 	frame = frame_bytes(h, len);
 	n = frame <= usable ? 1 : (frame + usable - 1) / usable;
-	return frame < ETHERNET_BYTES || n > XSKE_MAX_DESCS_PER_PACKET ? 0 : n;
+	if (frame < ETHERNET_BYTES || n > XSKE_MAX_DESCS_PER_PACKET)
+		return 0;
+	return n > e->submits.mask + 1 || n > e->loop->txq->tx.size || n > e->arena->quota ? 0 : n;
 }
 
 static void release(struct xske_endpoint *e, const struct xske_desc *descs, uint32_t n)
@@ -98,13 +100,6 @@ static int copy(struct xske_endpoint *e, const struct xske_header *h, const uint
 	return 0;
 }
 
-static void count(struct xske_endpoint *e, uint32_t packets, uint32_t descs, uint64_t bytes)
-{
-	atomic_store_explicit(&e->submitted_packets, e->submitted_packets + packets, memory_order_relaxed);
-	atomic_store_explicit(&e->submitted_bytes, e->submitted_bytes + bytes, memory_order_relaxed);
-	atomic_store_explicit(&e->submitted_descs, e->submitted_descs + descs, memory_order_relaxed);
-}
-
 int xske_endpoint_send(struct xske_endpoint *e, const struct xske_header *h, const uint8_t *payload,
                        uint32_t len)
 {
@@ -123,7 +118,7 @@ int xske_endpoint_send(struct xske_endpoint *e, const struct xske_header *h, con
 	err = spsc_room(&e->submits) < n ? -EAGAIN : copy(e, h, payload, len, descs, n);
 	if (!err) {
 		spsc_push(&e->submits, descs, n);
-		count(e, 1, n, frame_bytes(h, len));
+		endpoint_count(e, 1, n, frame_bytes(h, len));
 	}
 	xske_arena_leave(e->arena);
 	if (!err)
@@ -160,7 +155,7 @@ int64_t xske_endpoint_send_many(struct xske_endpoint *e, const struct xske_heade
 		}
 		if (filled >= GROUP || err || sent == n) {
 			spsc_push(&e->submits, descs, filled);
-			count(e, packets, filled, bytes);
+			endpoint_count(e, packets, filled, bytes);
 			if (filled)
 				endpoint_hand_over(e);
 			filled = packets = 0;
@@ -254,7 +249,7 @@ int64_t xske_endpoint_post(struct xske_endpoint *e, const struct xske_header *h,
 		if (good && push(e, group, good, t)) {
 			err = -EINVAL;
 		} else if (good) {
-			count(e, good, good, bytes);
+			endpoint_count(e, good, good, bytes);
 			endpoint_hand_over(e);
 			posted += good;
 		}

@@ -27,24 +27,18 @@ static void pop_between(struct xske_arena *a, uint32_t first, uint32_t n)
 	}
 }
 
-/* Puts what others have returned on the stack, below what is there. */
+/* What others have returned goes on top of the stack: the last ones are the hottest. */
 static void gather(struct xske_arena *a)
 {
-	uint32_t stack = a->stack;
+	uint32_t stack = a->stack, *end;
 
 	a->stack = CHUNK_NONE;
 	arena_take_returns(a);
-	for (uint32_t i = a->stack; i != CHUNK_NONE; i = a->umem->chunks[i].next) {
-		arena_count_return(a, &a->umem->chunks[i]);
-		chunk_move(&a->umem->chunks[i], CHUNK_STACKED);
+	for (end = &a->stack; *end != CHUNK_NONE; end = &a->umem->chunks[*end].next) {
+		arena_count_return(a, &a->umem->chunks[*end]);
+		chunk_move(&a->umem->chunks[*end], CHUNK_STACKED);
 	}
-	while (stack != CHUNK_NONE) {
-		struct chunk *c = &a->umem->chunks[stack];
-
-		stack = c->next;
-		c->next = a->stack;
-		a->stack = chunk_index(a->umem, c);
-	}
+	*end = stack;
 }
 
 /* n neighbours among its own, the hottest first. */

@@ -82,12 +82,6 @@ struct watch *tracker_watch(struct xske_tracker *t, const struct xske_desc *desc
 	return first;
 }
 
-void tracker_unwatch(struct xske_tracker *t, uint32_t n)
-{
-	t->used -= n;
-	settle(t, n);
-}
-
 bool watch_settle(struct watch *w, uint64_t stamp_ns)
 {
 	struct xske_tracker *t = w->tracker;

@@ -33,8 +33,6 @@ struct xske_tracker {
 
 /* The next n, for these frags; NULL: it has not so many. */
 struct watch *tracker_watch(struct xske_tracker *t, const struct xske_desc *descs, uint32_t n);
-/* They were not handed over after all. */
-void tracker_unwatch(struct xske_tracker *t, uint32_t n);
 /* The frag's post has come back; true when that was the last one. */
 bool watch_settle(struct watch *w, uint64_t stamp_ns);
 /* n watches will never be settled. */

@@ -597,7 +597,7 @@ XSKE_API int xske_endpoint_create(struct xske_loop *loop, const struct xske_endp
 XSKE_API void xske_endpoint_destroy(struct xske_endpoint *endpoint);
 
 /* Copies payloads into frags and hands them to the loop. header NULL: they are whole frames. A packet may take
- * several descs. -EMSGSIZE: longer than the device takes, or a frame of less than 14 bytes; -EINVAL: no such header;
+ * several descs. -EMSGSIZE: longer than the device, the rings or the quota take, or a frame of less than 14 bytes; -EINVAL: no such header;
  * -EPIPE: the endpoint was removed, or is NULL, or its loop has ended. */
 XSKE_API int xske_endpoint_send(struct xske_endpoint *endpoint, const struct xske_header *header,
                                 const uint8_t *payload, uint32_t len);

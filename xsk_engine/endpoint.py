@@ -184,6 +184,8 @@ class Endpoint:
         if not front and size < 14:
             return f"frame: {size} bytes; an Ethernet header alone has 14"
         most = self._max_frame_bytes - front
+        if size <= most:
+            return f"payload: {size} bytes take more chunks than the quota, or more descs than the rings have"
         return f"payload: {size} bytes; at most {most} fit into a packet on {self.interface}"
 
     # -- sending, without waiting: a negative errno says why not ---------------------------------------------
