@@ -25,7 +25,8 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
 	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit bench-micro bench-limit bench-start \
-	bench-pace bench-replay bench-live bench-premap dist install-c example-c clean distclean
+	bench-pace bench-replay bench-live bench-library bench-premap dist install-c example-c example-fan_out \
+	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -66,6 +67,15 @@ test-lab: setup-test build ## real AF_XDP in network namespaces
 
 test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
 	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) tests/lab
+
+EXAMPLE_ADDRESS = $(if $(filter fan_out,$*),,10.77.0.2)
+
+example-fan_out: ## market data to a hundred multicast groups; likewise example-video, -log_shipper, -two_producers, -flow_beside
+example-fan_out example-video example-two_producers example-flow_beside: example-%: build
+	@$(LAB) $(BIN)/python examples/$*.py vtx $(EXAMPLE_ADDRESS)
+
+example-log_shipper: example-%: build
+	@seq -f 'line %.0f' 1000 | $(LAB) $(BIN)/python examples/$*.py vtx $(EXAMPLE_ADDRESS)
 
 fuzz: fuzz-flow fuzz-edit ## libFuzzer over the flow runner and the edits of foreign packets, with ASan and UBSan; FUZZ_SECONDS=300
 
@@ -136,6 +146,10 @@ bench-replay: build build/native ## a capture file sent again, beside tcpreplay,
 
 bench-live: build ## what watching a run costs it, into bench/results/ (2 minutes)
 	$(LAB) $(BIN)/python -m bench.live
+
+bench-library: build build/native ## the library beside a C sender, sockets and asyncio, into bench/results/ (3 minutes)
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(LAB) $(BIN)/python -m bench.library
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null

@@ -1,5 +1,5 @@
-"""``make bench-library``: the library against a minimal C sender, sockets and plain asyncio, and what it costs
-when idle. Runs inside a laboratory with two queues.
+"""``make bench-library``: the library against a minimal C sender, plain sockets and plain asyncio, and when
+idle. Runs inside a laboratory with two queues.
 
 Rates are what the peer's interface received, on the same pair, MAC addresses and bound socket (which nobody
 reads), in slices as ``bench.limit`` takes them. The engine's thread has one CPU and the application's the

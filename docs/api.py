@@ -33,8 +33,18 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Opening an engine": ("open", "Engine", "EngineConfig"),
     "Sending": ("UdpEndpoint", "RawEndpoint", "endpoints:BlockingEndpoint", "endpoint:Endpoint"),
     "Frags and trackers": ("Frags", "Frag", "Tracker"),
-    "Flows": ("parse_flow", "Flow", "Traffic", "Pace", "RunningTraffic"),
-    "Values of a field": ("Range", "Choice", "Random", "Sequence"),
+    "Flows": (
+        "parse_flow",
+        "Flow",
+        "Traffic",
+        "Pace",
+        "RunningTraffic",
+        "Header",
+        "Sizes",
+        "Payload",
+        "Rate",
+    ),
+    "Values of a field": ("Range", "Choice", "Random", "Sequence", "FlowId"),
     "asyncio": ("aopen", "AsyncEngine", "AsyncUdpEndpoint", "AsyncRawEndpoint", "aio:AsyncEndpoint"),
     "A transport for asyncio": ("create_datagram_endpoint", "XskDatagramTransport"),
     "Statistics": (
@@ -45,23 +55,23 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         *("XskError", "UnavailableError", "QueueTakenError", "BrokenError"),
         *("WouldBlockError", "BusyError", "ClosedError"),
     ),
-    "What signatures name": ("remote:Address", "endpoint:Payload", "stats:FlowCounts", "units:Rate"),
+    "What signatures name": ("remote:Address", "endpoint:BytesLike", "stats:FlowCounts"),
 }
 # No underscore, because other modules of the package call it; not for applications.
 PLUMBING = {
     "Engine": {
         *("stop", "stop_deadline", "join_workers", "open_workers", "audit"),
-        *("run", "update", "flow_counts", "mixes", "trace", "holdings"),
+        *("run", "update", "flow_counts", "mixes", "trace", "holdings", "after_fork_in_child"),
     },
     "Endpoint": {
         *("set_datagram", "set_mac", "head", "at_close", "failed", "why_over", "too_long", "late"),
         *("try_send", "try_alloc", "alloc_error", "using", "check_open", "is_flushed", "is_drained"),
-        *("has_room", "park", "ask_for_chunks", "forget"),
+        *("sent_so_far", "has_room", "park", "ask_for_chunks", "forget"),
     },
     "AsyncEndpoint": {"bell", "ready", "ask_again", "announce"},
-    "AsyncEngine": {"bell", "endpoint_for", "keep", "connect_later"},
+    "AsyncEngine": {"bell", "endpoint_for", "connect_later", "close_now"},
     "Tracker": {"handle", "close"},
-    "RunningTraffic": {"set_mac", "close", "followers"},
+    "RunningTraffic": {"set_mac", "close", "followers", "at_end", "sweep"},
     "Rate": {"of_link", "pps"},
 }
 # Others are made by the package only.
@@ -83,6 +93,7 @@ NO_EXAMPLE = {
     "Engine.gaps": "Gaps's",
     "AsyncEngine.snapshot": "as Engine.snapshot",
     "AsyncEndpoint.flush": "as AsyncEndpoint.drain",
+    "XskDatagramTransport.connected": "create_datagram_endpoint() has waited",
     "AsyncUdpEndpoint": "AsyncEngine.udp()'s",
     "AsyncRawEndpoint": "AsyncEngine.raw()'s",
     **{

@@ -30,14 +30,18 @@ if TYPE_CHECKING:
     )
     from xsk_engine.flow import Flow, Pace, Traffic
     from xsk_engine.frag import Frag, Frags
+    from xsk_engine.headers import Header
     from xsk_engine.history import history
     from xsk_engine.opening import aopen, open
+    from xsk_engine.payload import Payload
     from xsk_engine.running import RunningTraffic
+    from xsk_engine.sizes import Sizes
     from xsk_engine.spec import parse_flow
     from xsk_engine.stats import EndpointStats, Snapshot
     from xsk_engine.tracker import Tracker
     from xsk_engine.transport import XskDatagramTransport
-    from xsk_engine.values import Choice, Random, Range, Sequence
+    from xsk_engine.units import Rate
+    from xsk_engine.values import Choice, FlowId, Random, Range, Sequence
 
 # What a command does not need it does not import: numpy and uvloop alone take 150 ms.
 _PUBLIC = {
@@ -57,14 +61,18 @@ _PUBLIC = {
     ),
     "flow": ("Flow", "Pace", "Traffic"),
     "frag": ("Frag", "Frags"),
+    "headers": ("Header",),
     "history": ("history",),
     "opening": ("aopen", "open"),
+    "payload": ("Payload",),
     "running": ("RunningTraffic",),
+    "sizes": ("Sizes",),
     "spec": ("parse_flow",),
     "stats": ("EndpointStats", "Snapshot"),
     "tracker": ("Tracker",),
     "transport": ("XskDatagramTransport",),
-    "values": ("Choice", "Random", "Range", "Sequence"),
+    "units": ("Rate",),
+    "values": ("Choice", "FlowId", "Random", "Range", "Sequence"),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [
@@ -79,15 +87,20 @@ __all__ = [
     "Engine",
     "EngineConfig",
     "Flow",
+    "FlowId",
     "Frag",
     "Frags",
+    "Header",
     "Pace",
+    "Payload",
     "QueueTakenError",
     "Random",
     "Range",
+    "Rate",
     "RawEndpoint",
     "RunningTraffic",
     "Sequence",
+    "Sizes",
     "Snapshot",
     "Tracker",
     "Traffic",

@@ -7,13 +7,13 @@ import functools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from xsk_engine._ffi.native import short
 from xsk_engine.batch import Batch, Post
 from xsk_engine.bell import Bell
 from xsk_engine.config import EngineConfig
-from xsk_engine.endpoint import AGAIN, DRAIN_S, Endpoint, Payload, check_alloc
+from xsk_engine.endpoint import AGAIN, DRAIN_S, BytesLike, Endpoint, check_alloc
 from xsk_engine.engine import Engine
 from xsk_engine.errors import UnavailableError, XskError
 from xsk_engine.frag import Frag, Frags
@@ -54,7 +54,7 @@ class AsyncEndpoint(Endpoint):
     ask_again: Callable[[], Any]
     _sends = 0
 
-    async def send(self, payload: Payload) -> None:
+    async def send(self, payload: BytesLike) -> None:
         """As BlockingEndpoint.send. The first one waits for the neighbour: UnavailableError when there is
         none, and the next one asks again.
 
@@ -68,7 +68,7 @@ class AsyncEndpoint(Endpoint):
             self._sends = 0
             await asyncio.sleep(0)
 
-    async def _send_slowly(self, payload: Payload, result: int) -> None:
+    async def _send_slowly(self, payload: BytesLike, result: int) -> None:
         await self._connected()
         patience = _AsyncPatience(self)
         while (result := self.try_send(payload)) != 0:
@@ -88,7 +88,7 @@ class AsyncEndpoint(Endpoint):
 
     async def send_many(
         self,
-        payloads: Sequence[Payload] | numpy.ndarray,
+        payloads: Sequence[BytesLike] | numpy.ndarray,
         lengths: numpy.typing.ArrayLike | None = None,
     ) -> int:
         """As BlockingEndpoint.send_many; others run in between.
@@ -124,6 +124,12 @@ class AsyncEndpoint(Endpoint):
                 return frags
             if frags != AGAIN or not await patience.again():
                 raise self.alloc_error(frags, n, size)
+
+    @overload
+    async def post(self, frags: Frags | Frag | Sequence[Frag], *, track: Literal[True]) -> Tracker: ...
+
+    @overload
+    async def post(self, frags: Frags | Frag | Sequence[Frag], *, track: bool = False) -> Tracker | None: ...
 
     async def post(self, frags: Frags | Frag | Sequence[Frag], *, track: bool = False) -> Tracker | None:
         """As BlockingEndpoint.post; the tracker may be awaited.
@@ -162,16 +168,17 @@ class AsyncEndpoint(Endpoint):
         await self._wait("drain", self.is_drained, timeout)
         self.park()
 
-    async def _wait(self, operation: str, condition: Callable[[], bool], timeout: float) -> None:
+    async def _wait(self, operation: str, condition: Callable[[int], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         self.check_open(operation)
-        while not condition():
+        target = self.sent_so_far()
+        while not condition(target):
             if not self.worker.alive:
                 raise self.why_over(operation)
             if time.monotonic() > deadline:
                 raise self.late(operation, timeout)
             self.announce()
-            if not condition():
+            if not condition(target):
                 await self.bell.wait(_LOOK_S)
             self.check_open(operation)
 
@@ -179,7 +186,7 @@ class AsyncEndpoint(Endpoint):
         """The next event is for this endpoint, too; look again before you wait."""
         short.arena_await(self.arena_handle)
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self: E) -> E:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -252,6 +259,13 @@ class AsyncEngine:
         self._bell = Bell(self.engine.event_fd)
         return self
 
+    def close_now(self) -> None:
+        """Where nothing is awaited any more."""
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.close()
+        self.engine.close()
+
     async def close(self) -> None:
         """As Engine.close. Idempotent."""
         for task in self._tasks:
@@ -306,11 +320,6 @@ class AsyncEngine:
             endpoint.ask_again = functools.partial(self.connect_later, endpoint, where)
             endpoint.ask_again()
         return endpoint
-
-    def keep(self, task: asyncio.Future[Any]) -> None:
-        """Until it is done, or the engine closes."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _endpoint(self, kind: type[E], queue: int | None, tag_bytes: int, options: dict[str, Any]) -> E:
         endpoint = self.engine.holdings.endpoint(kind, queue, tag_bytes, **options)

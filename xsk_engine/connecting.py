@@ -4,50 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.config import EngineConfig
 from xsk_engine.remote import Address, Remote
+from xsk_engine.sharing import Lease, Owned, share
 from xsk_engine.transport import XskDatagramTransport
 
 # A neighbour that is there answers within milliseconds. Lower: the first datagrams wait in the transport;
 # higher: an address that nobody has holds up who asks for it.
 _CONNECT_S = 0.5
-
-
-class _Shared:
-    """Engines that the transports of an event loop share: the first one opens it, the last one closes it."""
-
-    def __init__(self) -> None:
-        self._engines: dict[tuple[int, str, int], tuple[asyncio.Task[AsyncEngine], int]] = {}
-
-    async def take(self, config: EngineConfig) -> tuple[AsyncEngine, Callable[[], Awaitable[None]]]:
-        loop = asyncio.get_running_loop()
-        key = (id(loop), config.interface, config.queues[0])
-        opening, users = self._engines.get(key, (None, 0))
-        if opening is None:
-            opening = loop.create_task(AsyncEngine(config).open())
-        self._engines[key] = (opening, users + 1)
-        try:
-            engine = await asyncio.shield(opening)
-        except BaseException:
-            await self._drop(key)
-            raise
-        return engine, lambda: self._drop(key)
-
-    async def _drop(self, key: tuple[int, str, int]) -> None:
-        opening, users = self._engines[key]
-        if users > 1:
-            self._engines[key] = (opening, users - 1)
-            return
-        del self._engines[key]
-        if opening.done() and not opening.cancelled() and opening.exception() is None:
-            await opening.result().close()
-
-
-_shared = _Shared()
 
 
 async def create_datagram_endpoint(
@@ -77,28 +45,23 @@ async def create_datagram_endpoint(
     if (interface is None) == (engine is None):
         raise ValueError("create_datagram_endpoint: give an interface, or an engine that is open")
     peer = Remote.of(remote_addr, **options) if remote_addr is not None else None
-    if engine is not None:
-        let_go: Callable[[], Awaitable[None]] = _nothing
-    else:
+    lease: Lease = Owned()
+    if engine is None:
         assert interface is not None
-        engine, let_go = await _shared.take(EngineConfig(interface, queues=(queue,)))
+        engine, lease = await share(EngineConfig(interface, queues=(queue,)))
     sock = None
     try:
         sock = _bound_socket(engine.engine.config.interface, local_addr, remote_addr)
         protocol = protocol_factory()
-        transport = XskDatagramTransport(engine, let_go, sock, protocol, peer, options)
+        transport = XskDatagramTransport(engine, lease, sock, protocol, peer, options)
     except BaseException:
         if sock is not None:
             sock.close()
-        await let_go()
+        await lease.release()
         raise
     await asyncio.sleep(0)  # connection_made
     await transport.connected(_CONNECT_S)
     return transport, protocol
-
-
-async def _nothing() -> None:
-    pass
 
 
 def _bound_socket(interface: str, local: Address | None, remote: Address | None) -> socket.socket:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from xsk_engine.umem import Umem
     from xsk_engine.worker import Worker
 
-Payload = bytes | bytearray | memoryview
-"""What may be sent: anything with the buffer protocol, of contiguous bytes."""
+BytesLike = bytes | bytearray | memoryview
+"""what may be sent: anything with the buffer protocol"""
 
 # A loop that moves to another mode answers when it has: link timeout and rebinding. Higher: a loop that is
 # stuck is noticed late.
@@ -260,13 +260,17 @@ class Endpoint:
             quota_waits=arena.quota_waits,
         )
 
-    def is_flushed(self) -> bool:
-        raw = self._counters()
-        return bool(raw.posted_descs == raw.submitted_descs)
+    def sent_so_far(self) -> int:
+        """Descs; for the two below."""
+        return int(self._counters().submitted_descs)
 
-    def is_drained(self) -> bool:
-        raw = self._counters()
-        return bool(raw.completed_descs == raw.submitted_descs)
+    def is_flushed(self, target: int) -> bool:
+        """The first `target` descs are on the tx ring, or further."""
+        return bool(self._counters().posted_descs >= target)
+
+    def is_drained(self, target: int) -> bool:
+        """So many have completed."""
+        return bool(self._counters().completed_descs >= target)
 
     def late(self, operation: str, timeout: float) -> XskError:
         raw = self._counters()

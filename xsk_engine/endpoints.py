@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from xsk_engine.batch import Batch, Post
-from xsk_engine.endpoint import AGAIN, DRAIN_S, PAUSE_S, Endpoint, Payload, check_alloc
+from xsk_engine.endpoint import AGAIN, DRAIN_S, PAUSE_S, BytesLike, Endpoint, check_alloc
 from xsk_engine.frag import Frag, Frags
 from xsk_engine.tracker import Tracker
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
+Self = TypeVar("Self", bound="BlockingEndpoint")
 # Chunks that other endpoints have and do not use are asked for after so long.
 _PARK_AFTER_S = 0.005
 
@@ -47,7 +48,7 @@ class _Patience:
 class BlockingEndpoint(Endpoint):
     """An endpoint whose calls wait, at most ``timeout`` seconds without progress, then WouldBlockError."""
 
-    def send(self, payload: Payload) -> None:
+    def send(self, payload: BytesLike) -> None:
         """Copies one payload into the umem and hands it to the loop.
 
         ValueError: longer than a packet may be. WouldBlockError: no room within ``timeout``, nothing was
@@ -59,7 +60,7 @@ class BlockingEndpoint(Endpoint):
         if result:
             self._send_slowly(payload, result)
 
-    def _send_slowly(self, payload: Payload, result: int) -> None:
+    def _send_slowly(self, payload: BytesLike, result: int) -> None:
         patience = _Patience(self)
         while result:
             if result != AGAIN or not patience.again():
@@ -68,7 +69,7 @@ class BlockingEndpoint(Endpoint):
 
     def send_many(
         self,
-        payloads: Sequence[Payload] | numpy.ndarray,
+        payloads: Sequence[BytesLike] | numpy.ndarray,
         lengths: numpy.typing.ArrayLike | None = None,
     ) -> int:
         """Copies many payloads in one call: a list, or a uint8 array of shape (n, size) whose row i is sent
@@ -108,6 +109,12 @@ class BlockingEndpoint(Endpoint):
                 return frags
             if frags != AGAIN or not patience.again():
                 raise self.alloc_error(frags, n, size)
+
+    @overload
+    def post(self, frags: Frags | Frag | Sequence[Frag], *, track: Literal[True]) -> Tracker: ...
+
+    @overload
+    def post(self, frags: Frags | Frag | Sequence[Frag], *, track: bool = False) -> Tracker | None: ...
 
     def post(self, frags: Frags | Frag | Sequence[Frag], *, track: bool = False) -> Tracker | None:
         """Hands frags of this endpoint to the loop and uses them up: their memoryviews are released. With
@@ -154,10 +161,11 @@ class BlockingEndpoint(Endpoint):
         self._wait("drain", self.is_drained, timeout)
         self.park()
 
-    def _wait(self, operation: str, condition: Callable[[], bool], timeout: float) -> None:
+    def _wait(self, operation: str, condition: Callable[[int], bool], timeout: float) -> None:
         deadline, pause = time.monotonic() + timeout, PAUSE_S[0]
         self.check_open(operation)
-        while not condition():
+        target = self.sent_so_far()
+        while not condition(target):
             if not self.worker.alive:
                 raise self.why_over(operation)
             if time.monotonic() > deadline:
@@ -166,7 +174,7 @@ class BlockingEndpoint(Endpoint):
             pause = min(2 * pause, PAUSE_S[1])
             self.check_open(operation)
 
-    def __enter__(self) -> Any:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

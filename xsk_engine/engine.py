@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import os
+import threading
 import time
-import warnings
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +14,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
+from xsk_engine import lifetimes
 from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding, open_binding
@@ -101,8 +100,9 @@ class Engine:
         self._stack = contextlib.ExitStack()
         self.holdings = Holdings(self)
         """what applications have of it"""
+        self._closing = threading.Lock()
         self._forked = False
-        _engines.add(self)
+        lifetimes.register(self)
 
     # -- opening and closing ---------------------------------------------------------------------------
 
@@ -154,6 +154,10 @@ class Engine:
         """Drains, stops and closes everything; idempotent. BrokenError when the final audit finds a fault."""
         if self._forked:
             return
+        with self._closing:  # a second thread waits for the first
+            self._close()
+
+    def _close(self) -> None:
         self.stop()
         self.holdings.stop()
         try:
@@ -229,6 +233,13 @@ class Engine:
             raise failure
         if self.trace is not None:
             self.trace.raise_failure()
+
+    @property
+    def mode(self) -> str:
+        """ "copy" or "zerocopy"; ClosedError while it is not open."""
+        self.open_workers()
+        assert self.binding is not None
+        return self.binding.mode
 
     def open_workers(self) -> list[Worker]:
         """One per queue. ClosedError when there are none; BrokenError in a forked child."""
@@ -361,7 +372,7 @@ class Engine:
         """
         return self.holdings.launch(self.holdings.resolve(traffic, rate, count, duration), None)
 
-    def _after_fork_in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
         """The threads and the umem are the parent's; the child only closes its copies of the fds."""
         self._forked = True
         fds = [self.event_fd, *(self.binding.fds() if self.binding else ())]
@@ -373,26 +384,3 @@ class Engine:
         for fd in fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for engine in list(_engines):
-        engine._after_fork_in_child()
-
-
-def _close_all() -> None:
-    """A loop must not run on when the interpreter takes its memory away."""
-    for engine in list(_engines):
-        if engine.workers:
-            warnings.warn(
-                f"engine on {engine.config.interface} was never closed", ResourceWarning, stacklevel=1
-            )
-            with contextlib.suppress(Exception):
-                engine.close()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_close_all)

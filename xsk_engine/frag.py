@@ -8,7 +8,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
@@ -238,7 +238,13 @@ class Frags:
     def __len__(self) -> int:
         return self._n
 
-    def __getitem__(self, at: int | slice) -> Any:
+    @overload
+    def __getitem__(self, at: int) -> Frag: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Frags: ...
+
+    def __getitem__(self, at: int | slice) -> Frag | Frags:
         """A Frag, or the Frags of a slice (without a step)."""
         if isinstance(at, slice):
             start, stop, step = at.indices(self._n)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
@@ -33,7 +32,7 @@ class Holdings:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._endpoints: set[Endpoint] = set()
-        self._running: weakref.WeakSet[RunningTraffic] = weakref.WeakSet()
+        self._running: set[RunningTraffic] = set()
         self._neighbours: Neighbours | None = None
 
     def endpoint(self, kind: type[E], queue: int | None, tag_bytes: int, **options: Any) -> E:
@@ -93,6 +92,8 @@ class Holdings:
     def launch(self, resolved: Resolved, changed: Changed | None) -> RunningTraffic:
         """Starts it; `changed` for who awaits its end."""
         engine, traffic = self._engine, resolved.traffic
+        for running in list(self._running):
+            running.sweep()
         loaded = [
             (worker, worker.load_mixes(programs), programs)
             for worker, programs in zip(engine.open_workers(), compile_for(engine, traffic), strict=True)
@@ -103,7 +104,8 @@ class Holdings:
         except ClosedError:
             engine.raise_failure()
             raise
-        self._running.add(running)
+        self._running.add(running)  # goes on, followed, also when its caller forgets it
+        running.at_end = self._running.discard
         for address, flows in resolved.followed.items():
             follower = FollowingFlows(running, flows)
             running.followers.append(follower)

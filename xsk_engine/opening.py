@@ -63,7 +63,7 @@ def open(
     socket has the queue). Open and close in one thread. Drops no privileges and touches no signal handlers.
 
         with xsk_engine.open("vtx") as engine:
-            print(engine.binding.mode)
+            print(engine.mode)
     """
     return Engine(
         _config(
@@ -97,7 +97,7 @@ def aopen(
     In the event loop's thread; opening and closing do not hold the loop up.
 
         async with xsk_engine.aopen("vtx") as engine:
-            print(engine.engine.binding.mode)
+            print(engine.engine.mode)
     """
     return AsyncEngine(
         _config(

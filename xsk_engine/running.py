@@ -54,6 +54,8 @@ class RunningTraffic:
         self._seed = seed
         self._changed = changed
         self._last: FlowCounts | None = None
+        self.at_end: Callable[[RunningTraffic], None] | None = None
+        """called with it when it is done"""
         self.followers: list[FollowingFlows] = []
         """live as long as it does"""
         for worker, mixes, _ in parts:
@@ -63,6 +65,7 @@ class RunningTraffic:
     def done(self) -> bool:
         """All of it has been posted, or it was stopped. BrokenError when the engine has failed."""
         if self._last is not None:
+            self._raise_refused()
             return True
         for worker, _, _ in self._parts:
             failure = worker.failure()
@@ -71,14 +74,24 @@ class RunningTraffic:
         if not all(mixes.ended for _, mixes, _ in self._parts):
             return False
         self._finish()
+        self._raise_refused()
+        return True
+
+    def _raise_refused(self) -> None:
         for worker, mixes, _ in self._parts:
             worker.raise_refused(mixes)
-        return True
+
+    def sweep(self) -> None:
+        """Frees what is done, also when nobody has looked."""
+        if self._last is None and all(mixes.ended for _, mixes, _ in self._parts):
+            self._finish()
 
     def _finish(self) -> None:
         self._last = self.counts()
         for worker, mixes, _ in self._parts:
             worker.forget_mixes(mixes)
+        if self.at_end is not None:
+            self.at_end(self)
 
     def set_mac(self, flows: Sequence[int], mac: bytes) -> None:
         """Another Ethernet destination for these."""

@@ -12,13 +12,13 @@ import socket
 import warnings
 from asyncio.trsock import TransportSocket
 from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from xsk_engine.aio import AsyncEngine, AsyncUdpEndpoint
 from xsk_engine.errors import XskError
 from xsk_engine.remote import Address, Remote
+from xsk_engine.sharing import Lease
 
 _log = logging.getLogger("xsk_engine")
 
@@ -35,8 +35,6 @@ _HEADER_BYTES = 8
 _MAX_DATAGRAM = 1 << 16
 _FLUSH_S = 1.0
 """for what was sent before close()"""
-_finishing: set[asyncio.Future[None]] = set()
-"""so that they are not collected on the way"""
 
 
 class _Peer:
@@ -59,7 +57,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
     def __init__(
         self,
         engine: AsyncEngine,
-        let_go: Callable[[], Awaitable[None]],
+        lease: Lease,
         sock: socket.socket,
         protocol: Any,
         peer: Remote | None,
@@ -68,7 +66,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._engine = engine
-        self._let_go = let_go
+        self._lease = lease
         self._sock = sock
         self._protocol = protocol
         self._options = options
@@ -92,6 +90,8 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             "peername": sock.getpeername() if peer is not None else None,
             "xsk_engine": engine,
         }
+        self._over: asyncio.Future[Exception | None] = self._loop.create_future()
+        self._life = self._loop.create_task(self._live())
         self._loop.call_soon(self._protocol.connection_made, self)
         self._loop.call_soon(self._start_reading)
 
@@ -183,7 +183,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         for address, peer in self._peers.items():
             if not peer.waiting and all(peer is not other for other, _ in self._buffer):
                 del self._peers[address]
-                if peer.endpoint.is_drained():
+                if peer.endpoint.is_drained(peer.endpoint.sent_so_far()):
                     peer.endpoint.close()
                 else:
                     self._loop.call_later(1.0, peer.endpoint.close)
@@ -301,6 +301,10 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         if not self._closing:
             self._loop.add_reader(self._sock.fileno(), self._read)
 
+    def _stop_reading(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+
     def _read(self) -> None:
         for _ in range(_READS_PER_TURN):
             if self._closing:
@@ -321,7 +325,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         if self._closing:
             return
         self._closing = True
-        self._loop.remove_reader(self._sock.fileno())
+        self._stop_reading()
         if not self._pending():
             self._loop.call_soon(self._lose, None)
 
@@ -333,9 +337,8 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         if self._lost:
             return
         self._aborted = True
-        if not self._closing:
-            self._closing = True
-            self._loop.remove_reader(self._sock.fileno())
+        self._closing = True
+        self._stop_reading()
         self._buffer.clear()
         for peer in self._all_peers():
             peer.waiting.clear()
@@ -350,26 +353,36 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             return
         self._lost = True
         self._bell.ignore(self._write)
-        task = self._loop.create_task(self._finish(error))
-        _finishing.add(task)
-        task.add_done_callback(_finishing.discard)
+        self._over.set_result(error)
 
-    async def _finish(self, error: Exception | None) -> None:
-        """The protocol hears of it when nothing is left: who waits for that may end the event loop."""
-        peers = self._all_peers()
+    async def _live(self) -> None:
+        """Ends with the transport, or with the event loop: nothing is left in either case. The protocol hears
+        of it last, so who waits for that may end the event loop."""
+        error: Exception | None = None
+        released = False
         try:
-            for peer in peers:
+            error = await self._over
+            for peer in self._all_peers():
                 if not self._aborted:
                     with contextlib.suppress(XskError):  # the engine is closed, or has failed
                         await peer.endpoint.flush(_FLUSH_S)
+            self._close_all()
+            released = True
+            await self._lease.release()
+        except asyncio.CancelledError:
+            self._closing = self._lost = True
+            self._close_all()
+            if not released:
+                self._lease.release_now()
+            raise
         finally:
-            for peer in peers:
-                peer.endpoint.close()
-            self._sock.close()
-            try:
-                await self._let_go()
-            finally:
-                self._protocol.connection_lost(error)
+            self._protocol.connection_lost(error)
+
+    def _close_all(self) -> None:
+        self._stop_reading()
+        for peer in self._all_peers():
+            peer.endpoint.close()
+        self._sock.close()
 
     def __del__(self) -> None:
         if not getattr(self, "_lost", True):

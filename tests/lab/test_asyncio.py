@@ -462,6 +462,38 @@ def test_transports_share_an_engine_which_closes_with_the_last(wire):
         asyncio.run(xsk_engine.create_datagram_endpoint(Recorder))
 
 
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("close", [True, False])
+def test_nothing_is_left_when_the_event_loop_ends_first(wire, runner, close):
+    """Who returns from main() right after close(), or without it, leaves no engine behind."""
+
+    async def main():
+        transport, _ = await xsk_engine.create_datagram_endpoint(Recorder, interface="vtx", remote_addr=PEER)
+        transport.sendto(b"x")
+        if close:
+            transport.close()
+
+    runner(main())
+    gc.collect()
+    before = holdings()
+    for _ in range(3):
+        runner(main())
+    gc.collect()
+    assert holdings() == before
+
+
+def test_one_transport_after_the_other(wire):
+    async def main():
+        for _ in range(20):
+            transport, protocol = await xsk_engine.create_datagram_endpoint(
+                Recorder, interface="vtx", remote_addr=PEER
+            )
+            transport.sendto(b"x")
+            transport.close()
+
+    asyncio.run(main())
+
+
 def test_an_interface_that_is_not_there(wire):
     async def main():
         for _ in range(2):

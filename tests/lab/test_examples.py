@@ -5,14 +5,12 @@ import asyncio
 import builtins
 import contextlib
 import inspect
-import time
 
 import numpy
 import pytest
 
 import xsk_engine
 from docs import api
-from xsk_engine import connecting
 
 PEER = ("10.77.0.2", 9000)
 CLOSE_AFTER_S = 1.2
@@ -95,20 +93,11 @@ async def run_awaiting(code):
             stack.push_async_callback(lambda: closing)
         if (result := run(code, names)) is not None:
             await asyncio.wait_for(result, 10.0)
-    await settled()
 
 
 async def close_later(engine):
     await asyncio.sleep(CLOSE_AFTER_S)
     await engine.close()
-
-
-async def settled():
-    """The engine that transports share closes after the last of them, in a task of its own."""
-    deadline = time.monotonic() + 5.0
-    while connecting._shared._engines or connecting._closing:
-        assert time.monotonic() < deadline, "an engine is left behind"
-        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
