@@ -91,7 +91,8 @@ static int grow(struct xske_arena *a)
 	uint32_t n;
 
 	pthread_mutex_lock(&umem->lock);
-	n = min_u32(XSKE_SLAB_CHUNKS, a->quota - a->owned);
+	n = min_u32(a->slab, a->quota - a->owned);
+	a->slab = min_u32(2 * a->slab, XSKE_SLAB_CHUNKS);
 	n = min_u32(n, umem->pool_count);
 	for (uint32_t i = 0; i < n; i++) {
 		struct chunk *c = chunk_pool_pop(umem);
@@ -241,6 +242,7 @@ int xske_arena_open(struct xske_umem *umem, const struct xske_arena_config *conf
 	a->stack = CHUNK_NONE;
 	a->flags = config->flags;
 	a->quota = config->quota_chunks;
+	a->slab = config->flags & XSKE_ARENA_LOOP_OWNED ? XSKE_SLAB_CHUNKS : 1;
 	a->txq_id = config->txq_id;
 	a->owned = 0;
 	a->closed = false;
@@ -315,6 +317,8 @@ void xske_arena_park(struct xske_arena *a)
 	arena_give_back(a, a->stack);
 	arena_give_back(a, returned);
 	a->stack = CHUNK_NONE;
+	if (!(a->flags & XSKE_ARENA_LOOP_OWNED))
+		a->slab = 1;
 	pthread_mutex_unlock(&umem->lock);
 }
 
@@ -384,6 +388,8 @@ void xske_arena_read_stats(const struct xske_arena *a, struct xske_arena_stats *
 
 void xske_arena_await(struct xske_arena *a)
 {
+	if (!a) /* of an endpoint that was closed */
+		return;
 	/* Store, then what the caller looks at: see arena_recycle(). */
 	atomic_store_explicit(&a->waiting, 1, memory_order_seq_cst);
 	atomic_thread_fence(memory_order_seq_cst);

@@ -22,7 +22,8 @@
  *    for good. A pusher that sees it gives the chunk to the chunk pool itself. An idle arena therefore owns
  *    no chunk that is not referenced; its next allocation replaces the mark.
  * 6. Growing takes a slab of chunks from the pool under its mutex, only when stack and return list are
- *    empty, never beyond the quota. `owned` counts against the quota and changes under that mutex only.
+ *    empty, never beyond the quota. The loop's arena takes 16; an application's 1, and twice as many each time until it
+ *    is idle again, or a hundred endpoints would have the whole umem. `owned` counts against the quota and changes under that mutex only.
  * 7. Who uses an arena has entered it: one compare-and-swap per batch of calls. A second thread gets -EBUSY
  *    instead of corruption. The loop parks an idle endpoint's arena the same way; a user who comes at that
  *    moment waits for it, which takes a microsecond.
@@ -79,6 +80,7 @@ struct xske_arena {
 	/* Under umem->lock. */
 	alignas(XSKE_CACHE_LINE) _Atomic uint32_t owned; /* atomic for the readers of statistics only */
 	uint32_t quota;
+	uint32_t slab; /* chunks to take the next time */
 	uint32_t txq_id;
 	bool closed;
 	struct xske_arena *next;

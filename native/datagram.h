@@ -25,6 +25,11 @@ static inline uint32_t frame_bytes(const struct xske_header *h, uint32_t len)
 	return h ? max_u32(h->len + len, FRAME_MIN_BYTES) : len;
 }
 
+static inline bool is_ipv6(const struct xske_header *h)
+{
+	return ((const uint8_t *)h->words)[h->ip_offset] >> 4 == 6;
+}
+
 /* Room for IP and UDP between ip_offset and its end, which is where the payload begins: at an even byte. */
 static inline bool header_is_sound(const struct xske_header *h)
 {
@@ -34,7 +39,7 @@ static inline bool header_is_sound(const struct xske_header *h)
 		return true;
 	if (h->len > XSKE_HEADER_BYTES || h->len % 2 || h->ip_offset >= h->len)
 		return false;
-	ip_bytes = ((const uint8_t *)h->words)[h->ip_offset] >> 4 == 6 ? 40 : 20;
+	ip_bytes = is_ipv6(h) ? 40 : 20;
 	return h->ip_offset + ip_bytes + UDP_BYTES == h->len;
 }
 
@@ -53,9 +58,10 @@ static inline void put_u16(uint8_t *to, uint32_t value)
 	to[1] = (uint8_t)value;
 }
 
-static inline uint32_t pseudo_and_length(uint8_t *ip, uint32_t udp_len, uint64_t *sum)
+/* Returns where UDP begins. The version is the header's own: what stands in the frame may be anything. */
+static inline uint32_t pseudo_and_length(uint8_t *ip, bool six, uint32_t udp_len, uint64_t *sum)
 {
-	if (ip[0] >> 4 == 6) {
+	if (six) {
 		put_u16(ip + 4, udp_len);
 		*sum += csum_bytes(ip + 8, 32);
 		return 40;
@@ -71,9 +77,10 @@ static inline uint32_t pseudo_and_length(uint8_t *ip, uint32_t udp_len, uint64_t
 static inline void datagram_seal(uint8_t *frame, const struct xske_header *h, uint32_t len, uint64_t sum)
 {
 	uint32_t udp_len = UDP_BYTES + len;
-	uint8_t *ip = frame + h->ip_offset, *udp = ip + pseudo_and_length(ip, udp_len, &sum);
+	uint8_t *ip = frame + h->ip_offset, *udp;
 	uint16_t check;
 
+	udp = ip + pseudo_and_length(ip, is_ipv6(h), udp_len, &sum);
 	put_u16(udp + 4, udp_len);
 	check = (uint16_t)~csum_fold(sum + csum_bytes(udp, 6) + udp_len + 17);
 	put_u16(udp + 6, check ? check : 0xffff);

@@ -237,6 +237,7 @@ int xske_loop_create(const struct xske_loop_config *config, struct xske_loop **o
 	l->txq = config->txq;
 	l->arena = config->arena;
 	l->served_end = &l->served;
+	l->dead_end = &l->dead;
 	loop_set_clock(l);
 	loop_moved(l);
 	if (!spsc_init(&l->commands, COMMAND_ENTRIES)) {
@@ -253,6 +254,7 @@ void xske_loop_destroy(struct xske_loop *l)
 {
 	if (!l)
 		return;
+	endpoints_free(l);
 	free(l->commands.slots);
 	free(l->mixes.heap);
 	free(l);
@@ -332,6 +334,13 @@ int xske_loop_command(struct xske_loop *l, uint32_t op, void *object)
 		return -EAGAIN;
 	loop_wake(l);
 	return 0;
+}
+
+uint32_t xske_loop_commands(const struct xske_loop *l, uint32_t *done)
+{
+	/* Acquire pairs with the pop's release: what they did. */
+	*done = atomic_load_explicit(&l->commands.tail, memory_order_acquire);
+	return atomic_load_explicit(&l->commands.head, memory_order_relaxed);
 }
 
 void xske_loop_abort(struct xske_loop *l)

@@ -51,6 +51,9 @@ struct xske_loop {
 	_Atomic uint32_t aborted;
 	_Atomic uint32_t ended;                  /* nobody reads commands or submit rings any more */
 	_Atomic(struct xske_endpoint *) pending; /* endpoints with fresh work, pushed by their threads */
+	/* Under the umem's lock: endpoints that were destroyed, the oldest first. */
+	struct xske_endpoint *dead;
+	struct xske_endpoint **dead_end;
 	struct spsc commands;
 };
 
@@ -67,6 +70,7 @@ struct xske_endpoint {
 	uint32_t flags;
 	uint32_t batch;
 	uint32_t turn_left; /* the loop's: packets of a turn that room has run out in */
+	uint64_t died_ns;
 	_Atomic uint32_t queued;
 	_Atomic uint32_t state;
 	/* Written by who has entered the arena. */
@@ -129,5 +133,6 @@ bool endpoints_have_work(const struct xske_loop *l);
 void endpoint_add(struct xske_loop *l, struct xske_endpoint *e);
 void endpoint_remove(struct xske_loop *l, struct xske_endpoint *e);
 bool endpoints_park(struct xske_loop *l);
+void endpoints_free(struct xske_loop *l); /* those that were destroyed */
 
 #endif

@@ -49,12 +49,13 @@ static uint32_t write_metadata(const struct xske_endpoint *e, uint64_t addr, boo
 }
 
 /* 0: it can never be sent. */
-static uint32_t descs_for(const struct xske_endpoint *e, const struct xske_header *h, uint32_t len)
+static uint32_t descs_for(const struct xske_endpoint *e, const struct xske_header *h, uint64_t length)
 {
-	uint32_t usable = e->arena->umem->chunk_size - e->arena->headroom, frame, n;
+	uint32_t usable = e->arena->umem->chunk_size - e->arena->headroom, len, frame, n;
 
-	if (len > e->max_frame_bytes || header_bytes(h) + len > e->max_frame_bytes)
+	if (length > e->max_frame_bytes || header_bytes(h) + length > e->max_frame_bytes)
 		return 0;
+	len = (uint32_t)length;
 	frame = frame_bytes(h, len);
 	n = frame <= usable ? 1 : (frame + usable - 1) / usable;
 	if (frame < ETHERNET_BYTES || n > XSKE_MAX_DESCS_PER_PACKET)
@@ -101,7 +102,7 @@ static int copy(struct xske_endpoint *e, const struct xske_header *h, const uint
 }
 
 int xske_endpoint_send(struct xske_endpoint *e, const struct xske_header *h, const uint8_t *payload,
-                       uint32_t len)
+                       uint64_t len)
 {
 	struct xske_desc descs[XSKE_MAX_DESCS_PER_PACKET];
 	uint32_t n;
@@ -109,16 +110,18 @@ int xske_endpoint_send(struct xske_endpoint *e, const struct xske_header *h, con
 
 	if (!e)
 		return -EPIPE;
+	if (!header_is_sound(h))
+		return -EINVAL;
 	n = descs_for(e, h, len);
 	if (!n)
 		return -EMSGSIZE;
 	err = enter(e, h);
 	if (err)
 		return err;
-	err = spsc_room(&e->submits) < n ? -EAGAIN : copy(e, h, payload, len, descs, n);
+	err = spsc_room(&e->submits) < n ? -EAGAIN : copy(e, h, payload, (uint32_t)len, descs, n);
 	if (!err) {
 		spsc_push(&e->submits, descs, n);
-		endpoint_count(e, 1, n, frame_bytes(h, len));
+		endpoint_count(e, 1, n, frame_bytes(h, (uint32_t)len));
 	}
 	xske_arena_leave(e->arena);
 	if (!err)
@@ -260,6 +263,9 @@ int64_t xske_endpoint_post(struct xske_endpoint *e, const struct xske_header *h,
 
 void xske_endpoint_read(const struct xske_endpoint *e, struct xske_endpoint_counters *out)
 {
+	*out = (struct xske_endpoint_counters){0};
+	if (!e)
+		return;
 	/* Completions first: nobody shall see more of them than posts. */
 	out->completed_descs = atomic_load_explicit(&e->arena->completed_descs, memory_order_acquire);
 	out->posted_descs = atomic_load_explicit(&e->arena->posted_descs, memory_order_acquire);

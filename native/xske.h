@@ -564,6 +564,8 @@ enum xske_called {
 /* One turn without sleeping; for tests. Returns the state. */
 XSKE_API int xske_loop_step(struct xske_loop *loop);
 XSKE_API int xske_loop_command(struct xske_loop *loop, uint32_t op, void *object);
+/* Commands given so far, modulo 2^32, and those that the loop has carried out: what they name may go then. */
+XSKE_API uint32_t xske_loop_commands(const struct xske_loop *loop, uint32_t *done);
 /* Async-signal-safe and thread-safe: leave now, drain nothing. */
 XSKE_API void xske_loop_abort(struct xske_loop *loop);
 
@@ -593,14 +595,15 @@ struct xske_endpoint_config {
 
 XSKE_API int xske_endpoint_create(struct xske_loop *loop, const struct xske_endpoint_config *config,
                                   struct xske_endpoint **out);
-/* When its state is XSKE_ENDPOINT_REMOVED, or after the loop ended. */
+/* When its state is XSKE_ENDPOINT_REMOVED, or after the loop ended; before the loop is destroyed. A call that comes a
+ * moment too late still gets its -EPIPE. */
 XSKE_API void xske_endpoint_destroy(struct xske_endpoint *endpoint);
 
 /* Copies payloads into frags and hands them to the loop. header NULL: they are whole frames. A packet may take
  * several descs. -EMSGSIZE: longer than the device, the rings or the quota take, or a frame of less than 14 bytes; -EINVAL: no such header;
  * -EPIPE: the endpoint was removed, or is NULL, or its loop has ended. */
 XSKE_API int xske_endpoint_send(struct xske_endpoint *endpoint, const struct xske_header *header,
-                                const uint8_t *payload, uint32_t len);
+                                const uint8_t *payload, uint64_t len);
 /* n of them: `lens` bytes each, side by side (stride 0) or each `stride` bytes behind the one before. Returns how many
  * were taken, or why not the first. */
 XSKE_API int64_t xske_endpoint_send_many(struct xske_endpoint *endpoint, const struct xske_header *header,
@@ -633,7 +636,7 @@ struct xske_endpoint_counters {
 	uint64_t posted_descs;    /* of them: on the tx ring, or further */
 	uint64_t completed_descs; /* of them: come back */
 };
-/* Any thread. */
+/* Any thread; NULL: nothing. */
 XSKE_API void xske_endpoint_read(const struct xske_endpoint *endpoint, struct xske_endpoint_counters *out);
 
 enum xske_endpoint_state {

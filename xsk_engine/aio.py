@@ -115,7 +115,7 @@ class AsyncEndpoint(Endpoint):
             frags = await endpoint.alloc(64, 1000)
             await endpoint.post(frags)
         """
-        check_alloc(n, size)
+        n, size = check_alloc(n, size)
         await self._connected()
         patience = _AsyncPatience(self)
         while True:

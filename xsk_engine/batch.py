@@ -45,6 +45,9 @@ class Batch:
         if n and size and (array.strides[1] != 1 or array.strides[0] < size):
             array = numpy.ascontiguousarray(array)
         lens = numpy.full(n, size) if lengths is None else numpy.asarray(lengths)
+        if lens.dtype.kind not in "iu":
+            raise TypeError(f"lengths: numbers of {lens.dtype}; integers are needed")
+        lens = lens.copy()  # nobody changes them meanwhile
         if lens.shape != (n,) or (n and not (lens.min() >= 0 and lens.max() <= size)):
             raise ValueError(f"lengths: {n} numbers from 0 to {size} are needed")
         self._bytes, self._stride = array, array.strides[0] if size else 0
@@ -58,11 +61,14 @@ class Batch:
             raise TypeError("lengths: only with an array; slice the payloads of a list")
         if isinstance(payloads, (bytes, bytearray, memoryview, str)):
             raise TypeError("payloads: a list of them, or a 2-D uint8 array; send() takes one")
+        try:
+            if not all(type(payload) is bytes for payload in payloads):
+                payloads = [bytes(memoryview(payload)) for payload in payloads]
+        except TypeError as error:
+            raise TypeError(f"payloads: {error}") from None
         joined = b"".join(payloads)
         n = len(payloads)
         lens = numpy.fromiter(map(len, payloads), dtype=numpy.uint32, count=n)
-        if int(lens.sum()) != len(joined):  # something whose items are longer than a byte
-            lens = numpy.fromiter((memoryview(p).nbytes for p in payloads), dtype=numpy.uint32, count=n)
         self._bytes, self._stride = numpy.frombuffer(joined or b"\0", dtype=numpy.uint8), 0
         self._lens = lens
         self.left = n
@@ -131,16 +137,17 @@ class Post:
     def run(self, endpoint: Endpoint) -> int:
         """How many of the next were taken, or a negative errno."""
         hold, rows = self._parts[0]
-        if not hold.held[rows].all():
-            raise ClosedError("post", f"{len(rows)} frags", "some stand in the list twice")
         tracker = self.tracker.handle if self.tracker is not None else None
-        descs = hold.descs[rows]
         with endpoint.using("post"):
+            if not hold.held[rows].all():
+                raise ClosedError("post", f"{len(rows)} frags", "some were posted or released meanwhile")
+            descs = hold.descs[rows]
             result = int(
                 long.endpoint_post(endpoint.handle, endpoint.head, pointer_to(descs), len(rows), tracker)
             )
+            if result > 0:
+                hold.spent(rows[:result])
         if result > 0:
-            hold.spent(rows[:result])
             self.left -= result
             if result == len(rows):
                 self._parts.pop(0)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi import native as ffi
@@ -44,6 +45,7 @@ PAUSE_S = (0.00005, 0.0005)
 AGAIN = -errno.EAGAIN
 # Longer than a link may be away (5 s) before that is an error of its own.
 DRAIN_S = 10.0
+_MOST_FRAGS, _MOST_BYTES = 1 << 24, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,12 @@ class Endpoint:
     ) -> None:
         if config.timestamps and umem.tx_metadata_len < ffi.TX_METADATA_BYTES:
             raise ValueError("timestamps: the engine was not opened with timestamps=True")
-        if config.timeout < 0:
-            raise ValueError(f"timeout: {config.timeout} is negative")
+        if not config.timeout >= 0:
+            raise ValueError(f"timeout: {config.timeout} is not 0 s or more")
+        if index(config.quota_chunks) < 1:
+            raise ValueError(f"quota_chunks: {config.quota_chunks}; at least one")
+        if config.entries < 2 or index(config.entries) & (config.entries - 1):
+            raise ValueError(f"entries: {config.entries} is not a power of two of 2 or more")
         self.interface = interface
         self.timeout = config.timeout
         """seconds that a call may wait for room before WouldBlockError; 0: it never waits"""
@@ -120,7 +126,7 @@ class Endpoint:
             native.endpoint_destroy(handle)
             raise
         self.handle = handle.value
-        self.arena_handle = self._arena.handle.value
+        self.arena_handle: int | None = self._arena.handle.value
 
     def set_datagram(self, datagram: Datagram) -> None:
         """What stands in front of every payload from now on."""
@@ -191,11 +197,9 @@ class Endpoint:
     # -- sending, without waiting: a negative errno says why not ---------------------------------------------
 
     def try_send(self, payload: Any) -> int:
-        try:
-            return int(short.endpoint_send(self.handle, self.head, payload, len(payload)))
-        except ctypes.ArgumentError:  # something else than bytes
-            data = bytes(memoryview(payload))
-            return int(short.endpoint_send(self.handle, self.head, data, len(data)))
+        if type(payload) is not bytes:
+            payload = bytes(memoryview(payload))
+        return int(short.endpoint_send(self.handle, self.head, payload, len(payload)))
 
     @contextlib.contextmanager
     def using(self, operation: str) -> Iterator[None]:
@@ -220,8 +224,14 @@ class Endpoint:
         if result:
             return int(result)
         front = self._header.len if self._header is not None else 0
-        addrs = numpy.arange(n, dtype=numpy.uint64) * span.pitch + span.addr
-        return Frags(Hold(self.umem, addrs, front, size, f"an endpoint on {self.interface}"), span.pitch)
+        try:
+            addrs = numpy.arange(n, dtype=numpy.uint64) * span.pitch + span.addr
+            hold = Hold(self.umem, addrs, front, size, f"an endpoint on {self.interface}")
+        except BaseException:  # no memory for it, say
+            for i in range(n):
+                native.frag_unref(self.umem.handle, None, span.addr + i * span.pitch)
+            raise
+        return Frags(hold, span.pitch)
 
     def alloc_error(self, result: int, n: int, size: int) -> Exception:
         if result == -errno.E2BIG:
@@ -238,7 +248,7 @@ class Endpoint:
 
     def _counters(self) -> ffi.EndpointCounters:
         raw = ffi.EndpointCounters()
-        native.endpoint_read(self.handle, byref(raw))
+        short.endpoint_read(self.handle, byref(raw))
         return raw
 
     def stats(self) -> EndpointStats:
@@ -308,6 +318,7 @@ class Endpoint:
                 return
             self._closed = True
             handle, self.handle = c_void_p(self.handle), None
+            self.arena_handle = None
             self._remove(handle)
         self._arena.close()
         if self.at_close is not None:
@@ -332,7 +343,7 @@ class Endpoint:
 
     def forget(self) -> None:
         """In a forked child: everything is the parent's."""
-        self.handle = None
+        self.handle = self.arena_handle = None
 
     @property
     def closed(self) -> bool:
@@ -340,9 +351,11 @@ class Endpoint:
         return self._closed
 
 
-def check_alloc(n: int, size: int) -> None:
+def check_alloc(n: int, size: int) -> tuple[int, int]:
     """ValueError, TypeError."""
-    if n < 1:
-        raise ValueError(f"alloc: {n} frags; at least one")
-    if size < 1:
-        raise ValueError(f"alloc: {size} bytes; at least one")
+    n, size = index(n), index(size)
+    if not 1 <= n <= _MOST_FRAGS:
+        raise ValueError(f"alloc: {n} frags; 1 to {_MOST_FRAGS} are possible")
+    if not 1 <= size <= _MOST_BYTES:
+        raise ValueError(f"alloc: {size} bytes; 1 to {_MOST_BYTES} are possible")
+    return n, size

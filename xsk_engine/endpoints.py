@@ -101,7 +101,7 @@ class BlockingEndpoint(Endpoint):
             frags.array[:] = 7
             endpoint.post(frags)
         """
-        check_alloc(n, size)
+        n, size = check_alloc(n, size)
         patience = _Patience(self)
         while True:
             frags = self.try_alloc(n, size)

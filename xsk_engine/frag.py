@@ -8,6 +8,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterator
+from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
 from xsk_engine._ffi import native as ffi
@@ -134,7 +135,7 @@ class Frag:
 
     @length.setter
     def length(self, value: int) -> None:
-        if not 0 <= value <= self._held().size:
+        if not 0 <= index(value) <= self._held().size:
             raise ValueError(f"length: {value} is not in 0 to {self._hold.size}")
         self._hold.descs["len"][self._row] = self._hold.front + value
 
@@ -231,6 +232,8 @@ class Frags:
         import numpy
 
         lengths = numpy.broadcast_to(numpy.asarray(values), (self._n,))
+        if lengths.dtype.kind not in "iu":
+            raise TypeError(f"lengths: numbers of {lengths.dtype}; integers are needed")
         if self._n and not (lengths.min() >= 0 and lengths.max() <= self._hold.size):
             raise ValueError(f"lengths: not all in 0 to {self._hold.size}")
         self._hold.descs["len"][self._rows] = lengths + self._hold.front

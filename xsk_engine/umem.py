@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.memory import Area
 from xsk_engine._ffi.native import native
-from xsk_engine.errors import BrokenError
+from xsk_engine.errors import BrokenError, ClosedError
 
 if TYPE_CHECKING:
     import numpy
@@ -109,6 +109,8 @@ class Umem:
     def audit(self, *, strict: bool = True) -> Audit:
         """Counts the chunks. ``strict`` only while nothing allocates or releases: BrokenError if any is
         lost or in two places. Not strict: approximate, any time."""
+        if self.handle is None:
+            raise ClosedError("umem.audit", "", "it is closed")
         out = ffi.Audit()
         result = native.umem_audit(self.handle, int(strict), byref(out))
         audit = Audit(*(getattr(out, name) for name in Audit.__dataclass_fields__))

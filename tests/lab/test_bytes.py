@@ -107,7 +107,7 @@ def test_raw_endpoints_beside_a_flow(wire):
     raw = [f for f in frames if f[100] != 0x55]
     assert [int.from_bytes(f[42:44], "big") for f in raw] == list(range(200))
     assert len(frames) == 400
-    assert stats.allocated_frags == 200
+    assert stats.submitted_packets == 200
     assert stats.owned_chunks <= 2
 
 

@@ -100,7 +100,7 @@ class Sender:
 
     def counters(self):
         out = ffi.EndpointCounters()
-        native.endpoint_read(self.endpoint, ctypes.byref(out))
+        short.endpoint_read(self.endpoint, ctypes.byref(out))
         return out
 
     def stats(self):

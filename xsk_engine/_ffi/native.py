@@ -506,12 +506,12 @@ _TABLE: dict[str, Any] = {
     "xske_loop_give_up": ([c_void_p, c_uint32], None, None),
     "xske_loop_step": ([c_void_p], c_int, negative_errno),
     "xske_loop_command": ([c_void_p, c_uint32, c_void_p], c_int, negative_errno),
+    "xske_loop_commands": ([c_void_p, POINTER(c_uint32)], c_uint32, None),
     "xske_loop_abort": ([c_void_p], None, None),
     "xske_endpoint_create": ([c_void_p, POINTER(EndpointConfig), _OUT], c_int, negative_errno),
     "xske_endpoint_destroy": ([c_void_p], None, None),
     "xske_endpoint_submit": ([c_void_p, POINTER(Desc), c_uint32], c_int, negative_errno),
     "xske_endpoint_state": ([c_void_p], c_int, None),
-    "xske_endpoint_read": ([c_void_p, POINTER(EndpointCounters)], None, None),
     "xske_header_set_mac": ([POINTER(Header), c_char_p], None, None),
     "xske_tracker_create": ([c_uint32, _OUT], c_int, negative_errno),
     "xske_tracker_destroy": ([c_void_p], None, None),
@@ -527,7 +527,8 @@ _TABLE: dict[str, Any] = {
 
 
 _SHORT: dict[str, Any] = {
-    "xske_endpoint_send": ([c_void_p, c_void_p, c_char_p, c_uint32], c_int, None),
+    "xske_endpoint_send": ([c_void_p, c_void_p, c_char_p, c_uint64], c_int, None),
+    "xske_endpoint_read": ([c_void_p, POINTER(EndpointCounters)], None, None),
     "xske_arena_await": ([c_void_p], None, None),
 }
 """Of which an application makes a million a second: called without letting go of the GIL, which costs as much
