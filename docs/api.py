@@ -71,7 +71,7 @@ PLUMBING = {
     "AsyncEndpoint": {"bell", "ready", "ask_again", "announce"},
     "AsyncEngine": {"bell", "endpoint_for", "connect_later", "close_now"},
     "Tracker": {"handle", "close"},
-    "RunningTraffic": {"set_mac", "close", "followers", "at_end", "sweep"},
+    "RunningTraffic": {"set_mac", "close", "followers", "at_end", "sweep", "forget"},
     "Rate": {"of_link", "pps"},
 }
 # Others are made by the package only.

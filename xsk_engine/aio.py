@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from fractions import Fraction
@@ -15,7 +16,7 @@ from xsk_engine.bell import Bell
 from xsk_engine.config import EngineConfig
 from xsk_engine.endpoint import AGAIN, DRAIN_S, BytesLike, Endpoint, check_alloc
 from xsk_engine.engine import Engine
-from xsk_engine.errors import UnavailableError, XskError
+from xsk_engine.errors import ClosedError, UnavailableError, XskError
 from xsk_engine.frag import Frag, Frags
 from xsk_engine.remote import Address, Remote
 from xsk_engine.stats import Snapshot
@@ -244,20 +245,35 @@ class AsyncEngine:
         self.engine = Engine(config)
         """the same engine for threads"""
         self._bell: Bell | None = None
+        self._opening = threading.Lock()
+        self._abandoned = False
         self._tasks: set[asyncio.Future[Any]] = set()
 
     @property
     def bell(self) -> Bell:
         """ClosedError while it is not open."""
         self.engine.open_workers()
-        assert self._bell is not None
+        if self._bell is None:
+            raise ClosedError("engine", self.engine.config.interface, "it is closing, or not open yet")
         return self._bell
 
     async def open(self) -> AsyncEngine:
-        """Opens everything or nothing, and returns itself. Errors as xsk_engine.open()."""
-        await asyncio.to_thread(self.engine.open)
+        """Everything or nothing, also when it is cancelled."""
+        try:
+            await asyncio.to_thread(self._open)
+        except asyncio.CancelledError:
+            with self._opening:
+                self._abandoned = True
+                self.engine.close()
+            raise
         self._bell = Bell(self.engine.event_fd)
         return self
+
+    def _open(self) -> None:
+        """In a thread, which nobody can cancel."""
+        with self._opening:
+            if not self._abandoned:
+                self.engine.open()
 
     def close_now(self) -> None:
         """Where nothing is awaited any more."""
@@ -368,9 +384,9 @@ class AsyncEngine:
             running = await engine.start(flow, rate="10kpps", count=100)
             await running
         """
-        holdings = self.engine.holdings
+        holdings, bell = self.engine.holdings, self.bell
         resolved = await asyncio.to_thread(holdings.resolve, traffic, rate, count, duration)
-        return holdings.launch(resolved, self.bell.wait)
+        return holdings.launch(resolved, bell.wait)
 
     def snapshot(self) -> Snapshot:
         """As Engine.snapshot."""

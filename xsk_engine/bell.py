@@ -16,6 +16,8 @@ class Bell:
         self._event_fd = event_fd
         self._waiting: set[asyncio.Future[None]] = set()
         self._listeners: set[Callable[[], None]] = set()
+        self.at_close: set[Callable[[], None]] = set()
+        """called when the engine closes"""
         self._loop.add_reader(event_fd, self._ring)
 
     def _ring(self) -> None:
@@ -26,7 +28,7 @@ class Bell:
             if not future.done():
                 future.set_result(None)
         for listener in list(self._listeners):
-            listener()
+            self._loop.call_soon(listener)  # each for itself, whatever it raises
 
     def wait(self, seconds: float) -> asyncio.Future[None]:
         """Done at the next event, or after so long."""
@@ -50,8 +52,10 @@ class Bell:
         self._listeners.discard(listener)
 
     def close(self) -> None:
-        """Wakes everybody."""
+        """Wakes everybody, for the last time."""
         self._loop.remove_reader(self._event_fd)
+        for listener in list(self.at_close):
+            self._loop.call_soon(listener)
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)

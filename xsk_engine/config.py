@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from operator import index
 
 MIB = 1 << 20
 
@@ -36,3 +38,26 @@ class EngineConfig:
     link_timeout_s: float = 5.0
     progress_timeout_s: float = 1.0
     drain_timeout_s: float = 0.5
+
+
+def check(config: EngineConfig, cpus: Set[int]) -> None:
+    """ValueError, TypeError for what no engine can be; `cpus` are those that this thread may use."""
+    if not config.queues:
+        raise ValueError("queues: at least one is needed")
+    if min(map(index, config.queues)) < 0 or len(set(config.queues)) < len(config.queues):
+        raise ValueError(f"queues: {list(config.queues)}; different numbers from 0 on are needed")
+    if any(index(fd) < 0 for fd in config.fds):
+        raise ValueError(f"fds: {list(config.fds)} are no file descriptors")
+    if index(config.umem_bytes) < config.chunk_size:
+        raise ValueError(f"umem: {config.umem_bytes} bytes; a chunk alone has {config.chunk_size}")
+    for name in ("link_timeout_s", "progress_timeout_s", "drain_timeout_s"):
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ValueError(f"{name}: {getattr(config, name)} is not 0 s or more")
+    if config.cpus and len(config.cpus) != len(config.queues):
+        raise ValueError(f"cpus: {len(config.cpus)} for {len(config.queues)} queues; give one per queue")
+    if config.fds and len(config.fds) != len(config.queues):
+        raise ValueError(f"fds: {len(config.fds)} for {len(config.queues)} queues; give one per queue")
+    if missing := set(config.cpus) - cpus:
+        raise ValueError(f"cpus: {sorted(missing)} not among those allowed here, {sorted(cpus)}")
+    if config.ring_size & (config.ring_size - 1) or not 64 <= config.ring_size <= 1 << 20:
+        raise ValueError(f"ring_size: {config.ring_size} is not a power of two from 64 to 2^20")

@@ -75,6 +75,8 @@ class Pace:
     poisson: bool = False
 
     def __post_init__(self) -> None:
+        if self.rate is not None and self.rate.value <= 0:
+            raise ValueError(f"rate: {self.rate} is not above 0")
         if self.burst < 0 or self.burst > 1 << 20:
             raise ValueError(f"burst: {self.burst} is not in 1 to {1 << 20} packets")
         if self.burst_gap_s is not None and self.burst_gap_s < Fraction(1, 10**9):
@@ -110,6 +112,16 @@ class Traffic:
     quota_frags: int = 0
     timestamps: bool = False
     """take the kernel's tx timestamps"""
+
+    def __post_init__(self) -> None:
+        if self.count is not None and not 1 <= self.count < 1 << 63:
+            raise ValueError(f"count: {self.count} packets; at least one")
+        if self.duration_s is not None and not 0 < self.duration_s < 1e9:
+            raise ValueError(f"duration: {self.duration_s} s is not above 0")
+        if not 0 <= self.quota_frags < 1 << 32:
+            raise ValueError(f"quota_frags: {self.quota_frags} is not in 0 to {(1 << 32) - 1}")
+        if self.rate is not None:
+            self.pace  # noqa: B018 - or a wrong rate would be found when it runs
 
     @property
     def pace(self) -> Pace:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xsk_engine.endpoint import Endpoint, EndpointConfig
-from xsk_engine.errors import ClosedError
+from xsk_engine.errors import BusyError, ClosedError
 from xsk_engine.flow import Flow, Pace, Traffic
 from xsk_engine.neighbours import Hop, Neighbours
 from xsk_engine.remote import Remote
@@ -20,6 +21,9 @@ from xsk_engine.units import Rate
 if TYPE_CHECKING:
     from xsk_engine.engine import Engine
     from xsk_engine.resolve import Resolved
+
+# A call that copies a million payloads takes a tenth of a second.
+_CLOSE_S, _POLL_S = 2.0, 0.001
 
 Changed = Callable[[float], "asyncio.Future[None]"]
 """awaits an event of the loops, at most so many seconds"""
@@ -92,6 +96,8 @@ class Holdings:
     def launch(self, resolved: Resolved, changed: Changed | None) -> RunningTraffic:
         """Starts it; `changed` for who awaits its end."""
         engine, traffic = self._engine, resolved.traffic
+        if traffic.timestamps and "timestamp" not in engine.config.tx_metadata:
+            raise ValueError("timestamps: the engine was not opened with timestamps=True")
         for running in list(self._running):
             running.sweep()
         loaded = [
@@ -119,15 +125,24 @@ class Holdings:
             neighbours.close()
 
     def close(self) -> None:
-        """When the loops have ended. Idempotent."""
+        """When the loops have ended. Idempotent. BusyError: another thread does not leave an endpoint."""
         for running in list(self._running):
             running.close()
-        for endpoint in list(self._endpoints):
-            endpoint.close()
-        self._endpoints.clear()
+        deadline = time.monotonic() + _CLOSE_S
+        while self._endpoints:
+            endpoint = next(iter(self._endpoints))
+            try:
+                endpoint.close()
+                self._endpoints.discard(endpoint)
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_S)  # another thread is just leaving it
 
     def forget(self) -> list[int]:
         """In a forked child: nothing is its own; the fds that it has copies of."""
         for endpoint in self._endpoints:
             endpoint.forget()
+        for running in self._running:
+            running.forget()
         return [self._neighbours.fileno()] if self._neighbours is not None else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from xsk_engine._ffi.native import TX_METADATA_BYTES
@@ -35,7 +36,7 @@ def _config(
         tx_metadata=frozenset({"timestamp"} if timestamps else ()),
         fds=fds,
         debug=debug,
-        link_timeout_s=_FOR_EVER_S if link_timeout is None else link_timeout,
+        link_timeout_s=_FOR_EVER_S if link_timeout in (None, math.inf) else link_timeout,
     )
 
 

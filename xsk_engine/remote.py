@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import random
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, Any
 
 from xsk_engine.datagram import Datagram
 from xsk_engine.packet import IPAddress, parse_mac
@@ -19,7 +21,15 @@ Address = tuple[str, int]
 _EPHEMERAL = (49152, 65535)  # RFC 6335, 6
 
 
-def _address(text: str, what: str) -> IPAddress:
+def _pair(address: Any, what: str) -> tuple[Any, int]:
+    if isinstance(address, str) or not isinstance(address, Sequence) or len(address) < 2:
+        raise TypeError(f"{what}: {address!r}; (address, port) is needed")
+    return address[0], index(address[1])
+
+
+def _address(text: Any, what: str) -> IPAddress:
+    if not isinstance(text, str):
+        raise TypeError(f"{what}: {text!r} is not the text of an IP address")
     try:
         return ipaddress.ip_address(text.split("%")[0])
     except ValueError:
@@ -59,14 +69,17 @@ class Remote:
         dscp: int = 0,
     ) -> Remote:
         """Without a source port one of the ephemeral ports, at random."""
-        dst = _address(remote[0], "remote")
-        host, port = source if source is not None else (None, 0)
+        dst_host, dst_port = _pair(remote, "remote")
+        dst = _address(dst_host, "remote")
+        host, port = _pair(source, "source") if source is not None else (None, 0)
+        if pcp and vlan is None:
+            raise ValueError("pcp: it is part of a tag; give a vlan")
         src = _address(host, "source") if host is not None else None
         if src is not None and src.version != dst.version:
             raise ValueError(f"source: {src} and {dst} are of different IP versions")
         made = cls(
             dst,
-            _port(remote[1], "remote"),
+            _port(dst_port, "remote"),
             src,
             _port(port, "source") or random.randint(*_EPHEMERAL),
             parse_mac(dst_mac) if dst_mac is not None else None,

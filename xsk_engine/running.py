@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
+import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -31,7 +33,11 @@ def as_pace(rate: Pace | Rate | Fraction | int | str | None) -> Pace:
         return Pace()
     if isinstance(rate, str):
         return Pace(parse_rate(rate))
-    return Pace(rate if isinstance(rate, Rate) else Rate("pps", Fraction(rate)))
+    if not isinstance(rate, Rate):
+        if isinstance(rate, float) and not math.isfinite(rate):
+            raise ValueError(f"rate: {rate} is no number of packets per second")
+        rate = Rate("pps", Fraction(rate))
+    return Pace(rate)
 
 
 class RunningTraffic:
@@ -54,6 +60,9 @@ class RunningTraffic:
         self._seed = seed
         self._changed = changed
         self._last: FlowCounts | None = None
+        # The neighbours' thread and the caller's: what has ended is named in no command.
+        self._lock = threading.RLock()
+        self._forked = False
         self.at_end: Callable[[RunningTraffic], None] | None = None
         """called with it when it is done"""
         self.followers: list[FollowingFlows] = []
@@ -64,6 +73,7 @@ class RunningTraffic:
     @property
     def done(self) -> bool:
         """All of it has been posted, or it was stopped. BrokenError when the engine has failed."""
+        self._check_not_forked()
         if self._last is not None:
             self._raise_refused()
             return True
@@ -86,18 +96,30 @@ class RunningTraffic:
         if self._last is None and all(mixes.ended for _, mixes, _ in self._parts):
             self._finish()
 
+    def _check_not_forked(self) -> None:
+        if self._forked:
+            raise BrokenError("running", "", "this process was forked; only the parent may use it")
+
+    def forget(self) -> None:
+        """In a forked child: everything is the parent's."""
+        self._forked = True
+
     def _finish(self) -> None:
-        self._last = self.counts()
-        for worker, mixes, _ in self._parts:
-            worker.forget_mixes(mixes)
+        with self._lock:
+            if self._last is not None:
+                return
+            self._last = self.counts()
+            for worker, mixes, _ in self._parts:
+                worker.forget_mixes(mixes)
         if self.at_end is not None:
             self.at_end(self)
 
     def set_mac(self, flows: Sequence[int], mac: bytes) -> None:
         """Another Ethernet destination for these."""
-        if self._last is None:
-            for worker, mixes, _ in self._parts:
-                worker.start_update(mixes, flows, 0, mac)
+        with self._lock:
+            if self._last is None:
+                for worker, mixes, _ in self._parts:
+                    worker.start_update(mixes, flows, 0, mac)
 
     def close(self) -> None:
         """When the loops have ended."""
@@ -122,9 +144,11 @@ class RunningTraffic:
             running.stop()
             running.wait(1.0)
         """
-        if self._last is None:
-            for worker, mixes, _ in self._parts:
-                worker.stop_mixes(mixes)
+        self._check_not_forked()
+        with self._lock:
+            if self._last is None:
+                for worker, mixes, _ in self._parts:
+                    worker.stop_mixes(mixes)
 
     def set_rate(self, rate: Pace | Rate | Fraction | int | str | None, flow: int | None = None) -> None:
         """Another rate from now on: "1Mpps", "2Gbps", packets per second, a Pace; None: as fast as it goes.
@@ -134,15 +158,17 @@ class RunningTraffic:
             running.set_rate("20kpps")
         """
         pace = as_pace(rate)
-        if self._last is not None:
-            raise ClosedError("set_rate", str(rate), "it is done")
+        self._check_not_forked()
         found = False
-        for worker, mixes, programs in self._parts:
-            for at, program in enumerate(programs):
-                alone = flow in program.members and not program.shared
-                if alone or (flow is None and program.shared):
-                    worker.repace(mixes, at, repaced(program, pace, self._seed))
-                    found = True
+        with self._lock:
+            if self._last is not None:
+                raise ClosedError("set_rate", str(rate), "it is done")
+            for worker, mixes, programs in self._parts:
+                for at, program in enumerate(programs):
+                    alone = flow in program.members and not program.shared
+                    if alone or (flow is None and program.shared):
+                        worker.repace(mixes, at, repaced(program, pace, self._seed))
+                        found = True
         if not found:
             raise ValueError(
                 "set_rate: every flow has a rate of its own; say which"

@@ -4,7 +4,6 @@ through an ordinary socket on the same port."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -12,37 +11,27 @@ import socket
 import warnings
 from asyncio.trsock import TransportSocket
 from collections import deque
-from dataclasses import replace
 from typing import Any
 
-from xsk_engine.aio import AsyncEngine, AsyncUdpEndpoint
-from xsk_engine.errors import XskError
-from xsk_engine.remote import Address, Remote
+from xsk_engine.aio import AsyncEngine
+from xsk_engine.errors import ClosedError
+from xsk_engine.peers import Peer, Peers
+from xsk_engine.remote import Remote
 from xsk_engine.sharing import Lease
 
 _log = logging.getLogger("xsk_engine")
 
 WAITING_PER_NEIGHBOUR = 64
 """datagrams; the oldest are dropped, as the kernel does it (net.ipv4.neigh.default.unres_qlen)"""
-# Destinations of a transport without remote_addr; the least recently used is forgotten. Higher: 17 KiB each;
-# lower: asked for again more often.
-_MOST_PEERS = 1024
 # Bytes that are written at a time, and datagrams read, before others have their turn.
 _WRITES_PER_TURN, _READS_PER_TURN = 256, 64
 _HIGH_WATER = 64 << 10  # as asyncio's own
 _HEADER_BYTES = 8
 """that a datagram counts in the buffer besides its own, or empty ones would cost nothing"""
 _MAX_DATAGRAM = 1 << 16
+_RETRY_S = 0.02
 _FLUSH_S = 1.0
 """for what was sent before close()"""
-
-
-class _Peer:
-    """An address that datagrams go to, and those that wait for its neighbour."""
-
-    def __init__(self, endpoint: AsyncUdpEndpoint) -> None:
-        self.endpoint = endpoint
-        self.waiting: deque[bytes] = deque()
 
 
 class XskDatagramTransport(asyncio.DatagramTransport):
@@ -69,21 +58,21 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         self._lease = lease
         self._sock = sock
         self._protocol = protocol
-        self._options = options
         self._bell = engine.bell
-        self._peers: dict[Address, _Peer] = {}
-        self._buffer: deque[tuple[_Peer, bytes]] = deque()
+        self._buffer: deque[tuple[Peer, bytes]] = deque()
         self._buffered = 0
         self._paused = False
         self._closing = False
         self._lost = self._aborted = False
-        self._listening = False
+        self._retry: asyncio.TimerHandle | None = None
+        """while something is buffered"""
         self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
         self.dropped_datagrams = 0
         """that waited for a neighbour in vain"""
         self._source: tuple[str, int] = sock.getsockname()[:2]
         self._remote = (str(peer.dst), peer.dst_port) if peer is not None else None
-        self._default = self._peer_at(peer) if peer is not None else None
+        self._peers = Peers(engine, self._source, options, self._watch, self._drop_waiting)
+        self._default = self._peers.make(peer) if peer is not None else None
         self._extra = {
             "socket": TransportSocket(sock),
             "sockname": sock.getsockname(),
@@ -92,6 +81,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         }
         self._over: asyncio.Future[Exception | None] = self._loop.create_future()
         self._life = self._loop.create_task(self._live())
+        self._bell.at_close.add(self._engine_closes)
         self._loop.call_soon(self._protocol.connection_made, self)
         self._loop.call_soon(self._start_reading)
 
@@ -148,13 +138,13 @@ class XskDatagramTransport(asyncio.DatagramTransport):
 
             transport.sendto(b"hello")
         """
-        peer = self._default
-        if addr is not None or peer is None:
-            peer = self._find_peer(addr)
         if self._closing:
             if self._lost:
                 _log.warning("sendto(%s): the transport is closed", self._remote or addr)
             return
+        peer = self._default
+        if addr is not None or peer is None:
+            peer = self._find_peer(addr)
         if not self._buffer and peer.endpoint.ready is None:
             result = peer.endpoint.try_send(data)
             if result == 0:
@@ -162,48 +152,27 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             if result != -errno.EAGAIN:
                 self._report(peer, result, len(data))
                 return
-        self._keep(peer, bytes(data))
+        self._keep(peer, bytes(memoryview(data)))
 
-    def _find_peer(self, addr: Any) -> _Peer:
+    def _find_peer(self, addr: Any) -> Peer:
         if addr is None:
             raise ValueError("sendto: without remote_addr every datagram needs an address")
-        if self._default is not None:
-            if tuple(addr[:2]) != self._remote:
-                raise ValueError(f"sendto: this transport sends to {self._remote} only")
-            return self._default
-        found = self._peers.pop((addr[0], addr[1]), None)
-        if found is None:
-            found = self._peer_at(Remote.of((addr[0], addr[1]), **self._options))
-        self._peers[addr[0], addr[1]] = found  # the last one now
-        if len(self._peers) > _MOST_PEERS:
-            self._forget_oldest()
-        return found
+        if self._default is None:
+            return self._peers.find(addr)
+        if tuple(addr[:2]) != self._remote:
+            raise ValueError(f"sendto: this transport sends to {self._remote} only")
+        return self._default
 
-    def _forget_oldest(self) -> None:
-        for address, peer in self._peers.items():
-            if not peer.waiting and all(peer is not other for other, _ in self._buffer):
-                del self._peers[address]
-                if peer.endpoint.is_drained(peer.endpoint.sent_so_far()):
-                    peer.endpoint.close()
-                else:
-                    self._loop.call_later(1.0, peer.endpoint.close)
-                return
+    def _drop_waiting(self, peer: Peer) -> None:
+        self._buffered -= sum(len(data) + _HEADER_BYTES for data in peer.waiting)
+        self.dropped_datagrams += len(peer.waiting)
+        peer.waiting.clear()
 
-    def _peer_at(self, remote: Remote) -> _Peer:
-        host, port = self._source
-        here = remote.src
-        if not _is_any(host) and here is None:
-            here = Remote.of((host, port)).dst
-        endpoint = self._engine.endpoint_for(replace(remote, src=here, src_port=port))
-        peer = _Peer(endpoint)
-        self._watch(peer)
-        return peer
-
-    def _watch(self, peer: _Peer) -> None:
+    def _watch(self, peer: Peer) -> None:
         if peer.endpoint.ready is not None:
             peer.endpoint.ready.add_done_callback(lambda ready: self._on_ready(peer, ready))
 
-    def _on_ready(self, peer: _Peer, ready: asyncio.Future[None]) -> None:
+    def _on_ready(self, peer: Peer, ready: asyncio.Future[None]) -> None:
         if self._lost or ready.cancelled():
             return
         error = ready.exception()
@@ -214,18 +183,20 @@ class XskDatagramTransport(asyncio.DatagramTransport):
                 self._keep(peer, data)
             self._write()
             return
-        self._buffered -= sum(len(data) + _HEADER_BYTES for data in peer.waiting)
-        self.dropped_datagrams += len(peer.waiting)
-        peer.waiting.clear()
+        self._drop_waiting(peer)
         number = getattr(error, "errno", None) or errno.EHOSTUNREACH
-        self._protocol.error_received(OSError(number, str(error)))
+        self._tell("error_received", OSError(number, str(error)))
         self._note_buffer()
+        self._lose_if_empty()
 
-    def _keep(self, peer: _Peer, data: bytes) -> None:
+    def _keep(self, peer: Peer, data: bytes) -> None:
         self._buffered += len(data) + _HEADER_BYTES
         if peer.endpoint.ready is None:
             self._buffer.append((peer, data))
-            self._listen()
+            peer.queued += 1
+            if self._retry is None:
+                self._bell.listen(self._write)
+                self._retry = self._loop.call_later(0, self._write_again)
         else:
             if peer.endpoint.ready.done():  # nobody answered the last time
                 peer.endpoint.ask_again()
@@ -236,13 +207,12 @@ class XskDatagramTransport(asyncio.DatagramTransport):
                 self.dropped_datagrams += 1
         self._note_buffer()
 
-    def _listen(self) -> None:
-        if not self._listening:
-            self._listening = True
-            self._bell.listen(self._write)
-        self._buffer[0][0].endpoint.announce()
-        if self._buffer[0][0].endpoint.has_room():
-            self._loop.call_soon(self._write)
+    def _write_again(self) -> None:
+        """Also when no event comes: other endpoints may have chunks that they do not use."""
+        if self._buffer and not self._lost:
+            self._buffer[0][0].endpoint.ask_for_chunks()
+            self._retry = self._loop.call_later(_RETRY_S, self._write_again)
+        self._write()
 
     def _write(self) -> None:
         """What is buffered, as far as there is room."""
@@ -259,28 +229,40 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             if result == -errno.EAGAIN:
                 break
             self._buffer.popleft()
+            peer.queued -= 1
             self._buffered -= len(data) + _HEADER_BYTES
             if result:
                 self._report(peer, result, len(data))
         else:
             self._loop.call_soon(self._write)
-        if not self._buffer and self._listening:
-            self._listening = False
+        if not self._buffer and self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
             self._bell.ignore(self._write)
         self._note_buffer()
-        if self._closing and not self._pending():
+        self._lose_if_empty()
+
+    def _lose_if_empty(self) -> None:
+        if self._closing and not self._lost and not self._pending():
             self._lose(None)
 
-    def _report(self, peer: _Peer, result: int, size: int) -> None:
+    def _report(self, peer: Peer, result: int, size: int) -> None:
         if result == -errno.EMSGSIZE:
             text = f"{os.strerror(errno.EMSGSIZE)}: {peer.endpoint.too_long(size)}"
-            self._protocol.error_received(OSError(errno.EMSGSIZE, text))
-            return
-        error = peer.endpoint.failed("sendto", result, size)
-        if result == -errno.EPIPE and not self._lost:  # the engine has ended
-            self._end(error)
-        else:
-            raise error
+            self._tell("error_received", OSError(errno.EMSGSIZE, text))
+        else:  # the engine has ended
+            self._end(peer.endpoint.failed("sendto", result, size))
+
+    def _engine_closes(self) -> None:
+        self._end(ClosedError("transport", repr(self), "its engine was closed"))
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        """The protocol; what it raises is its own, and the transport goes on."""
+        try:
+            getattr(self._protocol, what)(*arguments)
+        except Exception as error:
+            context = {"message": f"{what}() failed", "exception": error, "transport": self}
+            self._loop.call_exception_handler({**context, "protocol": self._protocol})
 
     def _pending(self) -> bool:
         return bool(self._buffer) or any(peer.waiting for peer in self._all_peers())
@@ -290,10 +272,10 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         full = self._default is not None and len(self._default.waiting) >= WAITING_PER_NEIGHBOUR
         if not self._paused and (full or self._buffered > self._high):
             self._paused = True
-            self._protocol.pause_writing()
+            self._tell("pause_writing")
         elif self._paused and not full and self._buffered <= self._low:
             self._paused = False
-            self._protocol.resume_writing()
+            self._tell("resume_writing")
 
     # -- receiving -------------------------------------------------------------------------------------
 
@@ -314,9 +296,9 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:  # an ICMP answer, say
-                self._protocol.error_received(error)
+                self._tell("error_received", error)
                 return
-            self._protocol.datagram_received(data, address)
+            self._tell("datagram_received", data, address)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -345,14 +327,17 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         self._buffered = 0
         self._loop.call_soon(self._lose, error)
 
-    def _all_peers(self) -> list[_Peer]:
-        return [*self._peers.values(), *([self._default] if self._default is not None else [])]
+    def _all_peers(self) -> list[Peer]:
+        return [*self._peers, *([self._default] if self._default is not None else [])]
 
     def _lose(self, error: Exception | None) -> None:
         if self._lost:
             return
         self._lost = True
         self._bell.ignore(self._write)
+        self._bell.at_close.discard(self._engine_closes)
+        if self._retry is not None:
+            self._retry.cancel()
         self._over.set_result(error)
 
     async def _live(self) -> None:
@@ -362,27 +347,27 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         released = False
         try:
             error = await self._over
-            for peer in self._all_peers():
-                if not self._aborted:
-                    with contextlib.suppress(XskError):  # the engine is closed, or has failed
-                        await peer.endpoint.flush(_FLUSH_S)
-            self._close_all()
+            if not self._aborted:  # what fails there is closed, or has failed
+                flushes = [peer.endpoint.flush(_FLUSH_S) for peer in self._all_peers()]
+                await asyncio.gather(*flushes, return_exceptions=True)
+            await asyncio.to_thread(self._close_endpoints)
+            self._sock.close()
             released = True
             await self._lease.release()
         except asyncio.CancelledError:
             self._closing = self._lost = True
-            self._close_all()
+            self._stop_reading()
+            self._close_endpoints()
+            self._sock.close()
             if not released:
                 self._lease.release_now()
             raise
         finally:
-            self._protocol.connection_lost(error)
+            self._tell("connection_lost", error)
 
-    def _close_all(self) -> None:
-        self._stop_reading()
+    def _close_endpoints(self) -> None:
         for peer in self._all_peers():
             peer.endpoint.close()
-        self._sock.close()
 
     def __del__(self) -> None:
         if not getattr(self, "_lost", True):
@@ -392,7 +377,3 @@ class XskDatagramTransport(asyncio.DatagramTransport):
     def __repr__(self) -> str:
         state = "closing" if self._closing else "open"
         return f"<XskDatagramTransport {self._source} -> {self._remote or 'any'} {state}>"
-
-
-def _is_any(host: str) -> bool:
-    return host in ("0.0.0.0", "::")

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from ctypes import byref, c_void_p
+from ctypes import byref, c_uint32, c_void_p
 from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi import native as ffi
@@ -74,7 +74,10 @@ class Worker:
         self._event_fd = event_fd
         self._failure: XskError | None = None
         self._mixes: list[Mixes] = []
-        self._pending: list[Any] = []
+        # Commands whose memory is the loop's until they are done, and what they name.
+        self._pending: list[tuple[Any, Mixes]] = []
+        # What has ended, and how many commands may name it.
+        self._dying: list[tuple[int, Mixes]] = []
         self._thread: threading.Thread | None = None
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
@@ -218,8 +221,7 @@ class Worker:
         """Has the loop change bytes of these flows' templates; ``done`` of what comes back becomes 1. One
         at a time."""
         update = mixes.update(flows, offset, data)
-        self._keep(update)
-        self.command(ffi.UPDATE, ctypes.cast(ctypes.pointer(update), c_void_p))
+        self.command(ffi.UPDATE, ctypes.cast(ctypes.pointer(update), c_void_p), (update, mixes))
         return update
 
     def stop_mixes(self, mixes: Mixes) -> None:
@@ -228,10 +230,26 @@ class Worker:
             self.command(ffi.STOP_MIX, mixes.handle)
 
     def forget_mixes(self, mixes: Mixes) -> None:
-        """They have ended."""
-        if mixes in self._mixes:
-            self._mixes.remove(mixes)
-            mixes.close()
+        """They have ended; freed when no command names them any more."""
+        with self._command_lock:
+            if mixes in self._mixes:
+                self._mixes.remove(mixes)
+                self._dying.append((self._commands()[0], mixes))
+            self._bury()
+
+    def _commands(self) -> tuple[int, int]:
+        """Given, and carried out."""
+        done = c_uint32()
+        return int(native.loop_commands(self.loop, byref(done))), done.value
+
+    def _bury(self) -> None:
+        self._pending = [one for one in self._pending if not one[0].done]
+        named = [mixes for _, mixes in self._pending]
+        _, done = self._commands()
+        for last, mixes in list(self._dying):
+            if (done - last) % (1 << 32) < 1 << 31 and mixes not in named:
+                self._dying.remove((last, mixes))
+                mixes.close()
 
     def raise_refused(self, mixes: Mixes) -> None:
         """BrokenError when one of them could not start; after they have ended."""
@@ -247,18 +265,15 @@ class Worker:
     def repace(self, mixes: Mixes, at: int, pace: PaceProgram) -> None:
         """Another pace for the program at this place in what was loaded."""
         command = mixes.repace(at, pace)
-        self._keep(command)
-        self.command(ffi.REPACE, ctypes.cast(ctypes.pointer(command), c_void_p))
+        self.command(ffi.REPACE, ctypes.cast(ctypes.pointer(command), c_void_p), (command, mixes))
 
-    def _keep(self, command: Any) -> None:
-        """The loop's until it is done."""
-        self._pending = [*(one for one in self._pending if not one.done), command]
-
-    def command(self, op: int, target: c_void_p | None = None) -> None:
-        """Any thread. ClosedError when the loop has ended, BusyError when a thousand commands wait."""
+    def command(self, op: int, target: c_void_p | None = None, kept: tuple[Any, Mixes] | None = None) -> None:
+        """Any thread. `kept`: what the loop reads until its ``done``. ClosedError when the loop has ended, BusyError when a thousand commands wait."""
         try:
             with self._command_lock:  # the ring has one producer
                 native.loop_command(self.loop, op, target)
+                if kept is not None:
+                    self._pending.append(kept)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise ClosedError("command", self._name, "its loop has ended; open a new engine") from None
@@ -332,8 +347,9 @@ class Worker:
         return BrokenError(operation, self._name, message, errno=number or errno.ETIMEDOUT)
 
     def _destroy_mixes(self) -> None:
-        while self._mixes:
-            self._mixes.pop().close()
+        for mixes in [*self._mixes, *(mixes for _, mixes in self._dying)]:
+            mixes.close()
+        self._mixes, self._dying = [], []
 
     def close(self) -> None:
         """After the thread ended. Idempotent."""

@@ -164,7 +164,10 @@ def test_what_is_no_payload(engine):
         (PEER, {"vlan": 5000}, "12 bits"),
         (PEER, {"ttl": 256}, "8 bits"),
         (PEER, {"queue": 3}, "not one of the engine's"),
-        (PEER, {"timeout": -1}, "negative"),
+        (PEER, {"timeout": -1}, "not 0 s or more"),
+        (PEER, {"pcp": 3}, "give a vlan"),
+        (PEER, {"entries": 1}, "power of two of 2"),
+        (PEER, {"quota_chunks": 0}, "at least one"),
         (PEER, {"timestamps": True}, "not opened with timestamps=True"),
     ],
 )

@@ -31,7 +31,7 @@ FLOORS = [
     {"engine", "holdings", "run", "lifetimes"},
     {"bell"},
     {"aio"},
-    {"sharing", "opening"},
+    {"sharing", "opening", "peers"},
     {"transport"},
     {"connecting"},
     {"__init__"},
