@@ -29,7 +29,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 setup:
 	@PYTHON=$(PYTHON) .ci/setup build

@@ -45,7 +45,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "Rate",
     ),
     "Values of a field": ("Range", "Choice", "Random", "Sequence", "FlowId"),
-    "asyncio": ("aopen", "AsyncEngine", "AsyncUdpEndpoint", "AsyncRawEndpoint", "aio:AsyncEndpoint"),
+    "asyncio": (
+        "aopen",
+        "AsyncEngine",
+        "AsyncUdpEndpoint",
+        "AsyncRawEndpoint",
+        "async_endpoints:AsyncEndpoint",
+    ),
     "A transport for asyncio": ("create_datagram_endpoint", "XskDatagramTransport"),
     "Statistics": (
         *("Snapshot", "EndpointStats", "history"),
@@ -53,7 +59,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Errors": (
         *("XskError", "UnavailableError", "QueueTakenError", "BrokenError"),
-        *("WouldBlockError", "BusyError", "ClosedError"),
+        *("WouldBlockError", "DeadlineError", "BusyError", "ClosedError"),
     ),
     "What signatures name": ("remote:Address", "endpoint:BytesLike", "stats:FlowCounts"),
 }
@@ -87,6 +93,7 @@ NO_EXAMPLE = {
     "AsyncEngine.close": "the context manager does it",
     "Endpoint.close": "the context manager does it, or the engine's",
     "Engine.raise_failure": "no arguments, no result",
+    "Engine.failure": "as Engine.raise_failure",
     "Engine.snapshot": "Snapshot's",
     "Engine.queue_snapshots": "as Engine.snapshot",
     "Engine.kernel_stats": "KernelStats's",

@@ -35,6 +35,8 @@ class Shipper(asyncio.DatagramProtocol):
         self.may_write.set()
 
     def error_received(self, error):
+        if isinstance(error, ConnectionRefusedError):  # the receiver's answer when nobody listens there
+            return
         self.refused += 1
         print(f"not shipped: {error}", file=sys.stderr)
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xsk_engine.aio import AsyncEngine, AsyncRawEndpoint, AsyncUdpEndpoint
+    from xsk_engine.aio import AsyncEngine
+    from xsk_engine.async_endpoints import AsyncRawEndpoint, AsyncUdpEndpoint
     from xsk_engine.config import EngineConfig
     from xsk_engine.connecting import create_datagram_endpoint
     from xsk_engine.endpoints import RawEndpoint, UdpEndpoint
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         BrokenError,
         BusyError,
         ClosedError,
+        DeadlineError,
         QueueTakenError,
         UnavailableError,
         WouldBlockError,
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
 
 # What a command does not need it does not import: numpy and uvloop alone take 150 ms.
 _PUBLIC = {
-    "aio": ("AsyncEngine", "AsyncRawEndpoint", "AsyncUdpEndpoint"),
+    "aio": ("AsyncEngine",),
+    "async_endpoints": ("AsyncRawEndpoint", "AsyncUdpEndpoint"),
     "config": ("EngineConfig",),
     "connecting": ("create_datagram_endpoint",),
     "endpoints": ("RawEndpoint", "UdpEndpoint"),
@@ -54,6 +57,7 @@ _PUBLIC = {
         "BrokenError",
         "BusyError",
         "ClosedError",
+        "DeadlineError",
         "QueueTakenError",
         "UnavailableError",
         "WouldBlockError",
@@ -83,6 +87,7 @@ __all__ = [
     "BusyError",
     "Choice",
     "ClosedError",
+    "DeadlineError",
     "EndpointStats",
     "Engine",
     "EngineConfig",
@@ -118,6 +123,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("xsk-engine")
     if name not in _MODULE:
         raise AttributeError(f"module 'xsk_engine' has no attribute {name!r}")
     from importlib import import_module

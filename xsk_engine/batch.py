@@ -62,6 +62,7 @@ class Batch:
         if isinstance(payloads, (bytes, bytearray, memoryview, str)):
             raise TypeError("payloads: a list of them, or a 2-D uint8 array; send() takes one")
         try:
+            payloads = list(payloads)
             if not all(type(payload) is bytes for payload in payloads):
                 payloads = [bytes(memoryview(payload)) for payload in payloads]
         except TypeError as error:

@@ -11,13 +11,14 @@ from collections.abc import Callable
 class Bell:
     """The loops' eventfd in an event loop: whoever waits is woken when something may have changed."""
 
-    def __init__(self, event_fd: int) -> None:
+    def __init__(self, event_fd: int, is_over: Callable[[], bool]) -> None:
         self._loop = asyncio.get_running_loop()
         self._event_fd = event_fd
+        self._is_over = is_over
         self._waiting: set[asyncio.Future[None]] = set()
         self._listeners: set[Callable[[], None]] = set()
         self.at_close: set[Callable[[], None]] = set()
-        """called when the engine closes"""
+        """called when the engine closes, or has failed"""
         self._loop.add_reader(event_fd, self._ring)
 
     def _ring(self) -> None:
@@ -29,6 +30,13 @@ class Bell:
                 future.set_result(None)
         for listener in list(self._listeners):
             self._loop.call_soon(listener)  # each for itself, whatever it raises
+        if self.at_close and self._is_over():
+            self._tell_the_end()
+
+    def _tell_the_end(self) -> None:
+        for listener in list(self.at_close):
+            self._loop.call_soon(listener)
+        self.at_close.clear()
 
     def wait(self, seconds: float) -> asyncio.Future[None]:
         """Done at the next event, or after so long."""
@@ -54,8 +62,7 @@ class Bell:
     def close(self) -> None:
         """Wakes everybody, for the last time."""
         self._loop.remove_reader(self._event_fd)
-        for listener in list(self.at_close):
-            self._loop.call_soon(listener)
+        self._tell_the_end()
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)

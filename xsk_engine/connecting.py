@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.config import EngineConfig
@@ -17,9 +17,11 @@ from xsk_engine.transport import XskDatagramTransport
 # higher: an address that nobody has holds up who asks for it.
 _CONNECT_S = 0.5
 
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
 
 async def create_datagram_endpoint(
-    protocol_factory: Callable[[], Any],
+    protocol_factory: Callable[[], P],
     *,
     interface: str | None = None,
     remote_addr: Address | None = None,
@@ -27,7 +29,7 @@ async def create_datagram_endpoint(
     queue: int = 0,
     engine: AsyncEngine | None = None,
     **options: Any,
-) -> tuple[XskDatagramTransport, Any]:
+) -> tuple[XskDatagramTransport, P]:
     """As ``loop.create_datagram_endpoint``: (transport, protocol), which existing asyncio code can use
     unchanged. It sends through an engine on ``interface`` (transports of one event loop, interface and queue
     share one, which closes with the last) or through ``engine``, and receives through a kernel socket.
@@ -44,6 +46,7 @@ async def create_datagram_endpoint(
     """
     if (interface is None) == (engine is None):
         raise ValueError("create_datagram_endpoint: give an interface, or an engine that is open")
+    Remote.of(remote_addr or ("192.0.2.1", 9), **options)  # wrong options are wrong at once
     peer = Remote.of(remote_addr, **options) if remote_addr is not None else None
     lease: Lease = Owned()
     if engine is None:

@@ -21,6 +21,7 @@ from xsk_engine.errors import (
     BrokenError,
     BusyError,
     ClosedError,
+    DeadlineError,
     WouldBlockError,
     XskError,
 )
@@ -285,7 +286,7 @@ class Endpoint:
     def late(self, operation: str, timeout: float) -> XskError:
         raw = self._counters()
         waiting, inflight = raw.submitted_descs - raw.posted_descs, raw.posted_descs - raw.completed_descs
-        return BrokenError(
+        return DeadlineError(
             operation,
             f"{type(self).__name__}, {self.interface}, {timeout:g} s",
             f"{waiting} descs wait for the ring and {inflight} for their completion; is the link up?",
@@ -344,6 +345,14 @@ class Endpoint:
     def forget(self) -> None:
         """In a forked child: everything is the parent's."""
         self.handle = self.arena_handle = None
+
+    def __repr__(self) -> str:
+        where = (
+            f" to {getattr(self, 'remote', 'a neighbour to be found')}"
+            if "Udp" in type(self).__name__
+            else ""
+        )
+        return f"<{type(self).__name__} on {self.interface}{where} {'closed' if self._closed else 'open'}>"
 
     @property
     def closed(self) -> bool:

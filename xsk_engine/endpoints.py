@@ -144,8 +144,8 @@ class BlockingEndpoint(Endpoint):
         return Tracker(n, lambda: self.why_over("tracker"), None)
 
     def flush(self, timeout: float = DRAIN_S) -> None:
-        """Waits until everything sent so far is on the tx ring, and gives unused memory back. BrokenError
-        (ETIMEDOUT) after ``timeout`` seconds. As send() in everything else.
+        """Waits until everything sent so far is on the tx ring, and gives unused memory back. DeadlineError
+        after ``timeout`` seconds. As send() in everything else.
 
             endpoint.flush(1.0)
         """
@@ -153,8 +153,8 @@ class BlockingEndpoint(Endpoint):
         self.park()
 
     def drain(self, timeout: float = DRAIN_S) -> None:
-        """Waits until everything sent so far has completed, and gives unused memory back. BrokenError
-        (ETIMEDOUT) after ``timeout`` seconds says what is missing. As send() in everything else.
+        """Waits until everything sent so far has completed, and gives unused memory back. DeadlineError
+        after ``timeout`` seconds says what is missing. As send() in everything else.
 
             endpoint.drain(1.0)
         """

@@ -21,11 +21,12 @@ from xsk_engine.binding import Binding, open_binding
 from xsk_engine.capture import Capture
 from xsk_engine.config import EngineConfig, check
 from xsk_engine.endpoints import RawEndpoint, UdpEndpoint
-from xsk_engine.errors import BrokenError, BusyError, ClosedError
+from xsk_engine.errors import BrokenError, BusyError, ClosedError, XskError
 from xsk_engine.flow import Flow, Pace, Traffic
 from xsk_engine.holdings import Holdings
 from xsk_engine.mix import Mixes
 from xsk_engine.netdev import NetDev
+from xsk_engine.outside import outside_event_loop
 from xsk_engine.remote import Address, Remote
 from xsk_engine.replay import Replay
 from xsk_engine.run import TrafficRun
@@ -98,6 +99,10 @@ class Engine:
 
     def open(self) -> Engine:
         """Opens everything or nothing, and returns itself. Errors as xsk_engine.open()."""
+        outside_event_loop(self._open)
+        return self
+
+    def _open(self) -> None:
         config = self.config
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
@@ -130,7 +135,6 @@ class Engine:
             for worker in self.workers:
                 worker.start()
             self._stack = stack.pop_all()
-        return self
 
     def _open_capture(self, stack: contextlib.ExitStack) -> Capture | None:
         if self.config.capture_packets is None:
@@ -224,9 +228,13 @@ class Engine:
         timeout."""
         await TrafficRun(self).update(flows, offset, data)
 
+    def failure(self) -> XskError | None:
+        """Why the first worker that has failed did; None while all are well."""
+        return next(filter(None, (w.failure() for w in self.workers)), None)
+
     def raise_failure(self) -> None:
         """Raises the first queue's failure, if any: the BrokenError of its endpoints. Any thread."""
-        failure = next(filter(None, (w.failure() for w in self.workers)), None)
+        failure = self.failure()
         if failure is not None:
             raise failure
         if self.trace is not None:

@@ -23,6 +23,7 @@ class XskError(Exception):
         self.errno = errno
         self.message = message
         super().__init__(str(self))
+        self.errno = errno  # once more: where an OSError is beside, it has just cleared it
 
     def __str__(self) -> str:
         name = f"{errno_name(self.errno)}: " if self.errno else ""
@@ -52,6 +53,10 @@ class BrokenError(XskError):
 
 class WouldBlockError(XskError):
     """Out of quota or of ring space right now; nothing was consumed."""
+
+
+class DeadlineError(XskError, TimeoutError):
+    """Not done within the time that was given; nothing is broken, and it goes on."""
 
 
 class BusyError(XskError):

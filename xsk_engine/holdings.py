@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ from xsk_engine.endpoint import Endpoint, EndpointConfig
 from xsk_engine.errors import BusyError, ClosedError
 from xsk_engine.flow import Flow, Pace, Traffic
 from xsk_engine.neighbours import Hop, Neighbours
+from xsk_engine.outside import outside_event_loop
 from xsk_engine.remote import Remote
 from xsk_engine.run import compile_for
 from xsk_engine.running import FollowingFlows, RunningTraffic, as_pace
@@ -46,6 +48,9 @@ class Holdings:
         if queue is not None and queue not in queues:
             raise ValueError(f"queue: {queue} is not one of the engine's, {queues}")
         worker = workers[queues.index(queue) if queue is not None else 0]
+        known = [name for name in EndpointConfig.__dataclass_fields__ if name != "debug"]
+        if unknown := set(options) - set(known):
+            raise TypeError(f"endpoint: there is no option {unknown.pop()!r}; there are {', '.join(known)}")
         config = EndpointConfig(**{"debug": engine.config.debug, **options})
         assert engine.umem is not None
         assert engine.netdev is not None
@@ -91,7 +96,7 @@ class Holdings:
             traffic = Traffic(traffic, count=count, duration_s=duration, rate=as_pace(rate))
         elif (rate, count, duration) != (None, None, None):
             raise ValueError("start: a Traffic has rate, count and duration of its own")
-        return resolve(traffic, self._engine.netdev)
+        return outside_event_loop(functools.partial(resolve, traffic, self._engine.netdev))
 
     def launch(self, resolved: Resolved, changed: Changed | None) -> RunningTraffic:
         """Starts it; `changed` for who awaits its end."""
@@ -131,13 +136,15 @@ class Holdings:
         deadline = time.monotonic() + _CLOSE_S
         while self._endpoints:
             endpoint = next(iter(self._endpoints))
+            busy: BusyError | None = None
             try:
                 endpoint.close()
-                self._endpoints.discard(endpoint)
-            except BusyError:
+            except BusyError as error:
+                busy = error
+            if endpoint in self._endpoints:  # another thread is just leaving it, or closing it
                 if time.monotonic() > deadline:
-                    raise
-                time.sleep(_POLL_S)  # another thread is just leaving it
+                    raise busy or BusyError("close", repr(endpoint), "another thread is closing it")
+                time.sleep(_POLL_S)
 
     def forget(self) -> list[int]:
         """In a forked child: nothing is its own; the fds that it has copies of."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from xsk_engine.aio import AsyncEngine, AsyncUdpEndpoint
+from xsk_engine.aio import AsyncEngine
+from xsk_engine.async_endpoints import AsyncUdpEndpoint
 from xsk_engine.remote import Address, Remote
 
 # Destinations of a transport without remote_addr; the least recently used is forgotten. Higher: 17 KiB each;
@@ -30,8 +31,10 @@ class Peer:
 
 
 class Peers:
-    """Those of a transport from `source` without remote_addr, each with an endpoint of its own. `watch` is told of
-    a new one, `drop` of one that is forgotten. In the event loop's thread."""
+    """Those of a transport from `source` without remote_addr, each with an endpoint of its own.
+
+    `watch` is told of a new one, `drop` of one that is forgotten. In the event loop's thread.
+    """
 
     def __init__(
         self,

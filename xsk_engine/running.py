@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from xsk_engine.errors import BrokenError, ClosedError
+from xsk_engine.errors import BrokenError, ClosedError, DeadlineError
 from xsk_engine.flow import Pace
-from xsk_engine.mixprogram import MixProgram, repaced
+from xsk_engine.mixprogram import MixProgram, PaceProgram, repaced
 from xsk_engine.stats import FlowCounts, merge_flows
 from xsk_engine.units import Rate, parse_rate
 
@@ -167,7 +167,7 @@ class RunningTraffic:
                 for at, program in enumerate(programs):
                     alone = flow in program.members and not program.shared
                     if alone or (flow is None and program.shared):
-                        worker.repace(mixes, at, repaced(program, pace, self._seed))
+                        self._repace(worker, mixes, at, repaced(program, pace, self._seed))
                         found = True
         if not found:
             raise ValueError(
@@ -176,8 +176,18 @@ class RunningTraffic:
                 else f"set_rate: flow {flow} has no rate of its own"
             )
 
+    @staticmethod
+    def _repace(worker: Worker, mixes: Mixes, at: int, pace: PaceProgram) -> None:
+        try:
+            worker.repace(mixes, at, pace)
+        except ClosedError:
+            raise worker.failure() or ClosedError("set_rate", "", "its engine is closed") from None
+
+    def __repr__(self) -> str:
+        return f"<RunningTraffic {self.counts()} {'done' if self._last is not None else 'running'}>"
+
     def wait(self, timeout: float | None = None) -> None:
-        """Until it is done; BrokenError (ETIMEDOUT) after ``timeout`` seconds, and it goes on. None waits for
+        """Until it is done; DeadlineError after ``timeout`` seconds, and it goes on. None waits for
         ever. Errors of ``done``, too.
 
             engine.start(flow, count=100).wait(1.0)
@@ -185,7 +195,7 @@ class RunningTraffic:
         start, pause = time.monotonic(), _POLL_S[0]
         while not self.done:
             if timeout is not None and time.monotonic() - start > timeout:
-                raise BrokenError("wait", f"{timeout:g} s", "it is not done yet", errno=errno.ETIMEDOUT)
+                raise DeadlineError("wait", f"{timeout:g} s", "it is not done yet", errno=errno.ETIMEDOUT)
             time.sleep(pause)
             pause = min(2 * pause, _POLL_S[1])
 

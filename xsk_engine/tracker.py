@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
-from xsk_engine.errors import BrokenError, XskError
+from xsk_engine.errors import DeadlineError, XskError
 
 if TYPE_CHECKING:
     import numpy
@@ -64,7 +64,7 @@ class Tracker:
         return bool(state == ffi.TRACKER_DONE)
 
     def wait(self, timeout: float = 5.0) -> None:
-        """Until it is done, at most ``timeout`` seconds: BrokenError (ETIMEDOUT), which leaves it as it is.
+        """Until it is done, at most ``timeout`` seconds: DeadlineError, which leaves it as it is.
 
         Errors of ``done``, too. Any thread.
 
@@ -80,7 +80,7 @@ class Tracker:
     def _late(self, timeout: float) -> XskError:
         import errno
 
-        return BrokenError(
+        return DeadlineError(
             "tracker.wait",
             f"{self._n} packets, {timeout:g} s",
             "not all have completed; is the link up?",

@@ -64,6 +64,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         self._paused = False
         self._closing = False
         self._lost = self._aborted = False
+        self._error: Exception | None = None
         self._retry: asyncio.TimerHandle | None = None
         """while something is buffered"""
         self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
@@ -79,7 +80,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             "peername": sock.getpeername() if peer is not None else None,
             "xsk_engine": engine,
         }
-        self._over: asyncio.Future[Exception | None] = self._loop.create_future()
+        self._over: asyncio.Future[None] = self._loop.create_future()
         self._life = self._loop.create_task(self._live())
         self._bell.at_close.add(self._engine_closes)
         self._loop.call_soon(self._protocol.connection_made, self)
@@ -244,7 +245,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
 
     def _lose_if_empty(self) -> None:
         if self._closing and not self._lost and not self._pending():
-            self._lose(None)
+            self._lose()
 
     def _report(self, peer: Peer, result: int, size: int) -> None:
         if result == -errno.EMSGSIZE:
@@ -254,7 +255,8 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             self._end(peer.endpoint.failed("sendto", result, size))
 
     def _engine_closes(self) -> None:
-        self._end(ClosedError("transport", repr(self), "its engine was closed"))
+        failure = self._engine.engine.failure()
+        self._end(failure or ClosedError("transport", repr(self), "its engine was closed"))
 
     def _tell(self, what: str, *arguments: Any) -> None:
         """The protocol; what it raises is its own, and the transport goes on."""
@@ -268,6 +270,8 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         return bool(self._buffer) or any(peer.waiting for peer in self._all_peers())
 
     def _note_buffer(self) -> None:
+        if self._closing:
+            return
         # With one peer, who listens to pause_writing loses nothing while it is asked for.
         full = self._default is not None and len(self._default.waiting) >= WAITING_PER_NEIGHBOUR
         if not self._paused and (full or self._buffered > self._high):
@@ -309,7 +313,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         self._closing = True
         self._stop_reading()
         if not self._pending():
-            self._loop.call_soon(self._lose, None)
+            self._loop.call_soon(self._lose)
 
     def abort(self) -> None:
         """Closes at once: what is buffered is dropped. Idempotent."""
@@ -319,18 +323,19 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         if self._lost:
             return
         self._aborted = True
+        self._error = error
         self._closing = True
         self._stop_reading()
         self._buffer.clear()
         for peer in self._all_peers():
             peer.waiting.clear()
         self._buffered = 0
-        self._loop.call_soon(self._lose, error)
+        self._loop.call_soon(self._lose)
 
     def _all_peers(self) -> list[Peer]:
         return [*self._peers, *([self._default] if self._default is not None else [])]
 
-    def _lose(self, error: Exception | None) -> None:
+    def _lose(self) -> None:
         if self._lost:
             return
         self._lost = True
@@ -338,15 +343,15 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         self._bell.at_close.discard(self._engine_closes)
         if self._retry is not None:
             self._retry.cancel()
-        self._over.set_result(error)
+        if not self._over.done():
+            self._over.set_result(None)
 
     async def _live(self) -> None:
         """Ends with the transport, or with the event loop: nothing is left in either case. The protocol hears
         of it last, so who waits for that may end the event loop."""
-        error: Exception | None = None
         released = False
         try:
-            error = await self._over
+            await self._over
             if not self._aborted:  # what fails there is closed, or has failed
                 flushes = [peer.endpoint.flush(_FLUSH_S) for peer in self._all_peers()]
                 await asyncio.gather(*flushes, return_exceptions=True)
@@ -355,24 +360,21 @@ class XskDatagramTransport(asyncio.DatagramTransport):
             released = True
             await self._lease.release()
         except asyncio.CancelledError:
-            self._closing = self._lost = True
+            forgotten, self._closing, self._lost = not self._closing, True, True
             self._stop_reading()
             self._close_endpoints()
             self._sock.close()
             if not released:
                 self._lease.release_now()
+            if forgotten:
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, stacklevel=1)
             raise
         finally:
-            self._tell("connection_lost", error)
+            self._tell("connection_lost", self._error)
 
     def _close_endpoints(self) -> None:
         for peer in self._all_peers():
             peer.endpoint.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_lost", True):
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self._sock.close()
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else "open"

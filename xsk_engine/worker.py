@@ -268,7 +268,8 @@ class Worker:
         self.command(ffi.REPACE, ctypes.cast(ctypes.pointer(command), c_void_p), (command, mixes))
 
     def command(self, op: int, target: c_void_p | None = None, kept: tuple[Any, Mixes] | None = None) -> None:
-        """Any thread. `kept`: what the loop reads until its ``done``. ClosedError when the loop has ended, BusyError when a thousand commands wait."""
+        """Any thread. `kept`: what the loop reads until its ``done``. ClosedError when the loop has ended,
+        BusyError when a thousand commands wait."""
         try:
             with self._command_lock:  # the ring has one producer
                 native.loop_command(self.loop, op, target)

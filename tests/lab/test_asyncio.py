@@ -462,6 +462,7 @@ def test_transports_share_an_engine_which_closes_with_the_last(wire):
         asyncio.run(xsk_engine.create_datagram_endpoint(Recorder))
 
 
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("close", [True, False])
 def test_nothing_is_left_when_the_event_loop_ends_first(wire, runner, close):
