@@ -72,7 +72,7 @@ PLUMBING = {
     "Endpoint": {
         *("set_datagram", "set_mac", "head", "at_close", "failed", "why_over", "too_long", "late"),
         *("try_send", "try_alloc", "alloc_error", "using", "check_open", "is_flushed", "is_drained"),
-        *("sent_so_far", "has_room", "park", "ask_for_chunks", "forget"),
+        *("sent_so_far", "park", "ask_for_chunks", "forget"),
     },
     "AsyncEndpoint": {"bell", "ready", "ask_again", "announce"},
     "AsyncEngine": {"bell", "endpoint_for", "connect_later", "close_now"},

@@ -99,7 +99,7 @@ class Endpoint:
         self.head: int | None = None
         """address of the header, for native calls"""
         self._arena = Arena(umem, config.quota_chunks, worker.index, poison=config.debug)
-        self._entries = config.entries
+        self._where = ""
         self.handle: int | None = None
         self.at_close: Callable[[Any], None] | None = None
         """called with it when it is closed"""
@@ -138,6 +138,7 @@ class Endpoint:
         self.head = ctypes.addressof(header)
         self.source = (str(datagram.src), datagram.src_port)
         self.remote = (str(datagram.dst), datagram.dst_port)
+        self._where = f" to {datagram.dst} port {datagram.dst_port}"
 
     def set_mac(self, mac: bytes) -> None:
         """Another Ethernet destination from now on; any thread."""
@@ -293,11 +294,6 @@ class Endpoint:
             errno=errno.ETIMEDOUT,
         )
 
-    def has_room(self) -> bool:
-        """Of the submit ring, an eighth; chunks are another question."""
-        raw = self._counters()
-        return bool(raw.submitted_descs - raw.posted_descs < self._entries * 7 // 8)
-
     def park(self) -> None:
         """What it owns and nobody references goes back to the pool."""
         with contextlib.suppress(BusyError, ClosedError), self._arena as arena:
@@ -347,12 +343,9 @@ class Endpoint:
         self.handle = self.arena_handle = None
 
     def __repr__(self) -> str:
-        where = (
-            f" to {getattr(self, 'remote', 'a neighbour to be found')}"
-            if "Udp" in type(self).__name__
-            else ""
+        return (
+            f"<{type(self).__name__} on {self.interface}{self._where} {'closed' if self._closed else 'open'}>"
         )
-        return f"<{type(self).__name__} on {self.interface}{where} {'closed' if self._closed else 'open'}>"
 
     @property
     def closed(self) -> bool:
