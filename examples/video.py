@@ -1,4 +1,4 @@
-"""Video-like frames at 1 Gbit/s: numpy writes the pixels where the NIC reads them, nothing is copied.
+"""Video-like frames at 1 Gbit/s: numpy writes the pixels into the umem itself.
 
 xsk-engine lab run -- python examples/video.py vtx 10.77.0.2 --seconds 1
 """

@@ -1,6 +1,9 @@
 """What examples/ shows runs as it stands, and arrives."""
 
+import ast
+import asyncio
 import contextlib
+import re
 import select
 import socket
 import struct
@@ -8,12 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 from wire import enlarge
 
+import xsk_engine
 from xsk_engine.lab import topology
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
 def run(name, *arguments, stdin=None):
@@ -46,6 +52,54 @@ def receiver(wire, port, *groups):
     enlarge(sock)
     with sock:
         yield sock
+
+
+def blocks(page):
+    """The Python code of a page of the docs."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
+def test_the_readmes_program(wire, tmp_path):
+    program = next(code for code in blocks("README.md") if code.startswith("# example.py"))
+    (tmp_path / "example.py").write_text(program)
+    with wire.listening():
+        assert run(tmp_path / "example.py") == "1068\n"
+
+
+@pytest.mark.parametrize("code", blocks("docs/library.md"))
+def test_the_guides_pieces(wire, code):
+    """Each with what it does not make itself."""
+
+    async def main():
+        names = {
+            "xsk_engine": xsk_engine,
+            "loop": asyncio.get_running_loop(),
+            "MyProtocol": asyncio.DatagramProtocol,
+        }
+        async with contextlib.AsyncExitStack() as stack:
+            if '"vtx"' not in code:
+                names["engine"] = await stack.enter_async_context(xsk_engine.aopen("vtx"))
+            piece = eval(compile(code, "library.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+            endless = "async for" in code
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(piece, 2.5 if endless else 10)
+                assert not endless
+        for one in ("transport", "receiving"):
+            if one in names:
+                names[one].close()
+
+    with wire.listening():
+        if "await" in code:
+            asyncio.run(main())
+        elif "open(" in code.split("\n")[2]:
+            exec(code, {})
+        else:
+            with xsk_engine.open("vtx") as engine:
+                pixels = numpy.zeros((64, 1400), numpy.uint8)
+                endpoint = engine.udp((topology.RX_IPV4, 9000))
+                exec(
+                    code, {"xsk_engine": xsk_engine, "engine": engine, "endpoint": endpoint, "pixels": pixels}
+                )
 
 
 def everything(sock):
