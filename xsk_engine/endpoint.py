@@ -265,7 +265,8 @@ class Endpoint:
         return EndpointStats(
             submitted_packets=raw.submitted_packets,
             submitted_bytes=raw.submitted_bytes,
-            waiting_descs=raw.submitted_descs - raw.posted_descs,
+            # A desc may be posted before its sender has counted it.
+            waiting_descs=max(raw.submitted_descs - raw.posted_descs, 0),
             inflight_descs=raw.posted_descs - raw.completed_descs,
             completed_descs=raw.completed_descs,
             owned_chunks=arena.owned_chunks,

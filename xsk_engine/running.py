@@ -74,16 +74,15 @@ class RunningTraffic:
     def done(self) -> bool:
         """All of it has been posted, or it was stopped. BrokenError when the engine has failed."""
         self._check_not_forked()
-        if self._last is not None:
-            self._raise_refused()
-            return True
-        for worker, _, _ in self._parts:
-            failure = worker.failure()
-            if failure is not None:
-                raise failure
-        if not all(mixes.ended for _, mixes, _ in self._parts):
-            return False
-        self._finish()
+        with self._lock:
+            if self._last is None:
+                for worker, _, _ in self._parts:
+                    failure = worker.failure()
+                    if failure is not None:
+                        raise failure
+                if not all(mixes.ended for _, mixes, _ in self._parts):
+                    return False
+                self._finish()
         self._raise_refused()
         return True
 
@@ -93,8 +92,9 @@ class RunningTraffic:
 
     def sweep(self) -> None:
         """Frees what is done, also when nobody has looked."""
-        if self._last is None and all(mixes.ended for _, mixes, _ in self._parts):
-            self._finish()
+        with self._lock:
+            if self._last is None and all(mixes.ended for _, mixes, _ in self._parts):
+                self._finish()
 
     def _check_not_forked(self) -> None:
         if self._forked:
@@ -133,9 +133,10 @@ class RunningTraffic:
 
         Bytes of frames, without FCS.
         """
-        if self._last is not None:
-            return self._last
-        return merge_flows(mixes.posted() for _, mixes, _ in self._parts)
+        with self._lock:
+            if self._last is not None:
+                return self._last
+            return merge_flows(mixes.posted() for _, mixes, _ in self._parts)
 
     def stop(self) -> None:
         """Posts no more of it; what was posted completes. Does not wait. Idempotent.
