@@ -7,7 +7,6 @@ import ctypes
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from xsk_engine.errors import (
 )
 from xsk_engine.frag import Frags, Hold
 from xsk_engine.stats import EndpointStats
+from xsk_engine.waiting import wait_until
 
 if TYPE_CHECKING:
     from xsk_engine.datagram import Datagram
@@ -39,9 +39,6 @@ BytesLike = bytes | bytearray | memoryview
 # A loop that moves to another mode answers when it has: link timeout and rebinding. Higher: a loop that is
 # stuck is noticed late.
 _REMOVE_DEADLINE_S = 10.0
-# Back-off of who waits for room. Lower: takes time from the loop where it shares a core; higher: the submit
-# ring runs empty meanwhile (1024 descs are 1 ms at 1 Mpps).
-PAUSE_S = (0.00005, 0.0005)
 
 AGAIN = -errno.EAGAIN
 # Longer than a link may be away (5 s) before that is an error of its own.
@@ -325,18 +322,17 @@ class Endpoint:
     def _remove(self, handle: c_void_p) -> None:
         with contextlib.suppress(ClosedError):
             self.worker.command(ffi.REMOVE_ENDPOINT, handle)
-        deadline, pause = time.monotonic() + _REMOVE_DEADLINE_S, PAUSE_S[0] / 2
-        while native.endpoint_state(handle) != ffi.ENDPOINT_REMOVED and self.worker.alive:
-            if time.monotonic() > deadline:
-                # The loop still knows it: freeing it would crash.
-                raise BrokenError(
-                    "close",
-                    self.interface,
-                    "its loop does not answer; the endpoint leaks",
-                    errno=errno.ETIMEDOUT,
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, PAUSE_S[1])
+        wait_until(
+            lambda: native.endpoint_state(handle) == ffi.ENDPOINT_REMOVED or not self.worker.alive,
+            _REMOVE_DEADLINE_S,
+            # The loop still knows it: freeing it would crash.
+            lambda: BrokenError(
+                "close",
+                self.interface,
+                "its loop does not answer; the endpoint leaks",
+                errno=errno.ETIMEDOUT,
+            ),
+        )
         native.endpoint_destroy(handle)
 
     def forget(self) -> None:

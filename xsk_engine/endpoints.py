@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from xsk_engine.batch import Batch, Post
-from xsk_engine.endpoint import AGAIN, DRAIN_S, PAUSE_S, BytesLike, Endpoint, check_alloc
+from xsk_engine.endpoint import AGAIN, DRAIN_S, BytesLike, Endpoint, check_alloc
 from xsk_engine.frag import Frag, Frags
 from xsk_engine.tracker import Tracker
+from xsk_engine.waiting import pauses, wait_until
 
 if TYPE_CHECKING:
     import numpy
@@ -29,7 +30,7 @@ class _Patience:
 
     def moved(self) -> None:
         self._start = time.monotonic()
-        self._pause = PAUSE_S[0]
+        self._pauses = pauses()
         self._asked = False
 
     def again(self) -> bool:
@@ -40,8 +41,7 @@ class _Patience:
         if waited > _PARK_AFTER_S and not self._asked:
             self._asked = True
             self._endpoint.ask_for_chunks()
-        time.sleep(min(self._pause, self._endpoint.timeout - waited))
-        self._pause = min(2 * self._pause, PAUSE_S[1])
+        time.sleep(min(next(self._pauses), self._endpoint.timeout - waited))
         return True
 
 
@@ -162,17 +162,18 @@ class BlockingEndpoint(Endpoint):
         self.park()
 
     def _wait(self, operation: str, condition: Callable[[int], bool], timeout: float) -> None:
-        deadline, pause = time.monotonic() + timeout, PAUSE_S[0]
         self.check_open(operation)
         target = self.sent_so_far()
-        while not condition(target):
+
+        def done() -> bool:
+            if condition(target):
+                return True
+            self.check_open(operation)
             if not self.worker.alive:
                 raise self.why_over(operation)
-            if time.monotonic() > deadline:
-                raise self.late(operation, timeout)
-            time.sleep(pause)
-            pause = min(2 * pause, PAUSE_S[1])
-            self.check_open(operation)
+            return False
+
+        wait_until(done, timeout, lambda: self.late(operation, timeout))
 
     def __enter__(self: Self) -> Self:
         return self

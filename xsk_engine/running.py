@@ -6,7 +6,6 @@ import asyncio
 import errno
 import math
 import threading
-import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
@@ -17,12 +16,11 @@ from xsk_engine.flow import Pace
 from xsk_engine.mixprogram import MixProgram, PaceProgram, repaced
 from xsk_engine.stats import FlowCounts, merge_flows
 from xsk_engine.units import Rate, parse_rate
+from xsk_engine.waiting import awaited, wait_until
 
 if TYPE_CHECKING:
     from xsk_engine.mix import Mixes
     from xsk_engine.worker import Worker
-
-_POLL_S = (0.00005, 0.001)
 
 
 def as_pace(rate: Pace | Rate | Fraction | int | str | None) -> Pace:
@@ -193,21 +191,14 @@ class RunningTraffic:
 
             engine.start(flow, count=100).wait(1.0)
         """
-        start, pause = time.monotonic(), _POLL_S[0]
-        while not self.done:
-            if timeout is not None and time.monotonic() - start > timeout:
-                raise DeadlineError("wait", f"{timeout:g} s", "it is not done yet", errno=errno.ETIMEDOUT)
-            time.sleep(pause)
-            pause = min(2 * pause, _POLL_S[1])
+        wait_until(
+            lambda: self.done,
+            timeout,
+            lambda: DeadlineError("wait", f"{timeout:g} s", "it is not done yet", errno=errno.ETIMEDOUT),
+        )
 
     def __await__(self) -> Generator[object, None, None]:
-        return self._wait_async().__await__()
-
-    async def _wait_async(self) -> None:
-        if self._changed is None:
-            raise RuntimeError("its engine was not opened with xsk_engine.aopen(); use wait()")
-        while not self.done:
-            await self._changed(0.05)
+        return awaited(lambda: self.done, self._changed).__await__()
 
 
 class FollowingFlows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import time
 from collections.abc import Callable, Generator
 from ctypes import c_void_p
 from typing import TYPE_CHECKING
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
 from xsk_engine.errors import DeadlineError, XskError
+from xsk_engine.waiting import awaited, wait_until
 
 if TYPE_CHECKING:
     import numpy
-
-_POLL_S = (0.00005, 0.001)
 
 
 class Tracker:
@@ -70,12 +68,7 @@ class Tracker:
 
             endpoint.post(frags, track=True).wait(1.0)
         """
-        deadline, pause = time.monotonic() + timeout, _POLL_S[0]
-        while not self.done:
-            if time.monotonic() > deadline:
-                raise self._late(timeout)
-            time.sleep(pause)
-            pause = min(2 * pause, _POLL_S[1])
+        wait_until(lambda: self.done, timeout, lambda: self._late(timeout))
 
     def _late(self, timeout: float) -> XskError:
         import errno
@@ -88,13 +81,7 @@ class Tracker:
         )
 
     def __await__(self) -> Generator[object, None, None]:
-        return self._wait_async().__await__()
-
-    async def _wait_async(self) -> None:
-        if self._changed is None:
-            raise RuntimeError("its engine was not opened with xsk_engine.aopen(); use wait()")
-        while not self.done:
-            await self._changed(0.05)
+        return awaited(lambda: self.done, self._changed).__await__()
 
     @property
     def timestamps_ns(self) -> numpy.ndarray:

@@ -693,13 +693,15 @@ def test_an_engine_that_nobody_closes(wire):
 
 
 def test_an_idle_engine_rests(engine):
+    """Its loop sleeps for seconds at a time; what that costs is in bench-library."""
     endpoint = engine.udp(PEER)
     endpoint.send(b"x")
     endpoint.drain()
     time.sleep(0.1)
-    before = time.process_time()
+    page = engine.counter_pages()[0]
+    before = int(page["turns"][0])
     time.sleep(1.0)
-    assert time.process_time() - before < 0.01 + 0.01, "and that of whoever measures it"
+    assert int(page["turns"][0]) - before < 10
 
 
 def test_statistics_are_frozen_and_become_history(engine):
