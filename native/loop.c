@@ -244,6 +244,7 @@ int xske_loop_create(const struct xske_loop_config *config, struct xske_loop **o
 		free(l);
 		return -ENOMEM;
 	}
+	pthread_mutex_init(&l->command_lock, NULL);
 	l->txq->self = l->arena;
 	l->outlet = (struct outlet){.q = l->txq, .gaps = config->gaps, .capture = config->capture};
 	*out = l;
@@ -255,6 +256,7 @@ void xske_loop_destroy(struct xske_loop *l)
 	if (!l)
 		return;
 	endpoints_free(l);
+	pthread_mutex_destroy(&l->command_lock);
 	free(l->commands.slots);
 	free(l->mixes.heap);
 	free(l);
@@ -274,9 +276,11 @@ static int begin(struct xske_loop *l)
  * driver may still read them. */
 void loop_finish(struct xske_loop *l)
 {
-	take_commands(l); /* what came too late is refused in the same way as what was running */
-	start_draining(l);
+	pthread_mutex_lock(&l->command_lock);
+	take_commands(l); /* what came too late ends as what was running does; the next is refused */
 	atomic_store_explicit(&l->ended, 1, memory_order_release);
+	pthread_mutex_unlock(&l->command_lock);
+	start_draining(l);
 	while (l->endpoints)
 		endpoint_remove(l, l->endpoints);
 	txq_lose_watches(l->txq);
@@ -325,15 +329,19 @@ int xske_loop_run(struct xske_loop *l)
 int xske_loop_command(struct xske_loop *l, uint32_t op, void *object)
 {
 	const struct xske_desc command = {.addr = (uintptr_t)object, .len = op};
+	int err = 0;
 
 	if (op < XSKE_COMMAND_START_MIX || op > XSKE_COMMAND_REPACE)
 		return -EINVAL;
-	if (atomic_load_explicit(&l->ended, memory_order_acquire))
-		return -EPIPE;
-	if (!spsc_push(&l->commands, &command, 1))
-		return -EAGAIN;
-	loop_wake(l);
-	return 0;
+	pthread_mutex_lock(&l->command_lock);
+	if (atomic_load_explicit(&l->ended, memory_order_relaxed))
+		err = -EPIPE;
+	else if (!spsc_push(&l->commands, &command, 1))
+		err = -EAGAIN;
+	pthread_mutex_unlock(&l->command_lock);
+	if (!err)
+		loop_wake(l);
+	return err;
 }
 
 uint32_t xske_loop_commands(const struct xske_loop *l, uint32_t *done)

@@ -54,6 +54,8 @@ struct xske_loop {
 	/* Under the umem's lock: endpoints that were destroyed, the oldest first. */
 	struct xske_endpoint *dead;
 	struct xske_endpoint **dead_end;
+	/* One producer at a time, and none between the last look into the ring and `ended`. */
+	pthread_mutex_t command_lock;
 	struct spsc commands;
 };
 

@@ -12,7 +12,7 @@
  *   umem    any thread; create and destroy from one
  *   arena   the thread that has entered it (xske_arena_enter), one at a time
  *   txq     the thread that runs its loop
- *   loop    xske_loop_run: one thread. xske_loop_command: one thread at a time. Counter pages: any reader
+ *   loop    xske_loop_run: one thread. xske_loop_command, counter pages: any
  *   endpoint  any thread, one at a time: -EBUSY to a second one
  *   frag    whoever holds a reference
  * Units: lengths in bytes, times in ns of CLOCK_MONOTONIC, addr = byte offset into the umem.

@@ -98,7 +98,10 @@ class Engine:
     # -- opening and closing ---------------------------------------------------------------------------
 
     def open(self) -> Engine:
-        """Opens everything or nothing, and returns itself. Errors as xsk_engine.open()."""
+        """Opens everything or nothing, and returns itself. Errors as xsk_engine.open(); ClosedError for one
+        that was opened before."""
+        if self.workers or self._final is not None:
+            raise ClosedError("open", self.config.interface, "it was opened before; make a new engine")
         outside_event_loop(self._open)
         return self
 
@@ -131,7 +134,6 @@ class Engine:
             for worker in self.workers:
                 worker.probe_invalid()
             stack.callback(self.stop)
-            stack.callback(self.holdings.stop)
             for worker in self.workers:
                 worker.start()
             self._stack = stack.pop_all()

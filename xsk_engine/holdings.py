@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +39,9 @@ class Holdings:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # Nothing is made any more once the engine has begun to close.
+        self._making = threading.Lock()
+        self._stopped = False
         self._endpoints: set[Endpoint] = set()
         self._running: set[RunningTraffic] = set()
         self._neighbours: Neighbours | None = None
@@ -55,19 +60,29 @@ class Holdings:
         assert engine.umem is not None
         assert engine.netdev is not None
         most = engine.netdev.max_frame_bytes + tag_bytes
-        made = kind(engine.umem, worker, engine.config.interface, most, config)
-        made.at_close = self._endpoints.discard
-        self._endpoints.add(made)
+        with self._may_make():
+            made = kind(engine.umem, worker, engine.config.interface, most, config)
+            made.at_close = self._endpoints.discard
+            self._endpoints.add(made)
         return made
+
+    @contextlib.contextmanager
+    def _may_make(self) -> Iterator[None]:
+        """ClosedError once the engine closes; it waits for who is inside."""
+        with self._making:
+            if self._stopped:
+                raise ClosedError("engine", self._engine.config.interface, "it is closing")
+            yield
 
     @property
     def neighbours(self) -> Neighbours:
         """Made when they are first needed."""
         self._engine.open_workers()
         assert self._engine.netdev is not None
-        if self._neighbours is None:
-            self._neighbours = Neighbours(self._engine.netdev)
-        return self._neighbours
+        with self._may_make():
+            if self._neighbours is None:
+                self._neighbours = Neighbours(self._engine.netdev)
+            return self._neighbours
 
     def ask(self, where: Remote) -> Future[Hop]:
         """For what `where` leaves open."""
@@ -105,18 +120,21 @@ class Holdings:
             raise ValueError("timestamps: the engine was not opened with timestamps=True")
         for running in list(self._running):
             running.sweep()
-        loaded = [
-            (worker, worker.load_mixes(programs), programs)
-            for worker, programs in zip(engine.open_workers(), compile_for(engine, traffic), strict=True)
-            if programs
-        ]
-        try:
-            running = RunningTraffic(loaded, traffic.seed, changed)
-        except ClosedError:
-            engine.raise_failure()
-            raise
-        self._running.add(running)  # goes on, followed, also when its caller forgets it
-        running.at_end = self._running.discard
+        workers = list(engine.open_workers())
+        compiled = compile_for(engine, traffic)
+        with self._may_make():
+            loaded = [
+                (worker, worker.load_mixes(programs), programs)
+                for worker, programs in zip(workers, compiled, strict=True)
+                if programs
+            ]
+            try:
+                running = RunningTraffic(loaded, traffic.seed, changed)
+            except ClosedError:
+                engine.raise_failure()
+                raise
+            self._running.add(running)  # goes on, followed, also when its caller forgets it
+            running.at_end = self._running.discard
         for address, flows in resolved.followed.items():
             follower = FollowingFlows(running, flows)
             running.followers.append(follower)
@@ -124,8 +142,10 @@ class Holdings:
         return running
 
     def stop(self) -> None:
-        """Asks and follows nobody any more. Idempotent."""
-        neighbours, self._neighbours = self._neighbours, None
+        """Makes nothing, asks and follows nobody any more. Idempotent."""
+        with self._making:
+            self._stopped = True
+            neighbours, self._neighbours = self._neighbours, None
         if neighbours is not None:
             neighbours.close()
 

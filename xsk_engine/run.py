@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from xsk_engine.worker import Worker
 
 _POLL_S = 0.001
+# Looked at again after so long even if no event comes: a loop's thread ends a moment after its last one.
+_LOOK_S = 0.5
 
 
 def compile_for(engine: Engine, traffic: Traffic) -> list[list[MixProgram]]:
@@ -75,7 +77,8 @@ class TrafficRun:
                 changed.clear()
                 if self._finished():
                     break
-                await changed.wait()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(changed.wait(), _LOOK_S)
             await self._drain()
         except BaseException:  # cancelled, or a flow could not start: nothing goes on sending
             for worker in engine.workers:

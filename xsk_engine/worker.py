@@ -271,7 +271,7 @@ class Worker:
         """Any thread. `kept`: what the loop reads until its ``done``. ClosedError when the loop has ended,
         BusyError when a thousand commands wait."""
         try:
-            with self._command_lock:  # the ring has one producer
+            with self._command_lock:  # a command together with what it needs
                 native.loop_command(self.loop, op, target)
                 if kept is not None:
                     self._pending.append(kept)

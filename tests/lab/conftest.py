@@ -1,8 +1,9 @@
 import asyncio
 import os
+import threading
 
 import pytest
-from wire import Wire, is_real_root
+from wire import Wire, is_real_root, wait_until
 
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
@@ -30,6 +31,12 @@ def send(wire):
         return engine
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_of_an_engine_is_left():
+    yield
+    wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("xsk-")], 5)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import time
 
 import numpy
 import pytest
-from wire import PORT, another_lab, wait_until
+from wire import PORT, another_lab, close_between, wait_until
 
 import xsk_engine
 from xsk_engine.lab import topology
@@ -105,11 +105,7 @@ def test_figures_while_another_thread_closes(engine):
             thread = threading.Thread(target=look)
             thread.start()
             time.sleep(0.001)
-            while not endpoint.closed:
-                try:
-                    endpoint.close()
-                except xsk_engine.BusyError:
-                    time.sleep(0)
+            close_between(endpoint)
             thread.join(5)
             assert isinstance(over[0], (xsk_engine.ClosedError, xsk_engine.BusyError))
     finally:
@@ -380,8 +376,9 @@ def test_a_transport_whose_engine_is_closed(wire):
             Noting, engine=engine, remote_addr=PEER
         )
         await asyncio.to_thread(lab.ip, "link", "set", "vtx", "down")
-        while transport.get_write_buffer_size() < 5000:
+        for _ in range(1000):
             transport.sendto(bytes(1400))
+        assert transport.get_write_buffer_size() > 5000
         await asyncio.sleep(0.1)
         await engine.close()
         transport.sendto(b"x")

@@ -12,7 +12,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
-from wire import another_lab, frame, holdings, wait_until
+from wire import another_lab, close_between, exit_code_of, first_line, frame, holdings, wait_until
 
 from xsk_engine._ffi import libc, libxdp, native, sockopt
 from xsk_engine.config import EngineConfig
@@ -142,7 +142,7 @@ def test_a_taken_queue(wire, monkeypatch):
     )
     other = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True)
     try:
-        assert other.stdout.readline() == "up\n"
+        assert first_line(other) == "up\n"
         with pytest.raises(QueueTakenError, match=r"queue 0.*of another process"):
             Engine(small).open()
     finally:
@@ -330,12 +330,7 @@ def test_endpoints_closed_under_a_sender(wire):
             thread = threading.Thread(target=sender)
             thread.start()
             time.sleep(0.01)
-            while True:
-                try:
-                    endpoint.close()
-                    break
-                except BusyError:
-                    time.sleep(0)
+            close_between(endpoint)
             thread.join(5)
             assert answers in ([ClosedError], [BusyError])
 
@@ -359,7 +354,7 @@ def test_kill_9_and_start_again_at_once_200_times(wire):
             process = subprocess.Popen(
                 [sys.executable, "-c", ONE_SHOT, frame(60).hex()], stdout=subprocess.PIPE, text=True
             )
-            assert process.stdout.readline() == "up\n"
+            assert first_line(process) == "up\n"
             time.sleep(0.02 * (i % 4))  # from before the first frame to the middle of the stream
             process.send_signal(signal.SIGKILL)
             process.wait(10)
@@ -385,7 +380,7 @@ def test_fork_in_the_middle(wire):
                 finally:
                     os._exit(code)
             # Its copies of the ring mappings would keep the queue taken after we close.
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert exit_code_of(child) == 0
             await task
 
         asyncio.run(run())

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import ipaddress
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from xsk_engine import packet
 from xsk_engine._ffi import native
+from xsk_engine.errors import BusyError
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
 from xsk_engine.worker import Worker
@@ -52,10 +54,10 @@ class Wire:
         sock.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         enlarge(sock)
         sock.settimeout(0.05)
-        frames, stop = [], threading.Event()
+        frames, stop, give_up = [], threading.Event(), threading.Event()
 
         def read():
-            while True:
+            while not give_up.is_set():
                 try:
                     frame, auxiliary, _, address = sock.recvmsg(1 << 17, 64)
                 except TimeoutError:
@@ -72,6 +74,8 @@ class Wire:
             yield frames
         finally:
             stop.set()
+            thread.join(2.0)  # what has arrived; but not for as long as somebody sends
+            give_up.set()
             thread.join()
             sock.close()
 
@@ -217,6 +221,29 @@ def start(*arguments, **options):
     )
 
 
+def first_line(process, seconds=20.0):
+    """What a process prints first; one that prints nothing is killed after so long."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        timer.cancel()
+
+
+def exit_code_of(child, seconds=10.0):
+    """Of a forked child; one that hangs says where, and is ended."""
+    deadline = time.monotonic() + seconds
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGABRT)  # pytest's faulthandler prints its stack
+            deadline += 3600
+        time.sleep(0.005)
+
+
 def wait_until(condition, seconds=10.0):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -229,6 +256,17 @@ def holdings():
     fds = sorted(os.listdir("/proc/self/fd"))
     maps = Path("/proc/self/maps").read_text().count("socket:")
     return len(fds), maps, threading.active_count()
+
+
+def close_between(endpoint):
+    """As soon as the thread that uses it is outside for a moment."""
+
+    def closed():
+        with contextlib.suppress(BusyError):
+            endpoint.close()
+        return endpoint.closed
+
+    wait_until(closed)
 
 
 def is_real_root():
