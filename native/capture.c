@@ -60,6 +60,14 @@ static uint64_t put(struct xske_capture *c, uint64_t at, const void *from, uint3
 	return at + len;
 }
 
+static uint64_t put_record(struct xske_capture *c, uint64_t at, uint64_t wall, uint32_t len)
+{
+	const uint32_t record[] = {(uint32_t)(wall / NSEC_PER_SEC), (uint32_t)(wall % NSEC_PER_SEC), len,
+	                           len};
+
+	return put(c, at, record, sizeof(record));
+}
+
 static const struct xdp_desc *desc_at(const struct xske_txq *q, uint32_t slot)
 {
 	return &((const struct xdp_desc *)q->tx.ring)[slot & q->tx.mask];
@@ -74,10 +82,7 @@ static uint32_t take_one(struct xske_capture *c, const struct xske_txq *q, uint3
 	do
 		len += desc_at(q, end)->len;
 	while (desc_at(q, end++)->options & XSKE_DESC_CONTD);
-	const uint32_t record[] = {(uint32_t)(wall / NSEC_PER_SEC), (uint32_t)(wall % NSEC_PER_SEC), len,
-	                           len};
-
-	*at = put(c, *at, record, sizeof(record));
+	*at = put_record(c, *at, wall, len);
 	for (; slot != end; slot++)
 		*at = put(c, *at, q->umem->area + desc_at(q, slot)->addr, desc_at(q, slot)->len);
 	return end;
@@ -95,6 +100,25 @@ void capture_take(struct xske_capture *c, const struct xske_txq *q, uint32_t slo
 		c->left -= c->left != UINT64_MAX;
 	}
 	atomic_store_explicit(&c->head, at, memory_order_release);
+}
+
+bool capture_put(struct xske_capture *c, const struct piece *pieces, uint32_t n, uint64_t now_ns)
+{
+	uint64_t at = atomic_load_explicit(&c->head, memory_order_relaxed);
+	uint32_t len = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		len += pieces[i].len;
+	if (!capture_room(c, len))
+		return false;
+	if (!c->left || atomic_load_explicit(&c->closed, memory_order_relaxed))
+		return true; /* it wants no more */
+	at = put_record(c, at, now_ns + c->offset_ns, len);
+	for (uint32_t i = 0; i < n; i++)
+		at = put(c, at, pieces[i].bytes, pieces[i].len);
+	c->left -= c->left != UINT64_MAX;
+	atomic_store_explicit(&c->head, at, memory_order_release);
+	return true;
 }
 
 uint64_t xske_capture_read(struct xske_capture *c, void *to, uint64_t len)

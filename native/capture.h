@@ -9,6 +9,7 @@
 
 #include <stdalign.h>
 
+#include "piece.h"
 #include "txq.h"
 
 #define CAPTURE_RECORD_BYTES 16u
@@ -28,5 +29,7 @@ uint32_t capture_room(const struct xske_capture *c, uint32_t len);
 /* The n packets whose descs were filled into the tx ring from `slot` on. */
 void capture_take(struct xske_capture *c, const struct xske_txq *q, uint32_t slot, uint32_t n,
                   uint64_t now_ns);
+/* A packet in pieces; false: there is no room for it. For who cannot wait. */
+bool capture_put(struct xske_capture *c, const struct piece *pieces, uint32_t n, uint64_t now_ns);
 
 #endif

@@ -664,6 +664,52 @@ XSKE_API int xske_tracker_state(const struct xske_tracker *tracker);
 /* Once it is done: when each left (CLOCK_TAI), 0 where nobody knows. Lives as long as the tracker. */
 XSKE_API const uint64_t *xske_tracker_stamps(const struct xske_tracker *tracker);
 
+/* ---- receiving ------------------------------------------------------------------------------------ */
+
+struct xske_check;
+struct xske_receiver;
+
+struct xske_rxq_config {
+	struct xske_ring rx; /* taken over, as the next */
+	struct xske_ring fill;
+	int32_t fd;
+	uint32_t reserved;
+};
+
+/* Written by the receiver at the end of a batch, read by anybody. */
+struct xske_receive_counters {
+	uint64_t packets;
+	uint64_t bytes; /* of frames without FCS */
+	uint64_t descs;
+	uint64_t bad_descs;          /* that no kernel may give: not read */
+	uint64_t bad_addr;           /* of the last one */
+	uint64_t uncaptured_packets; /* the capture had no room */
+	uint64_t wakeup_calls;
+	uint64_t sleeps;
+	uint64_t first_ns; /* CLOCK_MONOTONIC of the first batch, 0: none yet */
+	uint64_t last_ns;
+};
+
+struct xske_receiver_config {
+	/* Of a umem without metadata; entered by who creates and destroys. As many chunks of it as the fill rings have
+	 * entries are the kernel's and the receiver's by turns. */
+	struct xske_arena *arena;
+	const struct xske_rxq_config *queues; /* copied; the fill rings are empty */
+	uint32_t queue_count;
+	int32_t stop_fd;                        /* eventfd: wakes the receiver */
+	struct xske_check *check;               /* NULL: packets are only counted */
+	struct xske_capture *capture;           /* NULL: none. Its clock is CLOCK_TAI */
+	struct xske_receive_counters *counters; /* outlives the receiver */
+};
+
+XSKE_API int xske_receiver_create(const struct xske_receiver_config *config, struct xske_receiver **out);
+/* When the sockets are closed: until then the kernel writes into its chunks. */
+XSKE_API void xske_receiver_destroy(struct xske_receiver *receiver);
+/* Receives until it is stopped: 0, or a negative errno; -ENXIO: the device is gone. */
+XSKE_API int xske_receiver_run(struct xske_receiver *receiver);
+/* Any thread, any time, also before it runs. */
+XSKE_API void xske_receiver_stop(struct xske_receiver *receiver);
+
 /* ---- the demo's receiver ------------------------------------------------------------------------- */
 
 struct xske_sink;

@@ -31,14 +31,16 @@ HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_ETH
 
 class Capture:
     """The ring into which one loop copies what it posts, at most ``packets`` (0: all). While it is full the
-    loop posts nothing, so somebody must read. ``clock_start_ns``: of a loop with a clock of its own.
+    loop posts nothing, so somebody must read. ``clock``: the loop's; ``clock_start_ns``: of a loop with one of its own.
 
     Create and close in one thread, read in one.
     """
 
-    def __init__(self, packets: int, *, clock_start_ns: int | None = None) -> None:
+    def __init__(
+        self, packets: int, *, clock: int = time.CLOCK_MONOTONIC, clock_start_ns: int | None = None
+    ) -> None:
         if clock_start_ns is None:
-            offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(clock)
         else:
             offset = -clock_start_ns
         self.handle: c_void_p | None = ffi.create(

@@ -1,11 +1,11 @@
-"""The pass program: some drivers (igb, ixgbe, i40e, ice) send in zero-copy only while an XDP program is
-attached."""
+"""XDP programs on an interface: attached by us, or somebody else's and left alone."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+from collections.abc import Callable
 
 from xsk_engine.errors import UnavailableError
 from xsk_engine.netdev import NetDev
@@ -13,14 +13,16 @@ from xsk_engine.netdev import NetDev
 _log = logging.getLogger(__name__)
 
 
-class PassProgram:
-    """Attached in driver mode from construction to close(), and never longer than this process lives.
+class AttachedProgram:
+    """Attached in driver mode from construction to close(), and never longer than this process lives. `load`
+    makes a program's fd, which it may own. `or_generic`: in the kernel's generic mode where the driver has none;
+    ``mode`` says which.
 
     Attaching and detaching reset the NIC of most drivers: the link goes and comes back.
     UnavailableError when the capability is missing or another program is there, which is left alone.
     """
 
-    def __init__(self, netdev: NetDev) -> None:
+    def __init__(self, netdev: NetDev, load: Callable[[], int], *, or_generic: bool = False) -> None:
         from pyroute2.netlink.exceptions import NetlinkError
 
         from xsk_engine._ffi import libbpf
@@ -42,11 +44,15 @@ class PassProgram:
         if warn:
             _log.warning("%s carries the default route, and attaching an XDP program resets it", netdev.name)
         try:
-            program_fd = libbpf.load_pass_program()
+            program_fd = load()
+            self.mode = "driver"
             try:
                 self._link_fd = libbpf.attach(program_fd, netdev.ifindex)
-            finally:
-                os.close(program_fd)
+            except OSError as error:
+                if not or_generic or error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                self.mode = "generic"
+                self._link_fd = libbpf.attach(program_fd, netdev.ifindex, generic=True)
         except OSError as error:
             hints = {
                 errno.EPERM: "needs CAP_BPF and CAP_NET_ADMIN",
@@ -66,3 +72,23 @@ class PassProgram:
         fd, self._link_fd = self._link_fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+class PassProgram(AttachedProgram):
+    """Lets everything pass: some drivers (igb, ixgbe, i40e, ice) send in zero-copy only while a program is
+    attached."""
+
+    def __init__(self, netdev: NetDev) -> None:
+        from xsk_engine._ffi import libbpf
+
+        program_fds: list[int] = []
+
+        def load() -> int:
+            program_fds.append(libbpf.load_pass_program())
+            return program_fds[0]
+
+        try:
+            super().__init__(netdev, load)
+        finally:
+            for fd in program_fds:  # the link holds the program
+                os.close(fd)

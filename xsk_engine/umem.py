@@ -92,10 +92,14 @@ class Umem:
         whole = numpy.frombuffer(self.area.view(0, self.area.length), dtype=numpy.uint8)
         return whole.reshape(-1, self.chunk_size)
 
-    def register(self, backend: ModuleType, ring_size: int, fds: Sequence[int] = ()) -> None:
+    def register(
+        self, backend: ModuleType, ring_size: int, fds: Sequence[int] = (), *, receives: bool = False
+    ) -> None:
         """Registers the region with the kernel, which pins it; OSError (ENOBUFS: locked-memory limit). `fds`:
-        sockets that are open already, if the backend takes them."""
-        rest = {"fds": fds} if fds else {}
+        sockets that are open already, if the backend takes them. `receives`: for sockets that do nothing
+        else, likewise."""
+        rest: dict[str, Any] = {"fds": fds} if fds else {}
+        rest |= {"receives": True} if receives else {}
         self.registration = backend.Registration(
             self.area.address, self.area.length, self.chunk_size, self.tx_metadata_len, ring_size, **rest
         )

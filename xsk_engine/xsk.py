@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from xsk_engine._ffi import libc, uapi
 from xsk_engine._ffi.native import Ring
@@ -29,6 +29,8 @@ _REBIND_PAUSE_S = 0.01
 
 # 2048 packets of 4 KiB with the kernel's overhead. Lower: EAGAIN before the ring is empty; higher: nothing.
 _SEND_BUFFER_BYTES = 16 << 20
+
+S = TypeVar("S", "Xsk", "RxXsk")
 
 PASSING = (errno.EBUSY, errno.ENOBUFS)
 """errnos of bind that the next try may not meet"""
@@ -62,6 +64,40 @@ class KernelStats:
         )
 
 
+def _options(fd: int) -> int:
+    options = uapi.XdpOptions()
+    libc.get_option(fd, uapi.XDP_OPTIONS, options)
+    return int(options.flags)
+
+
+class RxXsk:
+    """One bound socket that receives: ``rx`` and ``fill`` are its rings. ``mode`` as Xsk. Open and close in one
+    thread."""
+
+    def __init__(self, bound: Any, netdev: NetDev, queue: int) -> None:
+        self._bound = bound
+        self._key = (netdev.ifindex, queue)
+        self.queue = queue
+        self.fd: int = bound.fd
+        self.rx: Ring = bound.rx
+        self.fill: Ring = bound.fill
+        self.mode = "zerocopy" if _options(self.fd) & uapi.XDP_OPTIONS_ZEROCOPY else "copy"
+        _bound_here.add(self._key)
+
+    def lost_packets(self) -> int:
+        """That the kernel had for it and could not give it, since it was bound: its ring was full, or it had no
+        chunk for them (getsockopt XDP_STATISTICS)."""
+        raw = uapi.XdpStatistics()
+        libc.get_option(self.fd, uapi.XDP_STATISTICS, raw)
+        return int(raw.rx_dropped + raw.rx_ring_full)  # without a chunk, and without room for its desc
+
+    def close(self) -> None:
+        """Idempotent."""
+        _bound_here.discard(self._key)
+        self.fd = -1
+        self._bound.close()
+
+
 class Xsk:
     """One bound socket. ``mode`` is "copy" or "zerocopy". Open and close in one thread."""
 
@@ -72,9 +108,7 @@ class Xsk:
         self.fd: int = bound.fd
         self.tx: Ring = bound.tx
         self.cq: Ring = bound.cq
-        options = uapi.XdpOptions()
-        libc.get_option(self.fd, uapi.XDP_OPTIONS, options)
-        self.mode = "zerocopy" if options.flags & uapi.XDP_OPTIONS_ZEROCOPY else "copy"
+        self.mode = "zerocopy" if _options(self.fd) & uapi.XDP_OPTIONS_ZEROCOPY else "copy"
         self._statistics_before = KernelStats()
         self._last_statistics: KernelStats | None = None
         _bound_here.add(self._key)
@@ -145,20 +179,19 @@ def _bind_all(
     netdev: NetDev,
     queues: Sequence[int],
     flags: int,
-    ring_size: int,
+    register: Callable[[], None],
+    make: Callable[[Any, int], S],
     stock: Stock | None,
-    fds: Sequence[int],
-) -> tuple[Xsk, ...]:
+) -> tuple[S, ...]:
     """All queues or none; the OSError carries the queue in its filename."""
     queue = queues[0]
-    xsks: list[Xsk] = []
+    xsks: list[S] = []
     try:
-        umem.register(_choose_backend(umem, fds), ring_size, fds)
+        register()
         for queue in queues:
             fill = functools.partial(stock, queue) if stock else None
             bound = umem.registration.open(netdev.name, netdev.ifindex, queue, flags, fill)
-            xsks.append(Xsk(bound, netdev, queue, ring_size))
-            raise_send_buffer(bound.fd)
+            xsks.append(make(bound, queue))
     except BaseException as error:
         for xsk in xsks:
             xsk.close()
@@ -167,6 +200,23 @@ def _bind_all(
             error.filename = str(queue)
         raise
     return tuple(xsks)
+
+
+def _with_patience(netdev: NetDev, bind: Callable[[], tuple[S, ...]]) -> tuple[S, ...]:
+    """What passes is waited for."""
+    deadline = time.monotonic() + REBIND_DEADLINE_S
+    while True:
+        try:
+            return bind()
+        except OSError as error:
+            ours = is_bound_here(netdev.ifindex, int(error.filename or 0))
+            if error.errno not in PASSING or ours or time.monotonic() > deadline:
+                raise
+        time.sleep(_REBIND_PAUSE_S)
+
+
+def _bind_flags(mode: str, multi_buffer: bool) -> int:
+    return _MODE_FLAGS[mode] | uapi.XDP_USE_NEED_WAKEUP | (uapi.XDP_USE_SG if multi_buffer else 0)
 
 
 def bind_queues(
@@ -186,13 +236,29 @@ def bind_queues(
     ``mode``: "copy" or "zerocopy". `multi_buffer` asks for packets of several descs (XDP_USE_SG). `stock`
     is called with each queue and its fill ring. OSError with the queue as its filename.
     """
-    flags = _MODE_FLAGS[mode] | uapi.XDP_USE_NEED_WAKEUP | (uapi.XDP_USE_SG if multi_buffer else 0)
-    deadline = time.monotonic() + REBIND_DEADLINE_S
-    while True:
-        try:
-            return _bind_all(umem, netdev, queues, flags, ring_size, stock, fds)
-        except OSError as error:
-            ours = is_bound_here(netdev.ifindex, int(error.filename or 0))
-            if error.errno not in PASSING or ours or fds or time.monotonic() > deadline:
-                raise
-        time.sleep(_REBIND_PAUSE_S)
+
+    def make(bound: Any, queue: int) -> Xsk:
+        raise_send_buffer(bound.fd)
+        return Xsk(bound, netdev, queue, ring_size)
+
+    def bind() -> tuple[Xsk, ...]:
+        register = functools.partial(umem.register, _choose_backend(umem, fds), ring_size, fds)
+        return _bind_all(umem, netdev, queues, _bind_flags(mode, multi_buffer), register, make, stock)
+
+    return bind() if fds else _with_patience(netdev, bind)
+
+
+def bind_rx_queues(
+    umem: Umem, netdev: NetDev, queues: Sequence[int], mode: str, *, ring_size: int, multi_buffer: bool
+) -> tuple[RxXsk, ...]:
+    """As bind_queues, for sockets that receive; their fill rings are empty."""
+    from xsk_engine._ffi import sockopt
+
+    def bind() -> tuple[RxXsk, ...]:
+        register = functools.partial(umem.register, sockopt, ring_size, receives=True)
+        flags = _bind_flags(mode, multi_buffer)
+        return _bind_all(
+            umem, netdev, queues, flags, register, lambda bound, queue: RxXsk(bound, netdev, queue), None
+        )
+
+    return _with_patience(netdev, bind)

@@ -23,3 +23,10 @@ def negative_errno(result: int, func: Any, _args: Any) -> int:
     if result < 0:
         _raise(-result, func)
     return result
+
+
+def null_and_errno(result: int | None, func: Any, _args: Any) -> int:
+    """libbpf 1.0 and later: NULL and errno."""
+    if not result:
+        _raise(ctypes.get_errno(), func)
+    return result or 0

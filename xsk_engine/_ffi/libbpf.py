@@ -1,13 +1,14 @@
-"""libbpf: the two-instruction pass program, its link, and what is attached to an interface."""
+"""libbpf: programs, the pass program of two instructions among them, their maps, their link, and what is attached to
+an interface."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
-from xsk_engine._ffi.errcheck import negative_errno
+from xsk_engine._ffi.errcheck import negative_errno, null_and_errno
 from xsk_engine._ffi.loader import declare, open_library
 
 # include/uapi/linux/bpf.h
@@ -16,6 +17,7 @@ BPF_XDP = 37
 XDP_PASS = 2
 
 # include/uapi/linux/if_link.h
+XDP_FLAGS_SKB_MODE = 1 << 1
 XDP_FLAGS_DRV_MODE = 1 << 2
 # XDP_ATTACHED_*
 ATTACH_MODES = {0: "none", 1: "driver", 2: "generic", 3: "hardware", 4: "several"}
@@ -58,6 +60,14 @@ _TABLE: dict[str, Any] = {
     ),
     "bpf_link_create": ([c_int, c_int, c_int, c_void_p], c_int, negative_errno),
     "bpf_xdp_query": ([c_int, c_int, POINTER(BpfXdpQueryOpts)], c_int, negative_errno),
+    "bpf_object__open_file": ([c_char_p, c_void_p], c_void_p, null_and_errno),
+    "bpf_object__load": ([c_void_p], c_int, negative_errno),
+    "bpf_object__close": ([c_void_p], None, None),
+    "bpf_object__find_program_by_name": ([c_void_p, c_char_p], c_void_p, null_and_errno),
+    "bpf_program__fd": ([c_void_p], c_int, negative_errno),
+    "bpf_object__find_map_by_name": ([c_void_p, c_char_p], c_void_p, null_and_errno),
+    "bpf_map__fd": ([c_void_p], c_int, negative_errno),
+    "bpf_map_update_elem": ([c_int, c_void_p, c_void_p, c_uint64], c_int, negative_errno),
     "libbpf_set_print": ([c_void_p], c_void_p, None),
     "libbpf_version_string": ([], c_char_p, None),
 }
@@ -78,10 +88,39 @@ def load_pass_program() -> int:
     return int(libbpf.bpf_prog_load(BPF_PROG_TYPE_XDP, b"xske_pass", b"GPL", program, 2, None))
 
 
-def attach(program_fd: int, ifindex: int) -> int:
-    """A link fd: the program is attached, in driver mode, while it is open, and not a moment longer, also
-    after kill -9."""
-    options = BpfLinkCreateOpts(ctypes.sizeof(BpfLinkCreateOpts), XDP_FLAGS_DRV_MODE)
+class BpfObject:
+    """A compiled file of programs and maps, loaded into the kernel. OSError. close() keeps what is attached."""
+
+    def __init__(self, path: str) -> None:
+        self._handle: int | None = libbpf.bpf_object__open_file(path.encode(), None)
+        try:
+            libbpf.bpf_object__load(self._handle)
+        except BaseException:
+            self.close()
+            raise
+
+    def program_fd(self, name: str) -> int:
+        """Lives as long as the object."""
+        program = libbpf.bpf_object__find_program_by_name(self._handle, name.encode())
+        return int(libbpf.bpf_program__fd(program))
+
+    def update(self, map_name: str, key: bytes, value: bytes) -> None:
+        """Sets one element; both as long as the map has it."""
+        found = libbpf.bpf_object__find_map_by_name(self._handle, map_name.encode())
+        libbpf.bpf_map_update_elem(libbpf.bpf_map__fd(found), key, value, 0)
+
+    def close(self) -> None:
+        """Idempotent."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            libbpf.bpf_object__close(handle)
+
+
+def attach(program_fd: int, ifindex: int, *, generic: bool = False) -> int:
+    """A link fd: the program is attached while it is open, and not a moment longer, also after kill -9. In driver
+    mode, or in the kernel's `generic` one."""
+    flags = XDP_FLAGS_SKB_MODE if generic else XDP_FLAGS_DRV_MODE
+    options = BpfLinkCreateOpts(ctypes.sizeof(BpfLinkCreateOpts), flags)
     fd = int(libbpf.bpf_link_create(program_fd, ifindex, BPF_XDP, ctypes.byref(options)))
     os.set_inheritable(fd, False)
     return fd

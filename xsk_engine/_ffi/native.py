@@ -397,6 +397,40 @@ class LoopConfig(ctypes.Structure):
     ]
 
 
+class RxqConfig(ctypes.Structure):
+    _fields_ = [("rx", Ring), ("fill", Ring), ("fd", c_int32), ("reserved", c_uint32)]
+
+
+class ReceiveCounters(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "packets",
+            "bytes",
+            "descs",
+            "bad_descs",
+            "bad_addr",
+            "uncaptured_packets",
+            "wakeup_calls",
+            "sleeps",
+            "first_ns",
+            "last_ns",
+        )
+    ]
+
+
+class ReceiverConfig(ctypes.Structure):
+    _fields_ = [
+        ("arena", c_void_p),
+        ("queues", POINTER(RxqConfig)),
+        ("queue_count", c_uint32),
+        ("stop_fd", c_int32),
+        ("check", c_void_p),
+        ("capture", c_void_p),
+        ("counters", POINTER(ReceiveCounters)),
+    ]
+
+
 class SinkConfig(ctypes.Structure):
     _fields_ = [
         ("fds", POINTER(c_int32)),
@@ -448,6 +482,9 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "xske_counters": Counters,
     "xske_clock": Clock,
     "xske_loop_config": LoopConfig,
+    "xske_rxq_config": RxqConfig,
+    "xske_receive_counters": ReceiveCounters,
+    "xske_receiver_config": ReceiverConfig,
     "xske_sink_config": SinkConfig,
     "xske_sink_counters": SinkCounters,
 }
@@ -518,6 +555,10 @@ _TABLE: dict[str, Any] = {
     "xske_tracker_close": ([c_void_p], None, None),
     "xske_tracker_state": ([c_void_p], c_int, None),
     "xske_tracker_stamps": ([c_void_p], POINTER(c_uint64), None),
+    "xske_receiver_create": ([POINTER(ReceiverConfig), _OUT], c_int, negative_errno),
+    "xske_receiver_destroy": ([c_void_p], None, None),
+    "xske_receiver_run": ([c_void_p], c_int, negative_errno),
+    "xske_receiver_stop": ([c_void_p], None, None),
     "xske_sink_create": ([POINTER(SinkConfig), _OUT], c_int, negative_errno),
     "xske_sink_destroy": ([c_void_p], None, None),
     "xske_sink_run": ([c_void_p], c_int, negative_errno),

@@ -1,5 +1,5 @@
-"""The kernel's own AF_XDP interface, for what the installed libxdp cannot express: tx metadata, and a queue
-that is closed and opened again on a living umem. Same shape as :mod:`.libxdp`.
+"""The kernel's own AF_XDP interface, for what the installed libxdp cannot express: tx metadata, a queue that is
+closed and opened again on a living umem, and sockets that only receive. Same shape as :mod:`.libxdp`.
 
 Source: Documentation/networking/af_xdp.rst, net/xdp/xsk.c.
 """
@@ -28,26 +28,32 @@ _BUSY_S, _BUSY_POLL_S = 2.5, 0.01
 
 
 class BoundSocket:
-    """One AF_XDP socket: ``fd``, and its ``tx`` and ``cq`` rings for the txq to take over."""
+    """One AF_XDP socket: ``fd``, and its ``tx`` and ``cq`` rings for the txq to take over; or, of one that
+    `receives`, ``rx`` and ``fill``."""
 
-    def __init__(self, ring_size: int, fd: int | None = None) -> None:
+    def __init__(self, ring_size: int, fd: int | None = None, *, receives: bool = False) -> None:
         self.fd = -1
         self.bound = False
         self._maps: list[tuple[int, int]] = []
         self._ring_size = ring_size
         self._given = fd is not None
+        self._receives = receives
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self.fd = int(libc.socket(uapi.AF_XDP, kind, 0)) if fd is None else os.dup(fd)
 
     def make_rings(self) -> None:
-        """Sets and maps the rings."""
-        for option in (uapi.XDP_UMEM_FILL_RING, uapi.XDP_UMEM_COMPLETION_RING, uapi.XDP_TX_RING):
+        """Sets and maps the rings. The umem's two must be there, whatever the socket does."""
+        ring = uapi.XDP_RX_RING if self._receives else uapi.XDP_TX_RING
+        for option in (uapi.XDP_UMEM_FILL_RING, uapi.XDP_UMEM_COMPLETION_RING, ring):
             set_option(self.fd, option, self._ring_size)
         offsets = uapi.XdpMmapOffsets()
         get_option(self.fd, uapi.XDP_MMAP_OFFSETS, offsets)
+        self.fill = self._map(offsets.fr, uapi.XDP_UMEM_PGOFF_FILL_RING, _ADDR_BYTES)
+        if self._receives:
+            self.rx = self._map(offsets.rx, uapi.XDP_PGOFF_RX_RING, _DESC_BYTES)
+            return
         self.tx = self._map(offsets.tx, uapi.XDP_PGOFF_TX_RING, _DESC_BYTES)
         self.cq = self._map(offsets.cr, uapi.XDP_UMEM_PGOFF_COMPLETION_RING, _ADDR_BYTES)
-        self.fill = self._map(offsets.fr, uapi.XDP_UMEM_PGOFF_FILL_RING, _ADDR_BYTES)
 
     def _map(self, offsets: Any, where: int, entry_bytes: int) -> Ring:
         length = offsets.desc + self._ring_size * entry_bytes
@@ -105,11 +111,14 @@ class Registration:
         tx_metadata_len: int,
         ring_size: int,
         fds: Sequence[int] = (),
+        *,
+        receives: bool = False,
     ) -> None:
         self._ring_size = ring_size
+        self._receives = receives
         self._sockets: list[BoundSocket] = []
         self._fds = iter(fds)
-        self._first = BoundSocket(ring_size, next(self._fds, None))
+        self._first = self._socket()
         flags = uapi.XDP_UMEM_TX_METADATA_LEN if tx_metadata_len else 0
         try:
             set_option(
@@ -121,6 +130,9 @@ class Registration:
             self._first.close()
             raise
 
+    def _socket(self) -> BoundSocket:
+        return BoundSocket(self._ring_size, next(self._fds, None), receives=self._receives)
+
     def open(
         self,
         ifname: str,
@@ -131,7 +143,7 @@ class Registration:
     ) -> BoundSocket:
         """Binds (ifindex, queue); OSError with bind's errno. `stock` puts chunks on its fill ring before."""
         shared = next((s.fd for s in self._sockets if s.bound and s.fd >= 0), None)
-        bound = self._first if shared is None else BoundSocket(self._ring_size, next(self._fds, None))
+        bound = self._first if shared is None else self._socket()
         try:
             bound.make_rings()
             if stock:

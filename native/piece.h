@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* piece.h - a part of a received packet, where it lies in memory. */
+#ifndef XSKE_PIECE_H
+#define XSKE_PIECE_H
+
+#include <stdint.h>
+
+struct piece {
+	const uint8_t *bytes;
+	uint32_t len;
+};
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * receive.c - the sink's loop: takes what has arrived off the receive rings, has it checked and, if wanted, captured,
+ * and gives the memory back. One thread, for all queues of an interface: a flow whose packets come over several of them
+ * is one flow.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "capture.h"
+#include "rxq.h"
+
+/* Packets between two looks at the clock and at the other queues. Lower: a look at the clock costs as much as a check;
+ * higher: the last of them is said to have come so much earlier than it was looked at. */
+#define BATCH 64u
+
+/* Awake for so long after the last packet. Lower: asleep between the packets of a fast stream, and each of them pays for
+ * waking us; higher: takes time from who sends where they share a core. */
+#define SPIN_NS (20 * NSEC_PER_USEC)
+
+/* Nobody needs it; a bound on every wait all the same. */
+#define SLEEP_MS 100
+
+struct xske_receiver {
+	struct xske_receiver_config config;
+	struct xske_receive_counters now; /* what goes to config.counters */
+	struct rxq *queues;
+	struct pollfd *fds;    /* of the queues, and stop_fd last */
+	struct chunk **chunks; /* all that are ours */
+	uint32_t chunk_count;
+	uint64_t arrived_ns; /* CLOCK_TAI of this batch */
+	_Atomic uint32_t stopped;
+};
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+static void packet(void *ctx, const struct piece *pieces, uint32_t n)
+{
+	struct xske_receiver *r = ctx;
+
+	if (r->config.check)
+		check_frame(r->config.check, pieces, n, r->arrived_ns, 0);
+	if (unlikely(r->config.capture != NULL) && !capture_put(r->config.capture, pieces, n, r->arrived_ns))
+		r->now.uncaptured_packets++;
+}
+
+static void publish(struct xske_receiver *r)
+{
+	const uint64_t *from = (const uint64_t *)&r->now;
+	uint64_t *to = (uint64_t *)r->config.counters;
+
+	for (size_t i = 0; i < sizeof(r->now) / sizeof(*to); i++)
+		__atomic_store_n(&to[i], from[i], __ATOMIC_RELAXED);
+}
+
+static uint32_t drain(struct xske_receiver *r)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < r->config.queue_count; i++) {
+		struct rxq *q = &r->queues[i];
+
+		if (!xsk_cons_nb_avail(&q->rx, 1))
+			continue;
+		r->arrived_ns = clock_ns(CLOCK_TAI);
+		n += rxq_take(q, BATCH, packet, r, &r->now);
+	}
+	if (n) {
+		r->now.last_ns = clock_ns(CLOCK_MONOTONIC);
+		if (!r->now.first_ns)
+			r->now.first_ns = r->now.last_ns;
+	}
+	return n;
+}
+
+/* A driver that has stopped for want of chunks is told that there are some. `all`: the others too, to hear whether they
+ * are still bound: -ENXIO when the device is gone (net/xdp/xsk.c, xsk_recvmsg). A link that is down comes back. */
+static int wake_kernel(struct xske_receiver *r, bool all)
+{
+	for (uint32_t i = 0; i < r->config.queue_count; i++) {
+		if (!all && !rxq_wants_wakeup(&r->queues[i]))
+			continue;
+		r->now.wakeup_calls++;
+		if (recvfrom(r->queues[i].fd, NULL, 0, MSG_DONTWAIT, NULL, NULL) < 0 && errno == ENXIO)
+			return -ENXIO;
+	}
+	return 0;
+}
+
+static int rest(struct xske_receiver *r)
+{
+	int ready, err = wake_kernel(r, false);
+
+	publish(r);
+	r->now.sleeps++;
+	ready = err ? 0 : poll(r->fds, r->config.queue_count + 1, SLEEP_MS);
+	if (ready < 0)
+		return errno == EINTR ? 0 : -errno;
+	for (uint32_t i = 0; ready && i < r->config.queue_count; i++)
+		if (r->fds[i].revents & (POLLERR | POLLHUP | POLLNVAL))
+			return -ENXIO;
+	return err || ready ? err : wake_kernel(r, true);
+}
+
+/* All that is ours goes back: the kernel is only a moment behind. */
+static void settle(struct xske_receiver *r)
+{
+	const struct timespec pause = {.tv_nsec = 10000};
+
+	for (uint32_t i = 0; i < r->config.queue_count; i++) {
+		for (int tries = 0; r->queues[i].back_count && tries < 1000; tries++) {
+			rxq_refill(&r->queues[i]);
+			nanosleep(&pause, NULL);
+		}
+	}
+}
+
+int xske_receiver_run(struct xske_receiver *r)
+{
+	uint64_t since = clock_ns(CLOCK_MONOTONIC);
+	uint32_t turns = 0;
+	int err = 0;
+
+	while (!err && !atomic_load_explicit(&r->stopped, memory_order_acquire)) {
+		if (drain(r)) {
+			since = r->now.last_ns;
+			if (++turns % BATCH == 0)
+				publish(r);
+		} else if (clock_ns(CLOCK_MONOTONIC) - since > SPIN_NS) {
+			err = rest(r);
+			since = clock_ns(CLOCK_MONOTONIC);
+		}
+	}
+	while (drain(r)) /* what had arrived when it was stopped */
+		;
+	settle(r);
+	publish(r);
+	return err;
+}
+
+void xske_receiver_stop(struct xske_receiver *r)
+{
+	const uint64_t one = 1;
+
+	atomic_store_explicit(&r->stopped, 1, memory_order_release);
+	if (write(r->config.stop_fd, &one, sizeof(one)) < 0)
+		return; /* the counter is full: it is awake already */
+}
+
+/* ---- life ---------------------------------------------------------------------------------------- */
+
+static int fill_queue(struct xske_receiver *r, struct rxq *q)
+{
+	for (uint32_t n = 0; n < q->fill.size; n++) {
+		uint64_t addr;
+		int err = xske_frag_alloc(r->config.arena, q->umem->chunk_size, &addr);
+
+		if (err)
+			return err;
+		r->chunks[r->chunk_count] = chunk_of(q->umem, addr);
+		rxq_add(q, r->chunks[r->chunk_count++]);
+	}
+	rxq_refill(q);
+	return 0;
+}
+
+int xske_receiver_create(const struct xske_receiver_config *config, struct xske_receiver **out)
+{
+	struct xske_receiver *r;
+	uint32_t chunks = 0;
+	int err = 0;
+
+	if (!config->queue_count || !config->arena || !config->counters || config->arena->umem->metadata_len)
+		return -EINVAL;
+	for (uint32_t i = 0; i < config->queue_count; i++)
+		chunks += config->queues[i].fill.size;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->config = *config;
+	r->config.queues = NULL;
+	r->queues = calloc(config->queue_count, sizeof(*r->queues));
+	r->fds = calloc(config->queue_count + 1, sizeof(*r->fds));
+	r->chunks = calloc(chunks, sizeof(*r->chunks));
+	if (!r->queues || !r->fds || !r->chunks)
+		err = -ENOMEM;
+	for (uint32_t i = 0; !err && i < config->queue_count; i++) {
+		r->fds[i] = (struct pollfd){.fd = config->queues[i].fd, .events = POLLIN};
+		err = rxq_init(&r->queues[i], config->arena->umem, &config->queues[i], i);
+		if (!err)
+			err = fill_queue(r, &r->queues[i]);
+	}
+	if (err) {
+		xske_receiver_destroy(r);
+		return err;
+	}
+	r->fds[config->queue_count] = (struct pollfd){.fd = config->stop_fd, .events = POLLIN};
+	*out = r;
+	return 0;
+}
+
+void xske_receiver_destroy(struct xske_receiver *r)
+{
+	if (!r)
+		return;
+	for (uint32_t i = 0; i < r->chunk_count; i++) {
+		r->chunks[i]->inflight = 0;
+		frag_unref(r->config.arena, r->chunks[i]);
+	}
+	for (uint32_t i = 0; r->queues && i < r->config.queue_count; i++)
+		rxq_free(&r->queues[i]);
+	free(r->chunks);
+	free(r->fds);
+	free(r->queues);
+	free(r);
+}

@@ -1,0 +1,131 @@
+"""The receiving side of a umem: a Python thread inside one long native call, for all queues of an interface."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Callable, Sequence
+from ctypes import byref, c_void_p
+from dataclasses import dataclass
+
+from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi.libc import new_eventfd
+from xsk_engine._ffi.native import native
+from xsk_engine.arena import Arena
+from xsk_engine.capture import Capture
+from xsk_engine.errors import BrokenError
+from xsk_engine.umem import Umem
+from xsk_engine.xsk import RxXsk
+
+# A loop looks at least every 100 ms whether it is to stop (native/receive.c).
+_JOIN_S = 3.0
+
+
+@dataclass(frozen=True)
+class ReceiveStats:
+    """What has come off the receive rings, at one moment."""
+
+    packets: int
+    """received, whatever they are"""
+    bytes: int
+    """of their frames, without FCS"""
+    bad_descs: int
+    """descs that no kernel may give: a kernel bug"""
+    uncaptured_packets: int
+    """the file of --pcap took too long for them"""
+    first_ns: int
+    """CLOCK_MONOTONIC of the first, 0 if none"""
+    last_ns: int
+    """and of the last"""
+
+
+class Receiver:
+    """Chunks of the umem on the fill rings of all `xsks`, and a thread that has what comes checked and captured.
+
+    start(), stop() and close() in one thread; stats() and failure() from any. The sockets are closed between stop() and
+    close(), by `close_sockets`: until then the kernel writes into the chunks.
+    """
+
+    def __init__(
+        self,
+        umem: Umem,
+        xsks: Sequence[RxXsk],
+        interface: str,
+        check: c_void_p | None,
+        capture: Capture | None,
+        close_sockets: Callable[[], None],
+    ) -> None:
+        self._interface = interface
+        self._umem = umem
+        self._close_sockets = close_sockets
+        self._counters = ffi.ReceiveCounters()
+        self._failure: BrokenError | None = None
+        self._thread: threading.Thread | None = None
+        self._stack = contextlib.ExitStack()
+        queues = (ffi.RxqConfig * len(xsks))(*(ffi.RxqConfig(x.rx, x.fill, x.fd) for x in xsks))
+        with contextlib.ExitStack() as stack:
+            stop_fd = new_eventfd()
+            stack.callback(os.close, stop_fd)
+            arena = Arena(umem, umem.area.length // umem.chunk_size, 0)
+            stack.callback(arena.close)
+            config = ffi.ReceiverConfig(
+                arena.handle,
+                queues,
+                len(xsks),
+                stop_fd,
+                check,
+                capture.handle if capture is not None else None,
+                ctypes.pointer(self._counters),
+            )
+            with arena:
+                self._handle = ffi.create(native.receiver_create, byref(config))
+            stack.callback(self._destroy, arena)
+            self._stack = stack.pop_all()
+
+    def _destroy(self, arena: Arena) -> None:
+        self._close_sockets()
+        with arena:
+            native.receiver_destroy(self._handle)
+
+    def start(self) -> None:
+        """From now on."""
+        self._thread = threading.Thread(target=self._run, name=f"xsk-rx {self._interface}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            native.receiver_run(self._handle)
+        except OSError as error:
+            gone = "the device is gone" if error.errno == errno.ENXIO else "the kernel gives nothing more"
+            self._failure = BrokenError("receive", self._interface, gone, errno=error.errno)
+
+    def failure(self) -> BrokenError | None:
+        """Why it has ended by itself, or None."""
+        return self._failure
+
+    def stats(self) -> ReceiveStats:
+        """No system call."""
+        return ReceiveStats(*(getattr(self._counters, name) for name in ReceiveStats.__dataclass_fields__))
+
+    def stop(self) -> None:
+        """Takes what has arrived, then nothing more. Idempotent. BrokenError when its thread does not end."""
+        if self._thread is None:
+            return
+        native.receiver_stop(self._handle)
+        self._thread.join(_JOIN_S)
+        if self._thread.is_alive():
+            self._stack.pop_all()  # leaking what it uses is the lesser evil
+            raise BrokenError("stop", self._interface, "its thread does not end; the receiver leaks")
+
+    def audit(self) -> None:
+        """Conservation, once it is stopped: every chunk that it has is the kernel's. BrokenError."""
+        audit = self._umem.audit()
+        if audit.inflight != audit.referenced or self._counters.bad_descs:
+            raise BrokenError("audit", self._interface, f"chunks are missing: {audit}", errno=errno.EUCLEAN)
+
+    def close(self) -> None:
+        """After stop(). Idempotent."""
+        self._stack.close()

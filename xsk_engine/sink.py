@@ -1,0 +1,177 @@
+"""The sink: receives what a sender with signatures sends, and counts what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from xsk_engine import netdev as netdevs
+from xsk_engine.arrivals import Arrivals
+from xsk_engine.capture import Capture
+from xsk_engine.checking import Checking
+from xsk_engine.errors import ClosedError, UnavailableError
+from xsk_engine.receiver import ReceiveStats
+from xsk_engine.receiving import MODES, Receiving, XdpReceiving
+from xsk_engine.steering import Match
+
+if TYPE_CHECKING:
+    from xsk_engine.netdev import NetDev
+
+METHODS = ("auto", "xdp", "packet")
+# Where no program may be attached, or the package has none.
+_NO_PROGRAM = (errno.EPERM, errno.EACCES, errno.ENOENT)
+
+
+@dataclass(frozen=True)
+class SinkConfig:
+    """What is received, where and how. ``queues`` None: all. ``method``: "xdp" (an XDP program and AF_XDP sockets),
+    "packet" (a packet socket, beside the kernel), "auto": the first where it may be had. ``mode`` as of an engine.
+    ``max_flows``: ids from 0 on; 4 KiB for each that is seen. ``ring_size``: entries of each receive ring, power of two.
+    ``check`` False: packets are only counted. ``capture``: they are kept for a file, too. ValueError."""
+
+    interface: str
+    match: Match = field(default_factory=Match)
+    queues: Sequence[int] | None = None
+    method: str = "auto"
+    mode: str = "auto"
+    max_flows: int = 16384
+    ring_size: int = 2048
+    check: bool = True
+    capture: bool = False
+    link_timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("method", self.method, METHODS), ("mode", self.mode, MODES)):
+            if value not in known:
+                raise ValueError(f"{name}: {value!r} is not one of {', '.join(known)}")
+        if self.ring_size & (self.ring_size - 1) or not 64 <= self.ring_size <= 1 << 16:
+            raise ValueError(f"ring_size: {self.ring_size} is not a power of two from 64 to 65536")
+        if not 1 <= self.max_flows <= 1 << 20:
+            raise ValueError(f"flows: {self.max_flows} is not in 1 to {1 << 20}")
+
+
+@dataclass(frozen=True)
+class SinkSnapshot:
+    """The figures of one moment; the last ones after close()."""
+
+    arrivals: Arrivals
+    """what was checked"""
+    receive: ReceiveStats
+    """what was received"""
+    overrun_packets: int
+    """that were there for us and found no room: lost by the sink itself, not on the way"""
+    time_ns: int
+    """CLOCK_MONOTONIC when these were read"""
+
+
+class Sink:
+    """Receives and counts from open() on. A context manager; open and close in one thread, snapshot() from any.
+
+    UnavailableError for what the environment lacks or refuses: another XDP program is attached, a queue is taken.
+    Nothing stays attached, however the process ends. Close it after the sender has stopped.
+
+        with Sink(SinkConfig("vrx")) as sink:
+            print(sink.snapshot().arrivals.received_packets)
+    """
+
+    def __init__(self, config: SinkConfig) -> None:
+        self.config = config
+        self.netdev: NetDev | None = None
+        self.capture: Capture | None = None
+        self._way: Receiving | None = None
+        self._checking: Checking | None = None
+        self._final: SinkSnapshot | None = None
+        self._stack = contextlib.ExitStack()
+
+    def open(self) -> Sink:
+        """Everything or nothing, in the network namespace of this thread."""
+        config = self.config
+        with contextlib.ExitStack() as stack:
+            self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
+            self._checking = Checking(config.max_flows)
+            stack.callback(self._checking.close)
+            if config.capture:
+                self.capture = Capture(0, clock=time.CLOCK_TAI)
+                stack.callback(self.capture.close)
+            self._way = self._open_way(self.netdev)
+            self._stack = stack.pop_all()
+        return self
+
+    def _open_way(self, netdev: NetDev) -> Receiving:
+        if self.config.method == "packet":
+            return self._begin(self._packet(netdev, "as asked"))
+        try:
+            return self._begin(self._xdp(netdev))
+        except UnavailableError as error:
+            if self.config.method == "xdp" or error.errno not in _NO_PROGRAM:
+                raise
+            return self._begin(self._packet(netdev, f"no XDP program here: {error}"))
+
+    @staticmethod
+    def _begin(way: Receiving) -> Receiving:
+        try:
+            way.begin()
+        except BaseException:
+            way.close()
+            raise
+        return way
+
+    def _xdp(self, netdev: NetDev) -> Receiving:
+        config = self.config
+        return XdpReceiving(
+            netdev,
+            config.match,
+            config.queues,
+            config.mode,
+            config.ring_size,
+            config.link_timeout_s,
+            self._checking if config.check else None,
+            self.capture,
+        )
+
+    def _packet(self, netdev: NetDev, reason: str) -> Receiving:
+        raise NotImplementedError
+
+    @property
+    def way(self) -> Receiving:
+        """How it receives: its ``method``, ``mode`` and ``reason``. ClosedError before open()."""
+        if self._way is None:
+            raise ClosedError("sink", self.config.interface, "it is not open")
+        return self._way
+
+    def snapshot(self) -> SinkSnapshot:
+        """Its figures now. A system call for each queue."""
+        if self._final is not None:
+            return self._final
+        if self._checking is None:
+            raise ClosedError("sink", self.config.interface, "it is not open")
+        overrun = self.way.overrun_packets()
+        return SinkSnapshot(self._checking.read(), self.way.receiver.stats(), overrun, time.monotonic_ns())
+
+    def raise_failure(self) -> None:
+        """BrokenError when it has ended by itself: the device is gone."""
+        failure = self.way.receiver.failure()
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """Takes what has arrived, then nothing more; off the interface. Idempotent. BrokenError when the audit finds
+        a fault."""
+        if self._way is None or self._final is not None:
+            return
+        try:
+            self._way.end()
+        finally:
+            self._final = self.snapshot()
+            self._way.close()
+            self._stack.close()
+
+    def __enter__(self) -> Sink:
+        return self if self._way is not None else self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,92 @@
+"""Which received packets go to AF_XDP sockets: the program of native/bpf/steer.bpf.c and its maps."""
+
+from __future__ import annotations
+
+import errno
+import importlib.resources
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xsk_engine.errors import UnavailableError
+from xsk_engine.netdev import NetDev
+from xsk_engine.program import AttachedProgram
+from xsk_engine.xsk import RxXsk
+
+# native/bpf/steer.h; tests/ffi compares them.
+BY_SIGNATURE, BY_PORT = 1, 2
+MOST_QUEUES, MOST_PORTS = 64, 4096
+
+
+@dataclass(frozen=True)
+class Match:
+    """What is received: packets with the signature (payload.py), UDP to these ports, or both. ValueError."""
+
+    signature: bool = True
+    ports: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.signature and not self.ports:
+            raise ValueError("match: nothing is to be received; give ports, or the signature")
+        if len(self.ports) > MOST_PORTS or not all(0 <= port < 1 << 16 for port in self.ports):
+            raise ValueError(f"ports: at most {MOST_PORTS}, from 0 to 65535")
+
+    @property
+    def rules(self) -> int:
+        """For the program."""
+        return (BY_SIGNATURE if self.signature else 0) | (BY_PORT if self.ports else 0)
+
+    def __str__(self) -> str:
+        named = [f"UDP port {', '.join(map(str, self.ports))}"] if self.ports else []
+        return " and ".join([*(["the signature"] if self.signature else []), *named])
+
+
+class Steering:
+    """The program on an interface, with what it sends to which sockets; everything else passes to the kernel.
+    Gone with this process, however that ends.
+
+    UnavailableError: no capability (CAP_BPF and CAP_NET_ADMIN), another program is attached, or the package was
+    built without clang. Open and close in one thread.
+    """
+
+    def __init__(self, netdev: NetDev, match: Match, xsks: Sequence[RxXsk]) -> None:
+        from xsk_engine._ffi.libbpf import BpfObject
+
+        path = _program_file()
+        try:
+            self._object = BpfObject(path)
+        except OSError as error:
+            hint = "needs CAP_BPF and CAP_NET_ADMIN" if error.errno in (errno.EPERM, errno.EACCES) else str(error)
+            raise UnavailableError("load", "steer.bpf.o", hint, errno=error.errno) from None
+        try:
+            for port in match.ports:
+                self._object.update("steer_ports", struct.pack("=I", port), struct.pack("=I", 1))
+            for xsk in xsks:
+                self._object.update("steer_xsks", struct.pack("=I", xsk.queue), struct.pack("=I", xsk.fd))
+            self._object.update("steer_rules", struct.pack("=I", 0), struct.pack("=I", match.rules))
+            self._program = AttachedProgram(
+                netdev, lambda: self._object.program_fd("xske_steer"), or_generic=True
+            )
+        except BaseException:
+            self._object.close()
+            raise
+        self.mode = self._program.mode
+        """"driver", or "generic": copied once more"""
+
+    def close(self) -> None:
+        """Off the interface. Idempotent."""
+        self._program.close()
+        self._object.close()
+
+
+def _program_file() -> str:
+    try:
+        with importlib.resources.as_file(importlib.resources.files("xsk_engine") / "steer.bpf.o") as path:
+            return str(path)
+    except FileNotFoundError:
+        raise UnavailableError(
+            "load",
+            "steer.bpf.o",
+            "this package was built without it; install clang and build again",
+            errno=errno.ENOENT,
+        ) from None
