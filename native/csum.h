@@ -25,17 +25,31 @@ static inline uint16_t csum_fold(uint64_t sum)
 static inline uint64_t csum_bytes(const uint8_t *from, uint32_t len)
 {
 	uint64_t sum = 0, word;
+	uint8_t bytes[2] = {0};
 	uint16_t folded;
-	uint8_t bytes[2];
-	uint32_t i = 0;
+	uint32_t i = 0, half;
 
 	for (; i + 8 <= len; i += 8) {
 		memcpy(&word, from + i, 8);
 		sum += (word & 0xffffffff) + (word >> 32);
 	}
-	word = 0;
-	memcpy(&word, from + i, len - i);
-	folded = csum_fold(sum + (word & 0xffffffff) + (word >> 32));
+	/* Sizes that the compiler knows: no call. */
+	if (len & 4) {
+		memcpy(&half, from + i, 4);
+		sum += half;
+		i += 4;
+	}
+	if (len & 2) {
+		memcpy(&folded, from + i, 2);
+		sum += folded;
+		i += 2;
+	}
+	if (len & 1) {
+		bytes[0] = from[i];
+		memcpy(&folded, bytes, 2);
+		sum += folded;
+	}
+	folded = csum_fold(sum);
 	memcpy(bytes, &folded, sizeof(bytes));
 	return (uint64_t)bytes[0] << 8 | bytes[1];
 }

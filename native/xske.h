@@ -15,6 +15,7 @@
  *   loop    xske_loop_run: one thread. xske_loop_command, counter pages: any
  *   endpoint  any thread, one at a time: -EBUSY to a second one
  *   frag    whoever holds a reference
+ *   check   frames: one thread. Reading: any
  * Units: lengths in bytes, times in ns of CLOCK_MONOTONIC, addr = byte offset into the umem.
  */
 #ifndef XSKE_H
@@ -28,7 +29,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 5u
+#define XSKE_ABI_VERSION 6u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -664,9 +665,90 @@ XSKE_API int xske_tracker_state(const struct xske_tracker *tracker);
 /* Once it is done: when each left (CLOCK_TAI), 0 where nobody knows. Lives as long as the tracker. */
 XSKE_API const uint64_t *xske_tracker_stamps(const struct xske_tracker *tracker);
 
+/* ---- checking what arrived ------------------------------------------------------------------------- */
+
+/* Received frames become counts per flow, by the signature at their end. What is counted how: native/check.h. */
+struct xske_check;
+
+struct xske_check_config {
+	uint32_t max_flows; /* flow ids 0..max_flows-1, 4 KiB of memory for each that arrives; at least 1 */
+	uint32_t flags;     /* 0 */
+};
+
+/* Every frame is one of received, duplicate, late, corrupt, truncated, foreign or unknown flow. */
+struct xske_check_counters {
+	uint64_t packets; /* frames looked at */
+	uint64_t bytes;   /* of them, without FCS */
+	uint64_t received_packets;
+	uint64_t received_bytes; /* of frames without FCS */
+	uint64_t lost_packets;
+	uint64_t duplicate_packets;
+	uint64_t reordered_packets;
+	uint64_t late_packets;
+	uint64_t restarts;
+	uint64_t corrupt_packets;
+	uint64_t truncated_packets;
+	uint64_t foreign_packets;
+	uint64_t unknown_flow_packets;
+	uint64_t unverified_packets;   /* of those with a signature: without a checksum */
+	uint64_t csum_partial_packets; /* likewise: with an unfinished one */
+	uint64_t untimed_packets;      /* of the received: without a time of sending */
+	uint64_t negative_latency_packets;
+	uint64_t flows;    /* that have been seen */
+	uint64_t first_ns; /* CLOCK_TAI of the first received packet, 0 = none */
+	uint64_t last_ns;
+};
+
+/* Buckets of latencies: 32 of 1 ns, then 16 to every power of two; the last one has no upper end. */
+#define XSKE_LATENCY_BUCKETS 656u
+
+struct xske_latency {
+	uint64_t count;
+	uint64_t sum_ns;
+	uint64_t min_ns;
+	uint64_t max_ns;
+	uint64_t bucket[XSKE_LATENCY_BUCKETS];
+};
+
+struct xske_check_flow {
+	uint64_t flow_id;
+	uint64_t received_packets;
+	uint64_t received_bytes;
+	uint64_t lost_packets;
+	uint64_t duplicate_packets;
+	uint64_t reordered_packets;
+	uint64_t late_packets;
+	uint64_t extent_max_packets; /* of the reordered: how far (RFC 4737, 4.2.2) */
+	uint64_t extent_sum_packets;
+	uint64_t least_extents; /* of the reordered: they may be further */
+	uint64_t restarts;
+	uint64_t first_sequence; /* the first expected, of the run */
+	uint64_t highest_sequence;
+	uint64_t untimed_packets;
+	uint64_t negative_latency_packets;
+	uint64_t latency_count;
+	uint64_t latency_sum_ns;
+	uint64_t latency_min_ns;
+	uint64_t latency_max_ns;
+	uint64_t jitter_ns;
+};
+
+XSKE_API int xske_check_create(const struct xske_check_config *config, struct xske_check **out);
+XSKE_API void xske_check_destroy(struct xske_check *check);
+#define XSKE_CHECK_CSUM_PARTIAL 1u /* whoever received it says that its transport checksum is not finished */
+/* One frame without FCS, in one piece; arrived_ns: CLOCK_TAI. One thread. */
+XSKE_API void xske_check_frame(struct xske_check *check, const uint8_t *frame, uint32_t len,
+                               uint64_t arrived_ns, uint32_t flags);
+/* latency: of all flows; NULL: not asked for. */
+XSKE_API void xske_check_read(const struct xske_check *check, struct xske_check_counters *out,
+                              struct xske_latency *latency);
+/* Flows in order of their first packets: n of them from number `first` on, fewer if there are fewer; returns how many.
+ * buckets: NULL, or room for n * XSKE_LATENCY_BUCKETS; a count that reaches 2^32 - 1 stays there. */
+XSKE_API uint32_t xske_check_flows(const struct xske_check *check, uint32_t first, uint32_t n,
+                                   struct xske_check_flow *out, uint32_t *buckets);
+
 /* ---- receiving ------------------------------------------------------------------------------------ */
 
-struct xske_check;
 struct xske_receiver;
 
 struct xske_rxq_config {

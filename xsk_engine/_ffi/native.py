@@ -13,7 +13,7 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 ARENA_LOOP_OWNED, ARENA_POISON = 1, 2
 DESC_CONTD = 1
 TX_METADATA_BYTES = 24
@@ -41,6 +41,8 @@ ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
 ENDPOINT_TIMESTAMPS = 1
 TRACKER_PENDING, TRACKER_DONE, TRACKER_LOST = range(3)
 HEADER_BYTES = 80
+LATENCY_BUCKETS = 656
+CHECK_CSUM_PARTIAL = 1
 
 
 class UmemConfig(ctypes.Structure):
@@ -397,6 +399,76 @@ class LoopConfig(ctypes.Structure):
     ]
 
 
+class CheckConfig(ctypes.Structure):
+    _fields_ = [("max_flows", c_uint32), ("flags", c_uint32)]
+
+
+class CheckCounters(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "packets",
+            "bytes",
+            "received_packets",
+            "received_bytes",
+            "lost_packets",
+            "duplicate_packets",
+            "reordered_packets",
+            "late_packets",
+            "restarts",
+            "corrupt_packets",
+            "truncated_packets",
+            "foreign_packets",
+            "unknown_flow_packets",
+            "unverified_packets",
+            "csum_partial_packets",
+            "untimed_packets",
+            "negative_latency_packets",
+            "flows",
+            "first_ns",
+            "last_ns",
+        )
+    ]
+
+
+class Latency(ctypes.Structure):
+    _fields_ = [
+        ("count", c_uint64),
+        ("sum_ns", c_uint64),
+        ("min_ns", c_uint64),
+        ("max_ns", c_uint64),
+        ("bucket", c_uint64 * LATENCY_BUCKETS),
+    ]
+
+
+class CheckFlow(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "flow_id",
+            "received_packets",
+            "received_bytes",
+            "lost_packets",
+            "duplicate_packets",
+            "reordered_packets",
+            "late_packets",
+            "extent_max_packets",
+            "extent_sum_packets",
+            "least_extents",
+            "restarts",
+            "first_sequence",
+            "highest_sequence",
+            "untimed_packets",
+            "negative_latency_packets",
+            "latency_count",
+            "latency_sum_ns",
+            "latency_min_ns",
+            "latency_max_ns",
+            "jitter_ns",
+        )
+    ]
+
+
 class RxqConfig(ctypes.Structure):
     _fields_ = [("rx", Ring), ("fill", Ring), ("fd", c_int32), ("reserved", c_uint32)]
 
@@ -482,6 +554,10 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "xske_counters": Counters,
     "xske_clock": Clock,
     "xske_loop_config": LoopConfig,
+    "xske_check_config": CheckConfig,
+    "xske_check_counters": CheckCounters,
+    "xske_latency": Latency,
+    "xske_check_flow": CheckFlow,
     "xske_rxq_config": RxqConfig,
     "xske_receive_counters": ReceiveCounters,
     "xske_receiver_config": ReceiverConfig,
@@ -555,6 +631,15 @@ _TABLE: dict[str, Any] = {
     "xske_tracker_close": ([c_void_p], None, None),
     "xske_tracker_state": ([c_void_p], c_int, None),
     "xske_tracker_stamps": ([c_void_p], POINTER(c_uint64), None),
+    "xske_check_create": ([POINTER(CheckConfig), _OUT], c_int, negative_errno),
+    "xske_check_destroy": ([c_void_p], None, None),
+    "xske_check_frame": ([c_void_p, c_char_p, c_uint32, c_uint64, c_uint32], None, None),
+    "xske_check_read": ([c_void_p, POINTER(CheckCounters), POINTER(Latency)], None, None),
+    "xske_check_flows": (
+        [c_void_p, c_uint32, c_uint32, POINTER(CheckFlow), POINTER(c_uint32)],
+        c_uint32,
+        None,
+    ),
     "xske_receiver_create": ([POINTER(ReceiverConfig), _OUT], c_int, negative_errno),
     "xske_receiver_destroy": ([c_void_p], None, None),
     "xske_receiver_run": ([c_void_p], c_int, negative_errno),
