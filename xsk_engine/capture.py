@@ -31,10 +31,10 @@ HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_ETH
 
 class Capture:
     """The ring into which one loop copies what it posts, at most ``packets`` (0: all). While it is full the
-    loop posts nothing, so somebody must read. ``clock``: the loop's; ``clock_start_ns``: of a loop with one of its own.
+    loop posts nothing, so somebody must read. ``clock``: the loop's; ``clock_start_ns``: of a loop with one
+    of its own.
 
-    Create and close in one thread, read in one.
-    """
+    Create and close in one thread, read in one."""
 
     def __init__(
         self, packets: int, *, clock: int = time.CLOCK_MONOTONIC, clock_start_ns: int | None = None

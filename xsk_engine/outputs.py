@@ -10,7 +10,7 @@ import json
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xsk_engine.engine import Engine
@@ -95,21 +95,29 @@ class JsonLines:
 
 
 class Csv:
-    """A table with a row for all, per queue and per flow; what a scope does not have is empty."""
+    """A table of these columns; `rows` makes a record's rows, by default one for all, per queue and per flow.
+    What a row does not have is empty."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        columns: Sequence[str] = COLUMNS,
+        rows: Callable[[dict[str, Any]], list[dict[str, Any]]] = flat,
+    ) -> None:
         self._file = LineFile("csv", path)
         self.close = self._file.close
+        self._columns = columns
+        self._rows = rows
         self._begun = False
 
     def write(self, record: dict[str, Any]) -> None:
         """The rows of a record. BrokenError when the file takes no more."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns, restval="", lineterminator="\n")
         if not self._begun:
             writer.writeheader()
             self._begun = True
-        writer.writerows(flat(record))
+        writer.writerows(self._rows(record))
         self._file.write(text.getvalue())
 
 

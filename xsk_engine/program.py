@@ -15,12 +15,11 @@ _log = logging.getLogger(__name__)
 
 class AttachedProgram:
     """Attached in driver mode from construction to close(), and never longer than this process lives. `load`
-    makes a program's fd, which it may own. `or_generic`: in the kernel's generic mode where the driver has none;
-    ``mode`` says which.
+    makes a program's fd, which it may own. `or_generic`: in the kernel's generic mode where the driver has
+    none; ``mode`` says which.
 
-    Attaching and detaching reset the NIC of most drivers: the link goes and comes back.
-    UnavailableError when the capability is missing or another program is there, which is left alone.
-    """
+    Attaching and detaching reset the NIC of most drivers: the link goes and comes back. UnavailableError when
+    the capability is missing or another program is there, which is left alone."""
 
     def __init__(self, netdev: NetDev, load: Callable[[], int], *, or_generic: bool = False) -> None:
         from pyroute2.netlink.exceptions import NetlinkError

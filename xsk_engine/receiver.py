@@ -1,4 +1,5 @@
-"""The receiving side of a umem: a Python thread inside one long native call, for all queues of an interface."""
+"""The receiving side of a umem: a Python thread inside one long native call, for all queues of an
+interface."""
 
 from __future__ import annotations
 
@@ -43,11 +44,11 @@ class ReceiveStats:
 
 
 class Receiver:
-    """Chunks of the umem on the fill rings of all `xsks`, and a thread that has what comes checked and captured.
+    """Chunks of the umem on the fill rings of all `xsks`, and a thread that has what comes checked and
+    captured.
 
-    start(), stop() and close() in one thread; stats() and failure() from any. The sockets are closed between stop() and
-    close(), by `close_sockets`: until then the kernel writes into the chunks.
-    """
+    start(), stop() and close() in one thread; stats() and failure() from any. The sockets are closed between
+    stop() and close(), by `close_sockets`: until then the kernel writes into the chunks."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from xsk_engine import netdev as netdevs
 from xsk_engine.capture import Capture
-from xsk_engine.checking import Checking
+from xsk_engine.checking import Checker
 from xsk_engine.errors import BrokenError, QueueTakenError, UnavailableError, errno_name
 from xsk_engine.netdev import NetDev
 from xsk_engine.receiver import Receiver
@@ -45,8 +45,8 @@ class Receiving(Protocol):
 
 
 class XdpReceiving:
-    """AF_XDP sockets on `queues`, their umem, and the steering program. UnavailableError, QueueTakenError; ValueError
-    for queues that are not there. Open and close in one thread."""
+    """AF_XDP sockets on `queues`, their umem, and the steering program. UnavailableError, QueueTakenError;
+    ValueError for queues that are not there. Open and close in one thread."""
 
     method = "xdp"
 
@@ -58,12 +58,16 @@ class XdpReceiving:
         mode: str,
         ring_size: int,
         link_timeout_s: float,
-        checking: Checking | None,
+        checking: Checker | None,
         capture: Capture | None,
     ) -> None:
         most = min(netdev.queues, MOST_QUEUES)
         self._queues = tuple(range(most) if queues is None else queues)
-        if not self._queues or len(set(self._queues)) < len(self._queues) or not set(self._queues) <= set(range(most)):
+        if (
+            not self._queues
+            or len(set(self._queues)) < len(self._queues)
+            or not set(self._queues) <= set(range(most))
+        ):
             raise ValueError(f"queues: {list(self._queues)}; {netdev.name} has 0 to {most - 1}")
         self._netdev = netdev
         self._match = match

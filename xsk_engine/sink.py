@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from xsk_engine import netdev as netdevs
 from xsk_engine.arrivals import Arrivals
 from xsk_engine.capture import Capture
-from xsk_engine.checking import Checking
+from xsk_engine.checking import Checker
 from xsk_engine.errors import ClosedError, UnavailableError
 from xsk_engine.receiver import ReceiveStats
 from xsk_engine.receiving import MODES, Receiving, XdpReceiving
@@ -28,10 +28,11 @@ _NO_PROGRAM = (errno.EPERM, errno.EACCES, errno.ENOENT)
 
 @dataclass(frozen=True)
 class SinkConfig:
-    """What is received, where and how. ``queues`` None: all. ``method``: "xdp" (an XDP program and AF_XDP sockets),
-    "packet" (a packet socket, beside the kernel), "auto": the first where it may be had. ``mode`` as of an engine.
-    ``max_flows``: ids from 0 on; 4 KiB for each that is seen. ``ring_size``: entries of each receive ring, power of two.
-    ``check`` False: packets are only counted. ``capture``: they are kept for a file, too. ValueError."""
+    """What is received, where and how. ``queues`` None: all. ``method``: "xdp" (an XDP program and AF_XDP
+    sockets), "packet" (a packet socket, beside the kernel), "auto": the first where it may be had. ``mode``
+    as of an engine. ``max_flows``: ids from 0 on; 4 KiB for each that is seen. ``ring_size``: entries of each
+    receive ring, power of two. ``check`` False: packets are only counted. ``capture``: they are kept for a
+    file, too. ValueError."""
 
     interface: str
     match: Match = field(default_factory=Match)
@@ -69,10 +70,11 @@ class SinkSnapshot:
 
 
 class Sink:
-    """Receives and counts from open() on. A context manager; open and close in one thread, snapshot() from any.
+    """Receives and counts from open() on. A context manager; open and close in one thread, snapshot() from
+    any.
 
-    UnavailableError for what the environment lacks or refuses: another XDP program is attached, a queue is taken.
-    Nothing stays attached, however the process ends. Close it after the sender has stopped.
+    UnavailableError for what the environment lacks or refuses: another XDP program is attached, a queue is
+    taken. Nothing stays attached, however the process ends. Close it after the sender has stopped.
 
         with Sink(SinkConfig("vrx")) as sink:
             print(sink.snapshot().arrivals.received_packets)
@@ -83,7 +85,8 @@ class Sink:
         self.netdev: NetDev | None = None
         self.capture: Capture | None = None
         self._way: Receiving | None = None
-        self._checking: Checking | None = None
+        self._checking: Checker | None = None
+        self._stopped = False
         self._final: SinkSnapshot | None = None
         self._stack = contextlib.ExitStack()
 
@@ -92,7 +95,7 @@ class Sink:
         config = self.config
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
-            self._checking = Checking(config.max_flows)
+            self._checking = Checker(config.max_flows)
             stack.callback(self._checking.close)
             if config.capture:
                 self.capture = Capture(0, clock=time.CLOCK_TAI)
@@ -143,14 +146,19 @@ class Sink:
             raise ClosedError("sink", self.config.interface, "it is not open")
         return self._way
 
-    def snapshot(self) -> SinkSnapshot:
-        """Its figures now. A system call for each queue."""
+    def snapshot(self, *, flows: bool = True) -> SinkSnapshot:
+        """Its figures now, each flow's among them unless told otherwise. A system call for each queue."""
         if self._final is not None:
             return self._final
         if self._checking is None:
             raise ClosedError("sink", self.config.interface, "it is not open")
         overrun = self.way.overrun_packets()
-        return SinkSnapshot(self._checking.read(), self.way.receiver.stats(), overrun, time.monotonic_ns())
+        arrivals = self._checking.read(flows=flows)
+        return SinkSnapshot(arrivals, self.way.receiver.stats(), overrun, time.monotonic_ns())
+
+    def receive_stats(self) -> ReceiveStats:
+        """What came off the rings. No system call."""
+        return self.way.receiver.stats()
 
     def raise_failure(self) -> None:
         """BrokenError when it has ended by itself: the device is gone."""
@@ -158,13 +166,20 @@ class Sink:
         if failure is not None:
             raise failure
 
+    def stop(self) -> None:
+        """Takes what has arrived, then nothing more; off the interface. Idempotent. BrokenError when the
+        audit finds a fault."""
+        if self._way is None or self._stopped:
+            return
+        self._stopped = True
+        self._way.end()
+
     def close(self) -> None:
-        """Takes what has arrived, then nothing more; off the interface. Idempotent. BrokenError when the audit finds
-        a fault."""
+        """stop(), and everything goes. Idempotent."""
         if self._way is None or self._final is not None:
             return
         try:
-            self._way.end()
+            self.stop()
         finally:
             self._final = self.snapshot()
             self._way.close()

@@ -45,9 +45,8 @@ class Steering:
     """The program on an interface, with what it sends to which sockets; everything else passes to the kernel.
     Gone with this process, however that ends.
 
-    UnavailableError: no capability (CAP_BPF and CAP_NET_ADMIN), another program is attached, or the package was
-    built without clang. Open and close in one thread.
-    """
+    UnavailableError: no capability (CAP_BPF and CAP_NET_ADMIN), another program is attached, or the package
+    was built without clang. Open and close in one thread."""
 
     def __init__(self, netdev: NetDev, match: Match, xsks: Sequence[RxXsk]) -> None:
         from xsk_engine._ffi.libbpf import BpfObject
@@ -56,7 +55,11 @@ class Steering:
         try:
             self._object = BpfObject(path)
         except OSError as error:
-            hint = "needs CAP_BPF and CAP_NET_ADMIN" if error.errno in (errno.EPERM, errno.EACCES) else str(error)
+            hint = (
+                "needs CAP_BPF and CAP_NET_ADMIN"
+                if error.errno in (errno.EPERM, errno.EACCES)
+                else str(error)
+            )
             raise UnavailableError("load", "steer.bpf.o", hint, errno=error.errno) from None
         try:
             for port in match.ports:

@@ -71,8 +71,8 @@ def _options(fd: int) -> int:
 
 
 class RxXsk:
-    """One bound socket that receives: ``rx`` and ``fill`` are its rings. ``mode`` as Xsk. Open and close in one
-    thread."""
+    """One bound socket that receives: ``rx`` and ``fill`` are its rings. ``mode`` as Xsk. Open and close in
+    one thread."""
 
     def __init__(self, bound: Any, netdev: NetDev, queue: int) -> None:
         self._bound = bound
@@ -85,8 +85,8 @@ class RxXsk:
         _bound_here.add(self._key)
 
     def lost_packets(self) -> int:
-        """That the kernel had for it and could not give it, since it was bound: its ring was full, or it had no
-        chunk for them (getsockopt XDP_STATISTICS)."""
+        """That the kernel had for it and could not give it, since it was bound: its ring was full, or it had
+        no chunk for them (getsockopt XDP_STATISTICS)."""
         raw = uapi.XdpStatistics()
         libc.get_option(self.fd, uapi.XDP_STATISTICS, raw)
         return int(raw.rx_dropped + raw.rx_ring_full)  # without a chunk, and without room for its desc

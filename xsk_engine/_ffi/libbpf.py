@@ -1,5 +1,5 @@
-"""libbpf: programs, the pass program of two instructions among them, their maps, their link, and what is attached to
-an interface."""
+"""libbpf: programs, the pass program of two instructions among them, their maps, their link, and what is
+attached to an interface."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def load_pass_program() -> int:
 
 
 class BpfObject:
-    """A compiled file of programs and maps, loaded into the kernel. OSError. close() keeps what is attached."""
+    """A compiled file of programs and maps, loaded into the kernel. OSError. close() keeps what is
+    attached."""
 
     def __init__(self, path: str) -> None:
         self._handle: int | None = libbpf.bpf_object__open_file(path.encode(), None)
@@ -117,8 +118,8 @@ class BpfObject:
 
 
 def attach(program_fd: int, ifindex: int, *, generic: bool = False) -> int:
-    """A link fd: the program is attached while it is open, and not a moment longer, also after kill -9. In driver
-    mode, or in the kernel's `generic` one."""
+    """A link fd: the program is attached while it is open, and not a moment longer, also after kill -9. In
+    driver mode, or in the kernel's `generic` one."""
     flags = XDP_FLAGS_SKB_MODE if generic else XDP_FLAGS_DRV_MODE
     options = BpfLinkCreateOpts(ctypes.sizeof(BpfLinkCreateOpts), flags)
     fd = int(libbpf.bpf_link_create(program_fd, ifindex, BPF_XDP, ctypes.byref(options)))

@@ -1,8 +1,7 @@
-"""The kernel's own AF_XDP interface, for what the installed libxdp cannot express: tx metadata, a queue that is
-closed and opened again on a living umem, and sockets that only receive. Same shape as :mod:`.libxdp`.
+"""The kernel's own AF_XDP interface, for what the installed libxdp cannot express: tx metadata, a queue that
+is closed and opened again on a living umem, and sockets that only receive. Same shape as :mod:`.libxdp`.
 
-Source: Documentation/networking/af_xdp.rst, net/xdp/xsk.c.
-"""
+Source: Documentation/networking/af_xdp.rst, net/xdp/xsk.c."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ _COMMANDS = {
     "lab": "Laboratories: two network namespaces and a veth pair.",
     "replay": "Send the packets of a capture file again.",
     "send": "Send traffic through an interface.",
+    "sink": "Receive, check and measure what a sender with --signature sends.",
 }
 
 

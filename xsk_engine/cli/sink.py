@@ -1,0 +1,217 @@
+"""``xsk-engine sink``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from xsk_engine.cli import options, run_options
+from xsk_engine.units import parse_int_list
+
+
+def _ports(text: str) -> list[int]:
+    return parse_int_list(text, "port")
+
+
+_PORTS = options.Parsed("list", _ports)
+
+
+@click.command("sink", short_help="Receive, check and measure what a sender with --signature sends.")
+@click.argument("interface", shell_complete=options.complete_interface)
+@options.in_sections(
+    (
+        "What",
+        [
+            click.option(
+                "--port",
+                "ports",
+                type=_PORTS,
+                metavar="LIST",
+                help="Also all UDP to these ports, 9000,9100-9109: corrupt signatures are seen only so.",
+            ),
+            click.option(
+                "--flows",
+                type=click.IntRange(1, 1 << 20),
+                default=16384,
+                show_default=True,
+                help="Flow ids told apart; 4 KiB each, once it is seen.",
+            ),
+            click.option("--count", type=options.COUNT, help="Stop after so many received packets."),
+            click.option("--duration", type=options.SECONDS, help="Stop after so long."),
+            click.option(
+                "--idle",
+                type=options.SECONDS,
+                help="Stop when nothing has come for so long, after the first.",
+            ),
+        ],
+    ),
+    (
+        "Where",
+        [
+            click.option("--queue", "queues", type=options.QUEUES, help="0,2-3  [default: all]"),
+            click.option(
+                "--method",
+                type=click.Choice(["auto", "xdp", "packet"]),
+                default="auto",
+                show_default=True,
+                help="xdp: the kernel does not see the packets; packet: it sees them, too.",
+            ),
+            click.option(
+                "--mode", type=click.Choice(["auto", "copy", "zerocopy"]), default="auto", show_default=True
+            ),
+            click.option(
+                "--ring",
+                type=click.IntRange(64, 65536),
+                default=2048,
+                show_default=True,
+                help="Entries of each receive ring, a power of two.",
+            ),
+            click.option("--link-timeout", type=options.SECONDS, default="5s", show_default=True),
+            click.option(
+                "--allow-default-route", is_flag=True, help="Also on the interface of the default route."
+            ),
+        ],
+    ),
+    (
+        "What it tells",
+        [
+            click.option(
+                "--expect", type=click.Choice(["lossless"]), help="Exit 1 unless all came, once, intact."
+            ),
+            click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end."),
+            click.option(
+                "--jsonl",
+                type=options.FILE,
+                metavar="FILE",
+                help="A JSON object per interval, a line each; - is stdout.",
+            ),
+            click.option(
+                "--csv", type=options.FILE, metavar="FILE", help="The same as a table; - is stdout."
+            ),
+            click.option(
+                "--interval",
+                type=options.SECONDS,
+                default="1s",
+                show_default=True,
+                help="Of the live line, --jsonl, --csv.",
+            ),
+            click.option(
+                "--live/--no-live",
+                default=None,
+                help="A line per interval  [default: when stderr is a terminal]",
+            ),
+            click.option(
+                "--pcap", type=options.FILE, metavar="FILE", help="Write the packets as pcap; - is stdout."
+            ),
+        ],
+    ),
+)
+def command(**arguments: Any) -> int:
+    """Receive on INTERFACE the packets of a sender with --signature, check them, and tell what was lost, duplicated,
+    reordered or corrupted, and how long they took. Everything else passes to the kernel.
+
+    Until --count, --duration, --idle or Ctrl-C, which are all a good end.
+
+    Exit codes: 0 done; 1 failed while running, or not as --expect has it; 2 usage; 3 the environment lacks something
+    or refuses.
+    """
+    from xsk_engine import sinkreport, sinksession
+    from xsk_engine.sink import SinkConfig
+    from xsk_engine.steering import Match
+
+    _check(arguments)
+    config = SinkConfig(
+        arguments["interface"],
+        match=Match(ports=tuple(arguments["ports"] or ())),
+        queues=arguments["queues"],
+        method=arguments["method"],
+        mode=arguments["mode"],
+        max_flows=arguments["flows"],
+        ring_size=arguments["ring"],
+        capture=arguments["pcap"] is not None,
+        link_timeout_s=arguments["link_timeout"],
+    )
+    run_options.device_for("sink", arguments)
+    until = sinksession.Until(arguments["duration"], arguments["count"], arguments["idle"])
+    with contextlib.ExitStack() as stack:
+        pcap = stack.enter_context(run_options.open_pcap(arguments["pcap"])) if arguments["pcap"] else None
+        outcome = sinksession.run(
+            config,
+            until,
+            outputs=_outputs(arguments, stack),
+            interval_s=arguments["interval"],
+            pcap_out=pcap,
+            on_open=_say_open,
+            show=_show if _is_live(arguments) else None,
+        )
+    if arguments["as_json"]:
+        print(json.dumps(outcome.report))
+    else:
+        print(sinkreport.as_text(outcome.report), file=sys.stderr)
+    return _code(arguments, outcome)
+
+
+def _check(arguments: dict[str, Any]) -> None:
+    on_stdout = [f"--{name} -" for name in ("jsonl", "csv", "pcap") if arguments[name] == "-"]
+    on_stdout += ["--json"] if arguments["as_json"] else []
+    if len(on_stdout) > 1:
+        raise click.UsageError(f"{', '.join(on_stdout)}: only one of them can go to stdout")
+    files = [arguments[name] for name in ("jsonl", "csv", "pcap") if arguments[name] not in (None, "-")]
+    if len({os.path.realpath(file) for file in files}) < len(files):
+        raise click.UsageError("--jsonl, --csv, --pcap: two of them name the same file")
+
+
+def _is_live(arguments: dict[str, Any]) -> bool:
+    return bool(sys.stderr.isatty() if arguments["live"] is None else arguments["live"])
+
+
+def _outputs(arguments: dict[str, Any], stack: contextlib.ExitStack) -> list[Any]:
+    from xsk_engine import sinkreport
+    from xsk_engine.outputs import Csv, JsonLines
+
+    made: list[Any] = []
+    if arguments["jsonl"]:
+        made.append(JsonLines(arguments["jsonl"]))
+    if arguments["csv"]:
+        made.append(Csv(arguments["csv"], sinkreport.COLUMNS, sinkreport.rows))
+    for output in made:
+        stack.callback(output.close)
+    return made
+
+
+def _say_open(sink: Any) -> None:
+    way = sink.way
+    print(
+        f"receiving on {sink.config.interface}: {sink.config.match}; {way.method} {way.mode} ({way.reason})",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _show(record: dict[str, Any]) -> None:
+    from xsk_engine.units import format_ns, format_si
+
+    words = [f"{record['time_s']:7.1f} s", f"{format_si(record['pps'], 'pps'):>10}"]
+    words += [f"{record['received_packets']:>12,} received"]
+    for name in ("lost", "duplicate", "reordered", "corrupt"):
+        words.append(f"{record[f'{name}_packets']:,} {name}")
+    if record["latency_count"]:
+        words.append(f"p50 {format_ns(record['latency_p50_ns'])} p99 {format_ns(record['latency_p99_ns'])}")
+    print("  ".join(words), file=sys.stderr, flush=True)
+
+
+def _code(arguments: dict[str, Any], outcome: Any) -> int:
+    from xsk_engine import sinkreport
+    from xsk_engine.cli import EXIT_DONE, EXIT_FAILED, fail
+
+    if outcome.error is not None:
+        return fail(outcome.error, EXIT_FAILED)
+    found = sinkreport.faults(outcome.figures) if arguments["expect"] else []
+    if found:
+        return fail(ValueError(f"--expect lossless: {', '.join(found)}"), EXIT_FAILED)
+    return EXIT_DONE

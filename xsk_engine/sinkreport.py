@@ -1,0 +1,222 @@
+"""What a sink has to say: a summary, a record per interval, a text, and whether nothing was wrong. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xsk_engine.arrivals import Arrivals, Latency
+from xsk_engine.units import format_ns, format_si
+
+SCHEMA = 1
+_MOST_FLOWS = 12
+COUNTS = (
+    "received_packets",
+    "received_bytes",
+    "lost_packets",
+    "duplicate_packets",
+    "reordered_packets",
+    "late_packets",
+    "corrupt_packets",
+    "truncated_packets",
+    "foreign_packets",
+    "unknown_flow_packets",
+    "csum_partial_packets",
+    "unverified_packets",
+    "untimed_packets",
+    "negative_latency_packets",
+    "restarts",
+)
+"""of Arrivals: what grows from one interval to the next"""
+_FAULTS = (
+    "lost_packets",
+    "duplicate_packets",
+    "late_packets",
+    "corrupt_packets",
+    "truncated_packets",
+    "unknown_flow_packets",
+)
+
+
+@dataclass(frozen=True)
+class SinkFigures:
+    """What a report is made of."""
+
+    interface: str
+    method: str
+    mode: str
+    reason: str
+    match: str
+    arrivals: Arrivals
+    overrun_packets: int
+    uncaptured_packets: int
+
+
+def _rates(packets: int, size: int, seconds: float) -> dict[str, float]:
+    pps = packets / seconds if seconds > 0 else 0.0
+    return {"pps": round(pps, 3), "bps_l2": round(size * 8 / seconds, 3) if seconds > 0 else 0.0}
+
+
+def as_json(figures: SinkFigures, error: Exception | None) -> dict[str, Any]:
+    """The summary object; units are in the names. Latencies are of the packets' CLOCK_TAI stamps to this
+    machine's clock: between two machines they are as right as their clocks agree, which ``clock`` says."""
+    arrivals = figures.arrivals
+    report = arrivals.as_dict()
+    flows = report.pop("flows")
+    return {
+        "schema": SCHEMA,
+        "interface": figures.interface,
+        "method": figures.method,
+        "mode": figures.mode,
+        "reason": figures.reason,
+        "match": figures.match,
+        "clock": "CLOCK_TAI of this machine; the sender's, if it is another, is not known to agree",
+        **report,
+        **_rates(arrivals.received_packets, arrivals.received_bytes, arrivals.duration_s),
+        "overrun_packets": figures.overrun_packets,
+        "uncaptured_packets": figures.uncaptured_packets,
+        "lossless": not faults(figures),
+        "flows": flows,
+        "error": getattr(error, "as_dict", lambda: str(error))() if error else None,
+    }
+
+
+def faults(figures: SinkFigures) -> list[str]:
+    """What --expect lossless does not allow, in words; nothing received is a fault, too."""
+    counts = {name: getattr(figures.arrivals, name) for name in _FAULTS}
+    counts["overrun_packets"] = figures.overrun_packets
+    found = [f"{n:,} {name.removesuffix('_packets').replace('_', ' ')}" for name, n in counts.items() if n]
+    return found if figures.arrivals.received_packets else [*found, "nothing received"]
+
+
+def interval(now: SinkFigures, before: SinkFigures, seconds: float) -> dict[str, Any]:
+    """What has happened in between. Percentiles are of this interval's packets."""
+    a, b = now.arrivals, before.arrivals
+    counts = {name: getattr(a, name) - getattr(b, name) for name in COUNTS}
+    latency = since(a.latency, b.latency).as_dict()
+    latency.pop("buckets")
+    return {
+        **counts,
+        **_rates(counts["received_packets"], counts["received_bytes"], seconds),
+        "overrun_packets": now.overrun_packets - before.overrun_packets,
+        "flow_count": a.flow_count,
+        **{f"latency_{name}": value for name, value in latency.items()},
+    }
+
+
+COLUMNS = (
+    "time_s",
+    "unix_s",
+    *COUNTS,
+    "pps",
+    "bps_l2",
+    "overrun_packets",
+    "flow_count",
+    *(
+        f"latency_{name}"
+        for name in ("count", "mean_ns", "min_ns", "p50_ns", "p90_ns", "p99_ns", "p99_9_ns", "max_ns")
+    ),
+)
+"""of the table: an interval's"""
+
+
+def rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of the table: one per interval."""
+    return [{name: record[name] for name in COLUMNS}] if record["kind"] == "interval" else []
+
+
+def since(now: Latency, before: Latency) -> Latency:
+    """The latencies that came in between; their extremes as exact as their buckets."""
+    old = dict(before.buckets)
+    buckets = tuple((at, n - old.get(at, 0)) for at, n in now.buckets if n > old.get(at, 0))
+    if not buckets:
+        return Latency()
+    part = Latency(sum(n for _, n in buckets), now.sum_ns - before.sum_ns, 0, now.max_ns, buckets)
+    return Latency(part.count, part.sum_ns, part.percentile_ns(0), part.percentile_ns(100), buckets)
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """The summary for a person."""
+    lines = [
+        ("interface", f"{report['interface']}, {report['method']} {report['mode']} ({report['reason']})"),
+        (
+            "packets",
+            f"{report['received_packets']:,} received, {report['lost_packets']:,} lost, "
+            f"{report['duplicate_packets']:,} duplicate, {report['reordered_packets']:,} reordered, "
+            f"{report['corrupt_packets']:,} corrupt, {report['late_packets']:,} late",
+        ),
+        (
+            "rate",
+            f"{format_si(report['pps'], 'pps')}, {format_si(report['bps_l2'], 'bit/s')} layer 2, "
+            f"over {report['duration_s']:.3f} s",
+        ),
+        *_other_lines(report),
+        *_latency_lines(report["latency"]),
+        *_flow_lines(report["flows"]),
+    ]
+    return "\n".join(f"{name:<10} {text}" for name, text in lines)
+
+
+def _other_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    words = {
+        "overrun_packets": "lost by this sink, which was too slow",
+        "foreign_packets": "foreign",
+        "truncated_packets": "truncated",
+        "unknown_flow_packets": "of flows beyond the table (--flows)",
+        "csum_partial_packets": "with an unfinished checksum",
+        "unverified_packets": "without a checksum",
+        "untimed_packets": "without a time of sending",
+        "negative_latency_packets": "before they were sent: the clocks differ",
+        "restarts": "restarts of a flow's sender",
+        "uncaptured_packets": "not in the file: it is too slow",
+    }
+    told = [f"{report[name]:,} {text}" for name, text in words.items() if report[name]]
+    return [("also", ", ".join(told))] if told else []
+
+
+def _latency_lines(latency: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not latency["count"]:
+        return []
+    told = (
+        ("min", "min"),
+        ("p50", "p50"),
+        ("p90", "p90"),
+        ("p99", "p99"),
+        ("p99.9", "p99_9"),
+        ("max", "max"),
+    )
+    return [("latency", ", ".join(f"{word} {format_ns(latency[f'{key}_ns'])}" for word, key in told))]
+
+
+def _flow_lines(flows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    if len(flows) < 2:
+        return []
+    lines = [
+        (
+            f"flow {flow['flow_id']}",
+            f"{flow['received_packets']:,} received, {flow['lost_packets']:,} lost, "
+            f"{flow['duplicate_packets']:,} duplicate, {flow['reordered_packets']:,} reordered"
+            + (f", p99 {format_ns(flow['latency']['p99_ns'])}" if flow["latency"]["count"] else "")
+            + f", jitter {format_ns(flow['jitter_ns'])}",
+        )
+        for flow in flows[:_MOST_FLOWS]
+    ]
+    more = len(flows) - _MOST_FLOWS
+    return [*lines, ("flows", f"and {more:,} more: --json has them")] if more > 0 else lines
+
+
+def histogram(latency: Mapping[str, Any], width: int = 40) -> str:
+    """A picture of the latencies in characters: a line per power of two of ns."""
+    powers: dict[int, int] = {}
+    for top, n in latency["buckets"]:
+        powers[top.bit_length()] = powers.get(top.bit_length(), 0) + n
+    if not powers:
+        return ""
+    most, total = max(powers.values()), sum(powers.values())
+    lines = []
+    for power in range(min(powers), max(powers) + 1):
+        n = powers.get(power, 0)
+        bar = "#" * max(round(n / most * width), 1 if n else 0)
+        lines.append(f"{format_ns((1 << power) - 1):>10} {n / total:7.2%} {bar}")
+    return "\n".join(lines)

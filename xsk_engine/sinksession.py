@@ -1,0 +1,186 @@
+"""One run of a sink as the command sees it: open, watch, stop, summary, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+from xsk_engine.capture import PcapWriter
+from xsk_engine.errors import XskError
+from xsk_engine.sink import Sink, SinkConfig
+from xsk_engine.sinkreport import SinkFigures, as_json, interval
+
+# How often it looks whether it is to stop. Lower: takes time from the receiver; higher: --count ends later.
+_LOOK_S = 0.05
+
+
+class Output(Protocol):
+    """A file of records."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """BrokenError when it takes no more."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
+@dataclass(frozen=True)
+class Until:
+    """When it stops by itself: after so many seconds, so many received packets, so long without one (after
+    the first); None: not for that reason."""
+
+    duration_s: float | None = None
+    packets: int | None = None
+    idle_s: float | None = None
+
+
+@dataclass
+class Outcome:
+    """``report`` is the summary; ``figures`` what it was made of; ``error`` what went wrong, ``signal`` what
+    stopped it (or 0)."""
+
+    report: dict[str, Any]
+    figures: SinkFigures
+    error: XskError | None
+    signal: int
+
+
+def figures_of(sink: Sink, *, flows: bool) -> SinkFigures:
+    """Of this moment."""
+    snapshot, way = sink.snapshot(flows=flows), sink.way
+    return SinkFigures(
+        sink.config.interface,
+        way.method,
+        way.mode,
+        way.reason,
+        str(sink.config.match),
+        snapshot.arrivals,
+        snapshot.overrun_packets,
+        snapshot.receive.uncaptured_packets,
+    )
+
+
+class _Watch:
+    """Looks at an open sink until it is to stop."""
+
+    def __init__(self, sink: Sink, until: Until, outputs: Sequence[Output], interval_s: float) -> None:
+        self._sink = sink
+        self._until = until
+        self._outputs = outputs
+        self._interval_s = interval_s
+        self._started = time.monotonic()
+        self._before = (self._started, figures_of(sink, flows=False))
+
+    async def run(self, stop: asyncio.Event, show: Callable[[dict[str, Any]], None] | None) -> None:
+        due = self._started + self._interval_s
+        while not stop.is_set() and not self._is_over():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK_S)
+            self._sink.raise_failure()
+            if time.monotonic() >= due:
+                due += self._interval_s
+                record = self.record()
+                for output in self._outputs:
+                    output.write(record)
+                if show is not None:
+                    show(record)
+
+    def _is_over(self) -> bool:
+        until, stats = self._until, self._sink.receive_stats()
+        now = time.monotonic()
+        if until.duration_s is not None and now - self._started >= until.duration_s:
+            return True
+        if (
+            until.packets is not None
+            and self._sink.snapshot(flows=False).arrivals.received_packets >= until.packets
+        ):
+            return True
+        return until.idle_s is not None and bool(stats.last_ns) and now - stats.last_ns / 1e9 >= until.idle_s
+
+    def record(self) -> dict[str, Any]:
+        """What has happened since the last one."""
+        then, before = self._before
+        now, figures = time.monotonic(), figures_of(self._sink, flows=False)
+        self._before = (now, figures)
+        at = {"time_s": round(now - self._started, 6), "unix_s": round(time.time(), 6)}
+        return {"kind": "interval", **at, **interval(figures, before, now - then)}
+
+
+async def _run(watch: _Watch, show: Callable[[dict[str, Any]], None] | None, stopped_by: list[int]) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        stopped_by.append(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        await watch.run(stop, show)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def run(
+    config: SinkConfig,
+    until: Until,
+    *,
+    outputs: Sequence[Output] = (),
+    interval_s: float = 1.0,
+    pcap_out: BinaryIO | None = None,
+    on_open: Callable[[Sink], None] | None = None,
+    show: Callable[[dict[str, Any]], None] | None = None,
+) -> Outcome:
+    """Receives until it is over or a signal comes (SIGINT, SIGTERM: handled here, main thread only).
+    `on_open` is called when it receives, `show` with each interval's record. UnavailableError: nothing was
+    opened."""
+    stopped_by: list[int] = []
+    error: XskError | None = None
+    with contextlib.ExitStack() as stack:
+        sink = Sink(config).open()
+        stack.callback(sink.close)
+        writer = PcapWriter(pcap_out, [sink.capture]) if pcap_out is not None and sink.capture else None
+        if on_open is not None:
+            on_open(sink)
+        watch = _Watch(sink, until, outputs, interval_s)
+        try:
+            asyncio.run(_run(watch, show, stopped_by))
+        except XskError as failure:
+            error = failure
+        with _noted(stopped_by):
+            for close in (sink.stop, writer.close if writer else None):
+                try:
+                    if close is not None:
+                        close()
+                except XskError as failure:
+                    error = error or failure
+            last = watch.record()
+            figures = figures_of(sink, flows=True)
+            report = as_json(figures, error)
+            for output in outputs:
+                try:
+                    output.write(last)
+                    output.write(
+                        {"kind": "final", **{k: v for k, v in last.items() if k.endswith("_s")}, **report}
+                    )
+                except XskError as failure:
+                    error = error or failure
+            sink.close()
+    return Outcome(report, figures, error, stopped_by[0] if stopped_by else 0)
+
+
+@contextlib.contextmanager
+def _noted(stopped_by: list[int]) -> Any:
+    """What comes now disturbs nothing."""
+    before = {n: signal.signal(n, lambda n, _: stopped_by.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
