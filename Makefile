@@ -24,7 +24,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit bench-micro bench-limit bench-start \
+	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit fuzz-check bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-premap dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
 
@@ -77,9 +77,9 @@ example-fan_out example-video example-two_producers example-flow_beside: example
 example-log_shipper: example-%: build
 	@seq -f 'line %.0f' 1000 | $(LAB) $(BIN)/python examples/$*.py vtx $(EXAMPLE_ADDRESS)
 
-fuzz: fuzz-flow fuzz-edit ## libFuzzer over the flow runner and the edits of foreign packets, with ASan and UBSan; FUZZ_SECONDS=300
+fuzz: fuzz-flow fuzz-edit fuzz-check ## libFuzzer over the flow runner, edits of foreign packets, received frames: ASan and UBSan; FUZZ_SECONDS=300
 
-fuzz-flow fuzz-edit: fuzz-%: build
+fuzz-flow fuzz-edit fuzz-check: fuzz-%: build
 	@PYTHON=$(PYTHON) .ci/setup fuzz
 	mkdir -p build/fuzz/$*
 	clang -g -O1 -std=c11 -D_GNU_SOURCE -Inative $$(pkg-config --cflags libxdp libbpf) -fsanitize=fuzzer,address,undefined \

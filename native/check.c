@@ -212,8 +212,9 @@ static inline enum verdict check_ipv6(struct frame *f, uint32_t at)
 	source = csum_bytes(ip + 8, 16);
 	destination = csum_bytes(ip + 24, 16);
 	next = ip[6];
-	for (uint32_t i = 0; next == PROTO_HOP_BY_HOP || next == PROTO_OPTIONS || next == PROTO_ROUTING;
-	     i++) {
+	/* Hop-by-hop options stand first or not at all, RFC 8200, 4.1. */
+	for (uint32_t i = 0;
+	     next == PROTO_OPTIONS || next == PROTO_ROUTING || (next == PROTO_HOP_BY_HOP && !i); i++) {
 		if (i == MAX_EXTENSIONS)
 			return FOREIGN;
 		if (f->end - f->from < 8)

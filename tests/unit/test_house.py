@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[2] / "xsk_engine"
 
 # A module may import from lower floors and from its own; DESIGN: cli -> engine -> worker -> xsk/umem -> _ffi.
 FLOORS = [
-    {"errors", "units", "packet", "values", "sizes", "payload", "stats", "config", "waiting"},
+    {"errors", "units", "packet", "values", "sizes", "payload", "stats", "arrivals", "config", "waiting"},
     {"layers"},
     {"headers"},
     {"dissect", "flow", "datagram"},
@@ -19,7 +19,18 @@ FLOORS = [
     {"replay"},
     {"plan", "report", "_ffi"},
     {"umem", "netdev", "netdevgenl", "route", "history", "outside"},
-    {"arena", "frag", "tracker", "xsk", "program", "capture", "resolve", "pcapfile", "neighbours"},
+    {
+        "arena",
+        "frag",
+        "tracker",
+        "xsk",
+        "program",
+        "capture",
+        "resolve",
+        "pcapfile",
+        "neighbours",
+        "checking",
+    },
     {"trace", "remote"},
     {"mix"},
     {"dryrun"},
