@@ -2,9 +2,10 @@
 /*
  * receive.c - the sink's loop: takes what has arrived off the receive rings, has it checked and, if wanted, captured,
  * and gives the memory back. One thread, for all queues of an interface: a flow whose packets come over several of them
- * is one flow.
+ * is one flow. A packet socket's ring is a queue, too.
  */
 #include <errno.h>
+#include <linux/if_packet.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "capture.h"
+#include "packet_ring.h"
 #include "rxq.h"
 
 /* Packets between two looks at the clock and at the other queues. Lower: a look at the clock costs as much as a check;
@@ -29,7 +31,9 @@ struct xske_receiver {
 	struct xske_receiver_config config;
 	struct xske_receive_counters now; /* what goes to config.counters */
 	struct rxq *queues;
-	struct pollfd *fds;    /* of the queues, and stop_fd last */
+	struct packet_ring ring; /* instead of queues */
+	uint32_t fd_count;
+	struct pollfd *fds;    /* of the queues or the ring, and stop_fd last */
 	struct chunk **chunks; /* all that are ours */
 	uint32_t chunk_count;
 	uint64_t arrived_ns; /* CLOCK_TAI of this batch */
@@ -44,14 +48,17 @@ static uint64_t clock_ns(clockid_t clock)
 	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
 }
 
-static void packet(void *ctx, const struct piece *pieces, uint32_t n)
+static void look_at(struct xske_receiver *r, const struct piece *pieces, uint32_t n, uint32_t flags)
 {
-	struct xske_receiver *r = ctx;
-
 	if (r->config.check)
-		check_frame(r->config.check, pieces, n, r->arrived_ns, 0);
+		check_frame(r->config.check, pieces, n, r->arrived_ns, flags);
 	if (unlikely(r->config.capture != NULL) && !capture_put(r->config.capture, pieces, n, r->arrived_ns))
 		r->now.uncaptured_packets++;
+}
+
+static void packet(void *ctx, const struct piece *pieces, uint32_t n)
+{
+	look_at(ctx, pieces, n, 0);
 }
 
 static void publish(struct xske_receiver *r)
@@ -63,17 +70,40 @@ static void publish(struct xske_receiver *r)
 		__atomic_store_n(&to[i], from[i], __ATOMIC_RELAXED);
 }
 
+/* The kernel's time, not ours: it was there when the kernel had it. */
+static uint32_t drain_ring(struct xske_receiver *r)
+{
+	uint64_t to_tai = clock_ns(CLOCK_TAI) - clock_ns(CLOCK_REALTIME);
+	struct packet_frame frame;
+	uint32_t n = 0;
+
+	/* They are whole seconds apart (clock_gettime(2)). */
+	to_tai = (to_tai + NSEC_PER_SEC / 2) / NSEC_PER_SEC * NSEC_PER_SEC;
+	for (; n < BATCH && packet_ring_frame(&r->ring, n, &frame); n++) {
+		const struct piece piece = {frame.bytes, frame.len};
+
+		r->arrived_ns = frame.wall_ns + to_tai;
+		r->now.packets++;
+		r->now.bytes += frame.len;
+		look_at(r, &piece, 1, frame.csum_partial ? CHECK_CSUM_PARTIAL : 0);
+	}
+	packet_ring_give_back(&r->ring, n);
+	r->now.descs += n;
+	return n;
+}
+
 static uint32_t drain(struct xske_receiver *r)
 {
-	uint32_t n = 0;
+	uint32_t n = r->config.queue_count ? 0 : drain_ring(r);
 
 	for (uint32_t i = 0; i < r->config.queue_count; i++) {
 		struct rxq *q = &r->queues[i];
+		uint32_t ready = min_u32(xsk_cons_nb_avail(&q->rx, BATCH), BATCH);
 
-		if (!xsk_cons_nb_avail(&q->rx, 1))
+		if (!ready)
 			continue;
-		r->arrived_ns = clock_ns(CLOCK_TAI);
-		n += rxq_take(q, BATCH, packet, r, &r->now);
+		r->arrived_ns = clock_ns(CLOCK_TAI); /* of those that were there before it was read */
+		n += rxq_take(q, ready, packet, r, &r->now);
 	}
 	if (n) {
 		r->now.last_ns = clock_ns(CLOCK_MONOTONIC);
@@ -97,18 +127,43 @@ static int wake_kernel(struct xske_receiver *r, bool all)
 	return 0;
 }
 
+/* A link that goes down tells a packet socket so, and comes back (net/packet/af_packet.c, packet_notifier); a device that
+ * goes takes its number with it. */
+static int socket_error(int fd)
+{
+	const struct timespec pause = {.tv_nsec = 10 * NSEC_PER_MSEC};
+	struct sockaddr_ll at = {0};
+	socklen_t len = sizeof(int);
+	int error;
+
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len); /* takes it away */
+	len = sizeof(at);
+	if (getsockname(fd, (struct sockaddr *)&at, &len) || at.sll_family != AF_PACKET ||
+	    at.sll_ifindex <= 0)
+		return -ENXIO;
+	nanosleep(&pause, NULL);
+	return 0;
+}
+
+static void count_overrun(struct xske_receiver *r)
+{
+	if (!r->config.queue_count)
+		r->now.overrun_packets += packet_ring_missed(&r->ring);
+}
+
 static int rest(struct xske_receiver *r)
 {
 	int ready, err = wake_kernel(r, false);
 
+	count_overrun(r);
 	publish(r);
 	r->now.sleeps++;
-	ready = err ? 0 : poll(r->fds, r->config.queue_count + 1, SLEEP_MS);
+	ready = err ? 0 : poll(r->fds, r->fd_count, SLEEP_MS);
 	if (ready < 0)
 		return errno == EINTR ? 0 : -errno;
-	for (uint32_t i = 0; ready && i < r->config.queue_count; i++)
+	for (uint32_t i = 0; !err && ready && i < r->fd_count - 1; i++)
 		if (r->fds[i].revents & (POLLERR | POLLHUP | POLLNVAL))
-			return -ENXIO;
+			err = socket_error(r->fds[i].fd);
 	return err || ready ? err : wake_kernel(r, true);
 }
 
@@ -144,6 +199,7 @@ int xske_receiver_run(struct xske_receiver *r)
 	while (drain(r)) /* what had arrived when it was stopped */
 		;
 	settle(r);
+	count_overrun(r);
 	publish(r);
 	return err;
 }
@@ -174,13 +230,27 @@ static int fill_queue(struct xske_receiver *r, struct rxq *q)
 	return 0;
 }
 
+static int open_ring(struct xske_receiver *r)
+{
+	const struct xske_receiver_config *config = &r->config;
+	const struct sock_fprog filter = {(unsigned short)config->filter_count,
+	                                  (struct sock_filter *)(uintptr_t)config->filter};
+	int err = packet_ring_open(&r->ring, config->ifindex, config->max_frame_bytes,
+	                           config->filter_count ? &filter : NULL, false);
+
+	r->config.filter = NULL;
+	r->fds[0] = (struct pollfd){.fd = r->ring.fd, .events = POLLIN};
+	return err;
+}
+
 int xske_receiver_create(const struct xske_receiver_config *config, struct xske_receiver **out)
 {
 	struct xske_receiver *r;
 	uint32_t chunks = 0;
 	int err = 0;
 
-	if (!config->queue_count || !config->arena || !config->counters || config->arena->umem->metadata_len)
+	if (!config->counters ||
+	    (config->queue_count ? !config->arena || config->arena->umem->metadata_len : !config->ifindex))
 		return -EINVAL;
 	for (uint32_t i = 0; i < config->queue_count; i++)
 		chunks += config->queues[i].fill.size;
@@ -189,11 +259,15 @@ int xske_receiver_create(const struct xske_receiver_config *config, struct xske_
 		return -ENOMEM;
 	r->config = *config;
 	r->config.queues = NULL;
-	r->queues = calloc(config->queue_count, sizeof(*r->queues));
-	r->fds = calloc(config->queue_count + 1, sizeof(*r->fds));
-	r->chunks = calloc(chunks, sizeof(*r->chunks));
+	r->ring.fd = -1;
+	r->fd_count = max_u32(config->queue_count, 1) + 1;
+	r->queues = calloc(r->fd_count, sizeof(*r->queues));
+	r->fds = calloc(r->fd_count, sizeof(*r->fds));
+	r->chunks = calloc(chunks + 1, sizeof(*r->chunks));
 	if (!r->queues || !r->fds || !r->chunks)
 		err = -ENOMEM;
+	if (!err && !config->queue_count)
+		err = open_ring(r);
 	for (uint32_t i = 0; !err && i < config->queue_count; i++) {
 		r->fds[i] = (struct pollfd){.fd = config->queues[i].fd, .events = POLLIN};
 		err = rxq_init(&r->queues[i], config->arena->umem, &config->queues[i], i);
@@ -204,7 +278,7 @@ int xske_receiver_create(const struct xske_receiver_config *config, struct xske_
 		xske_receiver_destroy(r);
 		return err;
 	}
-	r->fds[config->queue_count] = (struct pollfd){.fd = config->stop_fd, .events = POLLIN};
+	r->fds[r->fd_count - 1] = (struct pollfd){.fd = config->stop_fd, .events = POLLIN};
 	*out = r;
 	return 0;
 }
@@ -219,6 +293,7 @@ void xske_receiver_destroy(struct xske_receiver *r)
 	}
 	for (uint32_t i = 0; r->queues && i < r->config.queue_count; i++)
 		rxq_free(&r->queues[i]);
+	packet_ring_close(&r->ring);
 	free(r->chunks);
 	free(r->fds);
 	free(r->queues);

@@ -766,6 +766,7 @@ struct xske_receive_counters {
 	uint64_t bad_descs;          /* that no kernel may give: not read */
 	uint64_t bad_addr;           /* of the last one */
 	uint64_t uncaptured_packets; /* the capture had no room */
+	uint64_t overrun_packets;    /* a packet socket's: there was no room for them */
 	uint64_t wakeup_calls;
 	uint64_t sleeps;
 	uint64_t first_ns; /* CLOCK_MONOTONIC of the first batch, 0: none yet */
@@ -774,14 +775,19 @@ struct xske_receive_counters {
 
 struct xske_receiver_config {
 	/* Of a umem without metadata; entered by who creates and destroys. As many chunks of it as the fill rings have
-	 * entries are the kernel's and the receiver's by turns. */
+	 * entries are the kernel's and the receiver's by turns. NULL with a packet socket. */
 	struct xske_arena *arena;
 	const struct xske_rxq_config *queues; /* copied; the fill rings are empty */
-	uint32_t queue_count;
-	int32_t stop_fd;                        /* eventfd: wakes the receiver */
-	struct xske_check *check;               /* NULL: packets are only counted */
-	struct xske_capture *capture;           /* NULL: none. Its clock is CLOCK_TAI */
+	uint32_t queue_count;                 /* 0: a packet socket on the interface that the last four say */
+	int32_t stop_fd;                      /* eventfd: wakes the receiver */
+	struct xske_check *check;             /* NULL: packets are only counted */
+	struct xske_capture *capture;         /* NULL: none. Its clock is CLOCK_TAI */
 	struct xske_receive_counters *counters; /* outlives the receiver */
+	uint32_t ifindex;
+	uint32_t max_frame_bytes; /* with VLAN tags */
+	const void *filter;       /* classic BPF instructions: which packets are meant; copied */
+	uint32_t filter_count;
+	uint32_t reserved;
 };
 
 XSKE_API int xske_receiver_create(const struct xske_receiver_config *config, struct xske_receiver **out);

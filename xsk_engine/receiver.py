@@ -9,7 +9,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
-from ctypes import byref, c_void_p
+from ctypes import byref
 from dataclasses import dataclass
 
 from xsk_engine._ffi import native as ffi
@@ -17,12 +17,16 @@ from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine._ffi.native import native
 from xsk_engine.arena import Arena
 from xsk_engine.capture import Capture
+from xsk_engine.checking import Checker
 from xsk_engine.errors import BrokenError
+from xsk_engine.netdev import NetDev
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import RxXsk
 
 # A loop looks at least every 100 ms whether it is to stop (native/receive.c).
 _JOIN_S = 3.0
+_TAGS_BYTES = 8  # two VLAN tags
+_INSTRUCTION_BYTES = 8  # struct sock_filter, include/uapi/linux/filter.h
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class ReceiveStats:
     """descs that no kernel may give: a kernel bug"""
     uncaptured_packets: int
     """the file of --pcap took too long for them"""
+    overrun_packets: int
+    """a packet socket had no room for them"""
     first_ns: int
     """CLOCK_MONOTONIC of the first, 0 if none"""
     last_ns: int
@@ -44,51 +50,60 @@ class ReceiveStats:
 
 
 class Receiver:
-    """Chunks of the umem on the fill rings of all `xsks`, and a thread that has what comes checked and
-    captured.
+    """A thread that has what comes checked and captured: from AF_XDP sockets on all `xsks`, whose fill rings
+    get chunks of `umem`, or from a packet socket with this classic BPF `packet_filter`.
 
-    start(), stop() and close() in one thread; stats() and failure() from any. The sockets are closed between
-    stop() and close(), by `close_sockets`: until then the kernel writes into the chunks."""
+    start(), stop() and close() in one thread; stats() and failure() from any. OSError. The sockets are closed
+    between stop() and close(), by `close_sockets`: until then the kernel writes into the chunks."""
 
     def __init__(
         self,
-        umem: Umem,
-        xsks: Sequence[RxXsk],
-        interface: str,
-        check: c_void_p | None,
+        netdev: NetDev,
+        checker: Checker | None,
         capture: Capture | None,
-        close_sockets: Callable[[], None],
+        *,
+        umem: Umem | None = None,
+        xsks: Sequence[RxXsk] = (),
+        close_sockets: Callable[[], None] = lambda: None,
+        packet_filter: bytes = b"",
     ) -> None:
-        self._interface = interface
+        self._interface = netdev.name
         self._umem = umem
         self._close_sockets = close_sockets
         self._counters = ffi.ReceiveCounters()
         self._failure: BrokenError | None = None
         self._thread: threading.Thread | None = None
+        self._arena: Arena | None = None
         self._stack = contextlib.ExitStack()
         queues = (ffi.RxqConfig * len(xsks))(*(ffi.RxqConfig(x.rx, x.fill, x.fd) for x in xsks))
+        instructions = ctypes.create_string_buffer(packet_filter, max(len(packet_filter), 1))
         with contextlib.ExitStack() as stack:
             stop_fd = new_eventfd()
             stack.callback(os.close, stop_fd)
-            arena = Arena(umem, umem.area.length // umem.chunk_size, 0)
-            stack.callback(arena.close)
+            if umem is not None:
+                self._arena = Arena(umem, umem.area.length // umem.chunk_size, 0)
+                stack.callback(self._arena.close)
             config = ffi.ReceiverConfig(
-                arena.handle,
-                queues,
-                len(xsks),
-                stop_fd,
-                check,
-                capture.handle if capture is not None else None,
-                ctypes.pointer(self._counters),
+                arena=self._arena.handle if self._arena is not None else None,
+                queues=queues,
+                queue_count=len(xsks),
+                stop_fd=stop_fd,
+                check=checker.handle if checker is not None else None,
+                capture=capture.handle if capture is not None else None,
+                counters=ctypes.pointer(self._counters),
+                ifindex=netdev.ifindex,
+                max_frame_bytes=netdev.max_frame_bytes + _TAGS_BYTES,
+                filter=ctypes.addressof(instructions),
+                filter_count=len(packet_filter) // _INSTRUCTION_BYTES,
             )
-            with arena:
+            with self._arena or contextlib.nullcontext():
                 self._handle = ffi.create(native.receiver_create, byref(config))
-            stack.callback(self._destroy, arena)
+            stack.callback(self._destroy)
             self._stack = stack.pop_all()
 
-    def _destroy(self, arena: Arena) -> None:
+    def _destroy(self) -> None:
         self._close_sockets()
-        with arena:
+        with self._arena or contextlib.nullcontext():
             native.receiver_destroy(self._handle)
 
     def start(self) -> None:
@@ -123,6 +138,8 @@ class Receiver:
 
     def audit(self) -> None:
         """Conservation, once it is stopped: every chunk that it has is the kernel's. BrokenError."""
+        if self._umem is None:
+            return
         audit = self._umem.audit()
         if audit.inflight != audit.referenced or self._counters.bad_descs:
             raise BrokenError("audit", self._interface, f"chunks are missing: {audit}", errno=errno.EUCLEAN)

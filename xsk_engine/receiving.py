@@ -58,7 +58,7 @@ class XdpReceiving:
         mode: str,
         ring_size: int,
         link_timeout_s: float,
-        checking: Checker | None,
+        checker: Checker | None,
         capture: Capture | None,
     ) -> None:
         most = min(netdev.queues, MOST_QUEUES)
@@ -82,17 +82,16 @@ class XdpReceiving:
             self._bind(mode, ring_size)
             stack.callback(self._close_sockets)
             self.receiver = Receiver(
-                self._umem,
-                self._xsks,
-                netdev.name,
-                checking.handle if checking is not None else None,
+                netdev,
+                checker,
                 capture,
-                self._close_sockets,
+                umem=self._umem,
+                xsks=self._xsks,
+                close_sockets=self._close_sockets,
             )
             stack.callback(self.receiver.close)
             stack.callback(self._take_off)
             self._stack = stack.pop_all()
-        self.mode = self._xsks[0].mode
 
     def _bind(self, mode: str, ring_size: int) -> None:
         several = self._netdev.max_frame_bytes > self._umem.usable_bytes
@@ -102,9 +101,10 @@ class XdpReceiving:
                 self._xsks = bind_rx_queues(
                     self._umem, self._netdev, self._queues, one, ring_size=ring_size, multi_buffer=several
                 )
+                self.mode = one
                 return
             except OSError as error:
-                if one == "copy" or mode == "zerocopy" or error.errno not in _NO_ZEROCOPY:
+                if one == mode or one == "copy" or error.errno not in _NO_ZEROCOPY:
                     raise self._describe(error, one) from None
                 driver = self._netdev.driver
                 self.reason = f"driver {driver} has no zero-copy here ({errno_name(error.errno or 0)})"
@@ -162,3 +162,36 @@ class XdpReceiving:
             self._stack.pop_all()  # leaking is the lesser evil
             raise
         self._stack.close()
+
+
+class PacketReceiving:
+    """A packet socket: the kernel sees the packets, too. UnavailableError. Open and close in one thread."""
+
+    method = "packet"
+    mode = "copy"
+
+    def __init__(
+        self, netdev: NetDev, match: Match, reason: str, checker: Checker | None, capture: Capture | None
+    ) -> None:
+        from xsk_engine._ffi.libpcap import compile_filter
+
+        self.reason = reason
+        try:
+            self.receiver = Receiver(netdev, checker, capture, packet_filter=compile_filter(match.expression))
+        except OSError as error:
+            hints = {errno.EPERM: "needs CAP_NET_RAW"}
+            text = hints.get(error.errno or 0, "no packet socket with a ring of 32 MiB is to be had")
+            raise UnavailableError("packet socket", netdev.name, text, errno=error.errno) from None
+
+    def begin(self) -> None:
+        self.receiver.start()
+
+    def overrun_packets(self) -> int:
+        return self.receiver.stats().overrun_packets
+
+    def end(self) -> None:
+        self.receiver.stop()
+
+    def close(self) -> None:
+        self.receiver.stop()
+        self.receiver.close()

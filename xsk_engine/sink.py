@@ -15,7 +15,7 @@ from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
 from xsk_engine.errors import ClosedError, UnavailableError
 from xsk_engine.receiver import ReceiveStats
-from xsk_engine.receiving import MODES, Receiving, XdpReceiving
+from xsk_engine.receiving import MODES, PacketReceiving, Receiving, XdpReceiving
 from xsk_engine.steering import Match
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Sink:
         self.netdev: NetDev | None = None
         self.capture: Capture | None = None
         self._way: Receiving | None = None
-        self._checking: Checker | None = None
+        self._checker: Checker | None = None
         self._stopped = False
         self._final: SinkSnapshot | None = None
         self._stack = contextlib.ExitStack()
@@ -95,8 +95,8 @@ class Sink:
         config = self.config
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
-            self._checking = Checker(config.max_flows)
-            stack.callback(self._checking.close)
+            self._checker = Checker(config.max_flows)
+            stack.callback(self._checker.close)
             if config.capture:
                 self.capture = Capture(0, clock=time.CLOCK_TAI)
                 stack.callback(self.capture.close)
@@ -132,12 +132,13 @@ class Sink:
             config.mode,
             config.ring_size,
             config.link_timeout_s,
-            self._checking if config.check else None,
+            self._checker if config.check else None,
             self.capture,
         )
 
     def _packet(self, netdev: NetDev, reason: str) -> Receiving:
-        raise NotImplementedError
+        checker = self._checker if self.config.check else None
+        return PacketReceiving(netdev, self.config.match, reason, checker, self.capture)
 
     @property
     def way(self) -> Receiving:
@@ -150,10 +151,10 @@ class Sink:
         """Its figures now, each flow's among them unless told otherwise. A system call for each queue."""
         if self._final is not None:
             return self._final
-        if self._checking is None:
+        if self._checker is None:
             raise ClosedError("sink", self.config.interface, "it is not open")
         overrun = self.way.overrun_packets()
-        arrivals = self._checking.read(flows=flows)
+        arrivals = self._checker.read(flows=flows)
         return SinkSnapshot(arrivals, self.way.receiver.stats(), overrun, time.monotonic_ns())
 
     def receive_stats(self) -> ReceiveStats:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from xsk_engine.errors import UnavailableError
 from xsk_engine.netdev import NetDev
+from xsk_engine.payload import MAGIC, SIGNATURE_BYTES
 from xsk_engine.program import AttachedProgram
 from xsk_engine.xsk import RxXsk
 
@@ -35,6 +36,12 @@ class Match:
     def rules(self) -> int:
         """For the program."""
         return (BY_SIGNATURE if self.signature else 0) | (BY_PORT if self.ports else 0)
+
+    @property
+    def expression(self) -> str:
+        """The same for libpcap (pcap-filter(7)); the kernel keeps VLAN tags apart from what it looks at."""
+        signature = [f"ether[len - {SIGNATURE_BYTES}:4] = {MAGIC:#x}"] if self.signature else []
+        return " or ".join([*signature, *(f"udp dst port {port}" for port in self.ports)])
 
     def __str__(self) -> str:
         named = [f"UDP port {', '.join(map(str, self.ports))}"] if self.ports else []

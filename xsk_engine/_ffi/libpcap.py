@@ -1,9 +1,9 @@
-"""libpcap, for reading capture files. Loaded when a file is opened."""
+"""libpcap, for reading capture files and for compiling filters. Loaded when it is needed."""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char_p, c_int, c_void_p
+from ctypes import byref, c_char_p, c_int, c_uint32, c_void_p
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,9 @@ _TABLE: dict[str, Any] = {
     "pcap_dispatch": ([c_void_p, c_int, c_void_p, c_void_p], c_int, None),
     "pcap_geterr": ([c_void_p], c_char_p, None),
     "pcap_close": ([c_void_p], None, None),
+    "pcap_open_dead": ([c_int, c_int], c_void_p, None),
+    "pcap_compile": ([c_void_p, c_void_p, c_char_p, c_int, c_uint32], c_int, None),
+    "pcap_freecode": ([c_void_p], None, None),
 }
 _STDIO: dict[str, Any] = {
     "fdopen": ([c_int, c_char_p], c_void_p, None),
@@ -41,6 +44,15 @@ class PacketHeader(ctypes.Structure):
     ]
 
 
+class BpfProgram(ctypes.Structure):
+    """struct bpf_program (pcap/bpf.h): instructions of 8 bytes, as the kernel has them (linux/filter.h)."""
+
+    _fields_ = [("bf_len", ctypes.c_uint), ("bf_insns", c_void_p)]
+
+
+_SNAPLEN = 262144
+
+
 @cache
 def load() -> SimpleNamespace:
     """UnavailableError without it."""
@@ -54,3 +66,18 @@ def load() -> SimpleNamespace:
     functions = declare(library, library._name, _TABLE, prefix="pcap_")
     functions.stdio = declare(open_library("libc.so.6", "a glibc system is needed"), "libc", _STDIO)
     return functions
+
+
+def compile_filter(expression: str) -> bytes:
+    """The classic BPF program for a packet socket on Ethernet. ValueError: what is wrong with the expression."""
+    pcap, program = load(), BpfProgram()
+    dead = pcap.open_dead(LINKTYPE_ETHERNET, _SNAPLEN)
+    try:
+        if pcap.compile(dead, byref(program), expression.encode(), 1, 0xFFFFFFFF):
+            raise ValueError(f"filter: {expression}: {pcap.geterr(dead).decode()}")
+        try:
+            return ctypes.string_at(program.bf_insns, 8 * program.bf_len)
+        finally:
+            pcap.freecode(byref(program))
+    finally:
+        pcap.close(dead)

@@ -483,6 +483,7 @@ class ReceiveCounters(ctypes.Structure):
             "bad_descs",
             "bad_addr",
             "uncaptured_packets",
+            "overrun_packets",
             "wakeup_calls",
             "sleeps",
             "first_ns",
@@ -500,6 +501,11 @@ class ReceiverConfig(ctypes.Structure):
         ("check", c_void_p),
         ("capture", c_void_p),
         ("counters", POINTER(ReceiveCounters)),
+        ("ifindex", c_uint32),
+        ("max_frame_bytes", c_uint32),
+        ("filter", c_void_p),
+        ("filter_count", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

@@ -112,14 +112,13 @@ _PORTS = options.Parsed("list", _ports)
     ),
 )
 def command(**arguments: Any) -> int:
-    """Receive on INTERFACE the packets of a sender with --signature, check them, and tell what was lost, duplicated,
-    reordered or corrupted, and how long they took. Everything else passes to the kernel.
+    """Receive on INTERFACE the packets of a sender with --signature, check them, and tell what was lost,
+    duplicated, reordered or corrupted, and how long they took. Everything else passes to the kernel.
 
     Until --count, --duration, --idle or Ctrl-C, which are all a good end.
 
-    Exit codes: 0 done; 1 failed while running, or not as --expect has it; 2 usage; 3 the environment lacks something
-    or refuses.
-    """
+    Exit codes: 0 done; 1 failed while running, or not as --expect has it; 2 usage; 3 the environment lacks
+    something or refuses."""
     from xsk_engine import sinkreport, sinksession
     from xsk_engine.sink import SinkConfig
     from xsk_engine.steering import Match
