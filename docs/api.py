@@ -99,6 +99,7 @@ NO_EXAMPLE = {
     "Engine.kernel_stats": "KernelStats's",
     "Engine.gaps": "Gaps's",
     "AsyncEngine.snapshot": "as Engine.snapshot",
+    "AsyncEndpoint.close": "as Endpoint.close",
     "AsyncEndpoint.flush": "as AsyncEndpoint.drain",
     "XskDatagramTransport.connected": "create_datagram_endpoint() has waited",
     "AsyncUdpEndpoint": "AsyncEngine.udp()'s",

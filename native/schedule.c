@@ -60,15 +60,26 @@ static void refuse(struct xske_loop *l, struct xske_mix *m, int error)
 	}
 }
 
+/* Looks at both clocks until they are close together: whoever loses the core in between would say that packets are sent
+ * later than they arrive. */
 static void refresh_tai(struct xske_loop *l)
 {
-	struct timespec t;
+	const struct xske_clock *clock = &l->config.clock;
+	uint64_t best_ns = UINT64_MAX;
 
-	if (l->config.clock.virtual_time) /* stamps are the same in every run */
+	if (clock->virtual_time) /* stamps are the same in every run */
 		return;
-	clock_gettime(CLOCK_TAI, &t);
-	l->outlet.tai_ns = (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
-	l->tai_offset_ns = l->outlet.tai_ns - l->now_ns;
+	for (int tries = 0; tries < 8 && best_ns > NSEC_PER_USEC; tries++) {
+		uint64_t before = clock->now_ns(clock->ctx), after;
+		struct timespec t;
+
+		clock_gettime(CLOCK_TAI, &t);
+		after = clock->now_ns(clock->ctx);
+		if (after - before >= best_ns)
+			continue;
+		best_ns = after - before;
+		l->tai_offset_ns = (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec - after;
+	}
 	l->tai_refreshed_ns = l->now_ns;
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
 from xsk_engine.errors import ClosedError, XskError
 from xsk_engine.remote import Address, Remote
+from xsk_engine.single import Single
 from xsk_engine.stats import Snapshot
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=AsyncEndpoint)
 
 
-class AsyncEngine:
+class AsyncEngine(Single):
     """An open engine in an event loop, as :func:`xsk_engine.aopen` makes it. In the loop's thread.
     Errors as Engine.
 
@@ -55,9 +56,7 @@ class AsyncEngine:
         try:
             await asyncio.to_thread(self._open)
         except asyncio.CancelledError:
-            with self._opening:
-                self._abandoned = True
-                self.engine.close()
+            self._close()
             raise
         self._bell = Bell(self.engine.event_fd, lambda: self.engine.failure() is not None)
         return self
@@ -65,15 +64,22 @@ class AsyncEngine:
     def _open(self) -> None:
         """In a thread, which nobody can cancel."""
         with self._opening:
-            if not self._abandoned:
-                self.engine.open()
+            if self._abandoned:
+                raise ClosedError("open", self.engine.config.interface, "it was closed before")
+            self.engine.open()
+
+    def _close(self) -> None:
+        """Also when it is just being opened: when it is open."""
+        with self._opening:
+            self._abandoned = True
+            self.engine.close()
 
     def close_now(self) -> None:
         """Where nothing is awaited any more."""
         bell, self._bell = self._bell, None
         if bell is not None:
             bell.close()
-        self.engine.close()
+        self._close()
 
     async def close(self) -> None:
         """As Engine.close. Idempotent."""
@@ -82,7 +88,11 @@ class AsyncEngine:
         bell, self._bell = self._bell, None
         if bell is not None:
             bell.close()
-        await asyncio.to_thread(self.engine.close)
+        await asyncio.to_thread(self._close)
+
+    def __await__(self) -> Generator[Any, None, AsyncEngine]:
+        """``engine = await aopen(...)``: for who closes it himself."""
+        return self.open().__await__()
 
     async def __aenter__(self) -> AsyncEngine:
         return self if self.engine.workers else await self.open()
@@ -143,9 +153,10 @@ class AsyncEngine:
 
         def on_answer(answer: asyncio.Future[Hop]) -> None:
             self._tasks.discard(answer)
-            if answer.cancelled() or ready.done():
-                ready.cancel()
-            elif (error := answer.exception()) is not None:
+            error = endpoint.why_over("send") if answer.cancelled() else answer.exception()
+            if ready.done():  # the endpoint was closed
+                return
+            if error is not None:
                 ready.set_exception(error)
                 ready.exception()  # seen: who sends raises it
             else:

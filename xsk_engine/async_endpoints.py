@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -14,6 +15,7 @@ from xsk_engine.endpoint import AGAIN, DRAIN_S, BytesLike, Endpoint, check_alloc
 from xsk_engine.errors import UnavailableError
 from xsk_engine.frag import Frag, Frags
 from xsk_engine.tracker import Tracker
+from xsk_engine.waiting import check_timeout
 
 if TYPE_CHECKING:
     import numpy
@@ -86,9 +88,9 @@ class AsyncEndpoint(Endpoint):
             await endpoint.send_many([b"one", b"two"])
         """
         batch = Batch(payloads, lengths)
-        await self._connected()
-        patience = _AsyncPatience(self)
-        try:
+        with batch.telling():
+            await self._connected()
+            patience = _AsyncPatience(self)
             while batch.left:
                 result = batch.send(self, _BATCH_PER_SLICE)
                 if result > 0:
@@ -96,9 +98,6 @@ class AsyncEndpoint(Endpoint):
                     await asyncio.sleep(0)
                 elif result != AGAIN or not await patience.again():
                     raise batch.failed(self, result)
-        except asyncio.CancelledError as error:
-            error.sent = batch.sent  # type: ignore[attr-defined]
-            raise
         return batch.sent
 
     async def alloc(self, n: int, size: int) -> Frags:
@@ -162,7 +161,7 @@ class AsyncEndpoint(Endpoint):
         self.park()
 
     async def _wait(self, operation: str, condition: Callable[[int], bool], timeout: float) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + check_timeout("timeout", timeout)
         self.check_open(operation)
         target = self.sent_so_far()
         while not condition(target):
@@ -174,6 +173,19 @@ class AsyncEndpoint(Endpoint):
             if not condition(target):
                 await self.bell.wait(_LOOK_S)
             self.check_open(operation)
+
+    def close(self) -> None:
+        """As Endpoint.close. Who waits for its neighbour hears of it: ClosedError."""
+        super().close()
+        ready = self.ready
+        if ready is not None:
+            with contextlib.suppress(RuntimeError):  # its event loop has ended
+                ready.get_loop().call_soon_threadsafe(self._give_up, ready)
+
+    def _give_up(self, ready: asyncio.Future[None]) -> None:
+        if not ready.done():
+            ready.set_exception(self.why_over("send"))
+            ready.exception()  # seen: who waits raises it
 
     def announce(self) -> None:
         """The next event is for this endpoint, too; look again before you wait."""

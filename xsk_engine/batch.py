@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi.native import long
@@ -27,12 +28,22 @@ class Batch:
 
         self.sent = 0
         self._at = 0
-        if isinstance(payloads, numpy.ndarray):
-            self._take_array(payloads, lengths)
-        else:
-            self._take_list(payloads, lengths)
+        with self.telling():
+            if isinstance(payloads, numpy.ndarray):
+                self._take_array(payloads, lengths)
+            else:
+                self._take_list(payloads, lengths)
         self._start = self._bytes.__array_interface__["data"][0]
         self._lens_start = self._lens.__array_interface__["data"][0]
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Whatever is raised says how many were sent before."""
+        try:
+            yield
+        except BaseException as error:
+            error.sent = self.sent  # type: ignore[attr-defined]
+            raise
 
     def _take_array(self, array: numpy.ndarray, lengths: numpy.typing.ArrayLike | None) -> None:
         import numpy
@@ -98,10 +109,8 @@ class Batch:
         return result
 
     def failed(self, endpoint: Endpoint, result: int) -> Exception:
-        """The error, with how many were sent before."""
-        error = endpoint.failed("send_many", result, int(self._lens[self.sent]))
-        error.sent = self.sent  # type: ignore[attr-defined]
-        return error
+        """The error."""
+        return endpoint.failed("send_many", result, int(self._lens[self.sent]))
 
 
 class Post:

@@ -219,11 +219,15 @@ class Binding:
         rx_bytes = self.rx_chunks * umem.chunk_size
         receiving = f" ({rx_bytes} of them to receive into; --mode copy needs none)" if rx_bytes else ""
         if number == errno.EBUSY:
-            owner = "this process" if is_bound_here(netdev.ifindex, queue) else "another process"
+            owner = (
+                "this process (an engine that was not closed?)"
+                if is_bound_here(netdev.ifindex, queue)
+                else "another process"
+            )
             return QueueTakenError(
                 "bind",
                 arguments,
-                f"an AF_XDP socket of {owner} holds this queue; stop it or use another queue",
+                f"an AF_XDP socket of {owner} holds this queue; close it or use another queue",
                 errno=number,
             )
         hints = {

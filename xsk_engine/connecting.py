@@ -17,6 +17,8 @@ from xsk_engine.transport import XskDatagramTransport
 # higher: an address that nobody has holds up who asks for it.
 _CONNECT_S = 0.5
 
+_OPTIONS = {"vlan", "pcp", "ttl", "dscp", "dst_mac"}
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -46,6 +48,11 @@ async def create_datagram_endpoint(
     """
     if (interface is None) == (engine is None):
         raise ValueError("create_datagram_endpoint: give an interface, or an engine that is open")
+    if unknown := set(options) - _OPTIONS:
+        known = ", ".join(sorted(_OPTIONS))
+        raise TypeError(f"create_datagram_endpoint: there is no option {unknown.pop()!r}; there are {known}")
+    if remote_addr is not None and local_addr is not None:
+        _check_families(remote_addr, local_addr)
     Remote.of(remote_addr or ("192.0.2.1", 9), **options)  # wrong options are wrong at once
     peer = Remote.of(remote_addr, **options) if remote_addr is not None else None
     lease: Lease = Owned()
@@ -62,9 +69,18 @@ async def create_datagram_endpoint(
             sock.close()
         await lease.release()
         raise
-    await asyncio.sleep(0)  # connection_made
-    await transport.connected(_CONNECT_S)
+    try:
+        await asyncio.sleep(0)  # connection_made
+        await transport.connected(_CONNECT_S)
+    except BaseException:
+        transport.abort()
+        raise
     return transport, protocol
+
+
+def _check_families(remote: Address, local: Address) -> None:
+    if local[0] and (":" in remote[0]) != (":" in local[0]):
+        raise ValueError(f"local_addr: {local[0]} and {remote[0]} are of different IP versions")
 
 
 def _bound_socket(interface: str, local: Address | None, remote: Address | None) -> socket.socket:

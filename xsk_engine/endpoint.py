@@ -25,8 +25,9 @@ from xsk_engine.errors import (
     XskError,
 )
 from xsk_engine.frag import Frags, Hold
+from xsk_engine.single import Single
 from xsk_engine.stats import EndpointStats
-from xsk_engine.waiting import wait_until
+from xsk_engine.waiting import check_timeout, wait_until
 
 if TYPE_CHECKING:
     from xsk_engine.datagram import Datagram
@@ -60,7 +61,7 @@ class EndpointConfig:
     debug: bool = False
 
 
-class Endpoint:
+class Endpoint(Single):
     """What all endpoints have in common: an arena, a submit ring into a worker's loop, a header or none.
 
     One thread at a time may use it; a call that would race raises BusyError. Used after fork by the child:
@@ -77,15 +78,12 @@ class Endpoint:
     ) -> None:
         if config.timestamps and umem.tx_metadata_len < ffi.TX_METADATA_BYTES:
             raise ValueError("timestamps: the engine was not opened with timestamps=True")
-        if not config.timeout >= 0:
-            raise ValueError(f"timeout: {config.timeout} is not 0 s or more")
-        if index(config.quota_chunks) < 1:
-            raise ValueError(f"quota_chunks: {config.quota_chunks}; at least one")
+        if not 1 <= index(config.quota_chunks) < 1 << 32:
+            raise ValueError(f"quota_chunks: {config.quota_chunks}; at least one, less than 2^32")
         if config.entries < 2 or index(config.entries) & (config.entries - 1):
             raise ValueError(f"entries: {config.entries} is not a power of two of 2 or more")
         self.interface = interface
         self.timeout = config.timeout
-        """seconds that a call may wait for room before WouldBlockError; 0: it never waits"""
         self.umem = umem
         self.worker = worker
         self._pid = os.getpid()
@@ -105,6 +103,16 @@ class Endpoint:
         except BaseException:
             self._arena.close()
             raise
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may wait for room before WouldBlockError; 0: it never waits. May be set;
+        ValueError for what is not 0 or more."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._timeout = check_timeout("timeout", seconds)
 
     def _open(self, config: EndpointConfig) -> None:
         raw = ffi.EndpointConfig(
@@ -235,7 +243,7 @@ class Endpoint:
     def alloc_error(self, result: int, n: int, size: int) -> Exception:
         if result == -errno.E2BIG:
             return ValueError(
-                f"alloc: {n} frags of {size} bytes are more than the endpoint's quota of chunks"
+                f"alloc: {n} frags of {size} bytes: more than the quota of chunks, or than the umem has"
             )
         if result == -errno.EMSGSIZE:
             front = self._header.len if self._header is not None else 0

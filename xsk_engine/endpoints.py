@@ -10,7 +10,7 @@ from xsk_engine.batch import Batch, Post
 from xsk_engine.endpoint import AGAIN, DRAIN_S, BytesLike, Endpoint, check_alloc
 from xsk_engine.frag import Frag, Frags
 from xsk_engine.tracker import Tracker
-from xsk_engine.waiting import pauses, wait_until
+from xsk_engine.waiting import check_timeout, pauses, wait_until
 
 if TYPE_CHECKING:
     import numpy
@@ -75,19 +75,20 @@ class BlockingEndpoint(Endpoint):
         """Copies many payloads in one call: a list, or a uint8 array of shape (n, size) whose row i is sent
         up to ``lengths[i]``. Returns how many, which is all.
 
-        As send(); when it raises, those before the one that failed were sent: ``error.sent`` says how many.
+        As send(); whatever it raises, ``error.sent`` says how many were sent before.
 
             endpoint.send_many([b"one", b"two"])
             endpoint.send_many(numpy.zeros((1000, 64), dtype=numpy.uint8))
         """
         batch = Batch(payloads, lengths)
         patience = _Patience(self)
-        while batch.left:
-            result = batch.send(self, batch.left)
-            if result > 0:
-                patience.moved()
-            elif result != AGAIN or not patience.again():
-                raise batch.failed(self, result)
+        with batch.telling():
+            while batch.left:
+                result = batch.send(self, batch.left)
+                if result > 0:
+                    patience.moved()
+                elif result != AGAIN or not patience.again():
+                    raise batch.failed(self, result)
         return batch.sent
 
     def alloc(self, n: int, size: int) -> Frags:
@@ -162,6 +163,7 @@ class BlockingEndpoint(Endpoint):
         self.park()
 
     def _wait(self, operation: str, condition: Callable[[int], bool], timeout: float) -> None:
+        check_timeout("timeout", timeout)
         self.check_open(operation)
         target = self.sent_so_far()
 

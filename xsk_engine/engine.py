@@ -31,6 +31,7 @@ from xsk_engine.remote import Address, Remote
 from xsk_engine.replay import Replay
 from xsk_engine.run import TrafficRun
 from xsk_engine.running import RunningTraffic
+from xsk_engine.single import Single
 from xsk_engine.stall import StallJudge
 from xsk_engine.stats import FlowCounts, Gaps, Snapshot, merge, merge_flows, merge_gaps
 from xsk_engine.trace import Trace
@@ -58,7 +59,7 @@ class _Final:
     flows: FlowCounts
 
 
-class Engine:
+class Engine(Single):
     """An engine on one interface: its umem, its queues, and the threads that serve them. Made by
     :func:`xsk_engine.open`.
 
@@ -157,7 +158,7 @@ class Engine:
         self.stop()
         self.holdings.stop()
         try:
-            self.holdings.close()
+            failure = self.holdings.close()
         except BusyError:
             # It is in native code with memory that would go. Leaking is the lesser evil.
             self._stack.pop_all()
@@ -170,10 +171,12 @@ class Engine:
                 self._final = _Final(
                     self.queue_snapshots(), self.kernel_stats(), self.gaps(), self.flow_counts()
                 )
-            if self.workers:
+            if self.workers and failure is None:
                 self.audit()
         finally:
             self._stack.close()
+        if failure is not None:
+            raise failure
 
     def __enter__(self) -> Engine:
         return self if self.workers else self.open()

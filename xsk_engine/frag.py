@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
 from xsk_engine.errors import ClosedError
+from xsk_engine.single import Single
 from xsk_engine.umem import Umem
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _is_finalizing = sys.is_finalizing  # modules are gone by then
 
 
-class Hold:
+class Hold(Single):
     """References on n frags, and which of them are still there. Dropped without posting, they go back by
     themselves, with a ResourceWarning."""
 

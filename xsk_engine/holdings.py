@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xsk_engine.endpoint import Endpoint, EndpointConfig
-from xsk_engine.errors import BusyError, ClosedError
+from xsk_engine.errors import BusyError, ClosedError, XskError
 from xsk_engine.flow import Flow, Pace, Traffic
 from xsk_engine.neighbours import Hop, Neighbours
 from xsk_engine.outside import outside_event_loop
@@ -106,12 +106,14 @@ class Holdings:
         from xsk_engine.resolve import resolve
 
         self._engine.open_workers()
+        self._engine.raise_failure()
         assert self._engine.netdev is not None
         if not isinstance(traffic, Traffic):
             traffic = Traffic(traffic, count=count, duration_s=duration, rate=as_pace(rate))
         elif (rate, count, duration) != (None, None, None):
             raise ValueError("start: a Traffic has rate, count and duration of its own")
-        return outside_event_loop(functools.partial(resolve, traffic, self._engine.netdev))
+        ask = functools.partial(resolve, traffic, self._engine.netdev, "eth(dst=) and ip(src=)")
+        return outside_event_loop(ask)
 
     def launch(self, resolved: Resolved, changed: Changed | None) -> RunningTraffic:
         """Starts it; `changed` for who awaits its end."""
@@ -149,8 +151,10 @@ class Holdings:
         if neighbours is not None:
             neighbours.close()
 
-    def close(self) -> None:
-        """When the loops have ended. Idempotent. BusyError: another thread does not leave an endpoint."""
+    def close(self) -> XskError | None:
+        """When the loops have ended. Idempotent. The first endpoint's error, if any. BusyError: another
+        thread does not leave an endpoint."""
+        failure: XskError | None = None
         for running in list(self._running):
             running.close()
         deadline = time.monotonic() + _CLOSE_S
@@ -161,10 +165,14 @@ class Holdings:
                 endpoint.close()
             except BusyError as error:
                 busy = error
+            except XskError as error:  # it leaks; the others do not
+                self._endpoints.discard(endpoint)
+                failure = failure or error
             if endpoint in self._endpoints:  # another thread is just leaving it, or closing it
                 if time.monotonic() > deadline:
                     raise busy or BusyError("close", repr(endpoint), "another thread is closing it")
                 time.sleep(_POLL_S)
+        return failure
 
     def forget(self) -> list[int]:
         """In a forked child: nothing is its own; the fds that it has copies of."""

@@ -11,12 +11,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def outside_event_loop(function: Callable[[], T]) -> T:
-    """Its result. Where an event loop runs it is called in a thread, and the loop stands still meanwhile: who
-    minds that uses aopen()."""
+def _runs() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        return False
+    return True
+
+
+def outside_event_loop(function: Callable[[], T]) -> T:
+    """Its result. Where an event loop runs it is called in a thread, and the loop stands still meanwhile: who
+    minds that uses aopen()."""
+    if not _runs():
         return function()
     result: Future[T] = Future()
 

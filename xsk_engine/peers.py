@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,8 +66,14 @@ class Peers:
         return peer
 
     def find(self, address: Any) -> Peer:
-        """ValueError, TypeError for what is no address."""
+        """ValueError, TypeError for what is no address, or one of the other IP version."""
+        if isinstance(address, str) or not isinstance(address, Sequence) or len(address) < 2:
+            raise TypeError(f"addr: {address!r}; (address, port) is needed")
         key = (address[0], address[1])
+        if isinstance(key[0], str) and (":" in key[0]) != (":" in self._source[0]):
+            raise ValueError(
+                f"addr: {key[0]} is not of the IP version of {self._source[0]}, where this comes from"
+            )
         found = self._known.pop(key, None) or self.make(Remote.of(key, **self._options))
         self._known[key] = found
         if len(self._known) > _MOST_PEERS:

@@ -38,8 +38,9 @@ def _with(header: Header, **values: Values) -> Header:
 class _Resolver:
     """Asks once per destination."""
 
-    def __init__(self, netdev: NetDev) -> None:
+    def __init__(self, netdev: NetDev, instead: str) -> None:
         self.netdev = netdev
+        self.instead = instead
         self.hops: dict[tuple[IPAddress, bool, IPAddress | None], route.NextHop] = {}
         self.followed: dict[IPAddress, list[int]] = {}
 
@@ -47,7 +48,12 @@ class _Resolver:
         key = (address, need_mac, source)
         if key not in self.hops:
             self.hops[key] = route.resolve(
-                self.netdev.name, self.netdev.ifindex, address, need_mac=need_mac, src_ip=source
+                self.netdev.name,
+                self.netdev.ifindex,
+                address,
+                need_mac=need_mac,
+                src_ip=source,
+                instead=self.instead,
             )
         return self.hops[key]
 
@@ -90,10 +96,11 @@ def _source(header: Header) -> IPAddress | None:
     return ipaddress.IPv4Address(number) if header.name == "ipv4" else ipaddress.IPv6Address(number)
 
 
-def resolve(traffic: Traffic, netdev: NetDev) -> Resolved:
+def resolve(traffic: Traffic, netdev: NetDev, instead: str = route.INSTEAD) -> Resolved:
     """Fills in what the flows leave open; an address range is routed as its first address is. Waits a few
-    seconds for a neighbour to answer. UnavailableError: no route, or nobody answers."""
-    resolver = _Resolver(netdev)
+    seconds for a neighbour to answer. UnavailableError: no route, or nobody answers; its remedy names
+    `instead`."""
+    resolver = _Resolver(netdev, instead)
     flows = tuple(resolver.flow(i, flow) for i, flow in enumerate(traffic.all_flows))
     followed = {address: tuple(indexes) for address, indexes in resolver.followed.items()}
     return Resolved(replace(traffic, flows=flows), followed)

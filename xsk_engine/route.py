@@ -23,7 +23,7 @@ _NTF_PROXY = 0x08
 _RTN_LOCAL = 2  # include/uapi/linux/rtnetlink.h
 _DISCARD_PORT = 9
 _POLL_S = 0.02
-_INSTEAD = "--dst-mac and --src-ip"
+INSTEAD = "--dst-mac and --src-ip"
 """what a user may say himself, so that nobody has to be asked"""
 
 
@@ -105,7 +105,7 @@ def _multicast_mac(address: IPAddress) -> str:
     return (b"\x33\x33" + address.packed[-4:]).hex(":")  # RFC 2464, 7
 
 
-def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress, instead: str = _INSTEAD) -> Any:
+def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress, instead: str = INSTEAD) -> Any:
     arguments = f"{dst_ip}, {ifname}"
     remedy = f"add a route, or give {instead}"
     # A multicast or link-local destination is on every link: the interface decides.
@@ -147,7 +147,7 @@ def resolve(
     need_mac: bool = True,
     src_ip: IPAddress | None = None,
     timeout_s: float = 3.0,
-    instead: str = _INSTEAD,
+    instead: str = INSTEAD,
     ask: bool = True,
 ) -> NextHop:
     """The next hop to `dst_ip` over the interface. Waits at most `timeout_s` for the neighbour, which is

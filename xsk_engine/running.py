@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from xsk_engine.errors import BrokenError, ClosedError, DeadlineError
 from xsk_engine.flow import Pace
 from xsk_engine.mixprogram import MixProgram, PaceProgram, repaced
+from xsk_engine.single import Single
 from xsk_engine.stats import FlowCounts, merge_flows
 from xsk_engine.units import Rate, parse_rate
-from xsk_engine.waiting import awaited, wait_until
+from xsk_engine.waiting import awaited, check_timeout, wait_until
 
 if TYPE_CHECKING:
     from xsk_engine.mix import Mixes
@@ -38,7 +39,7 @@ def as_pace(rate: Pace | Rate | Fraction | int | str | None) -> Pace:
     return Pace(rate)
 
 
-class RunningTraffic:
+class RunningTraffic(Single):
     """What :meth:`Engine.start` returns. Any thread, one at a time; ``await`` in the event loop of aopen().
 
     Keep it: of traffic that nobody holds, neighbours are not followed, and only closing the engine ends it.
@@ -193,7 +194,7 @@ class RunningTraffic:
         """
         wait_until(
             lambda: self.done,
-            timeout,
+            None if timeout is None else check_timeout("timeout", timeout),
             lambda: DeadlineError("wait", f"{timeout:g} s", "it is not done yet", errno=errno.ETIMEDOUT),
         )
 

@@ -15,6 +15,8 @@ class _Shared:
         self.engine = AsyncEngine(config)
         self.loop = loop
         self.opening = loop.create_task(self.engine.open())
+        # Who waits for it raises what went wrong; there may be nobody any more.
+        self.opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         self.users = 0
         self.closing: asyncio.Task[None] | None = None
 

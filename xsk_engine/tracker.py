@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
 from xsk_engine.errors import DeadlineError, XskError
-from xsk_engine.waiting import awaited, wait_until
+from xsk_engine.single import Single
+from xsk_engine.waiting import awaited, check_timeout, wait_until
 
 if TYPE_CHECKING:
     import numpy
 
 
-class Tracker:
+class Tracker(Single):
     """What ``post(frags, track=True)`` returns. ``done`` and ``wait`` from any thread; ``await tracker`` from
     the event loop that the engine was opened in with :func:`aopen`.
 
@@ -68,7 +69,7 @@ class Tracker:
 
             endpoint.post(frags, track=True).wait(1.0)
         """
-        wait_until(lambda: self.done, timeout, lambda: self._late(timeout))
+        wait_until(lambda: self.done, check_timeout("timeout", timeout), lambda: self._late(timeout))
 
     def _late(self, timeout: float) -> XskError:
         import errno

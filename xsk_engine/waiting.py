@@ -13,6 +13,13 @@ _FIRST_S, _LONGEST_S = 0.00005, 0.0005
 _LOOK_S = 0.05
 
 
+def check_timeout(name: str, seconds: float) -> float:
+    """ValueError for what is not 0 s or more; TypeError for what is no number."""
+    if not seconds >= 0:
+        raise ValueError(f"{name}: {seconds} is not 0 s or more")
+    return seconds
+
+
 def pauses() -> Iterator[float]:
     """Seconds: the first one short, then longer."""
     pause = _FIRST_S

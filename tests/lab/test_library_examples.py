@@ -73,6 +73,7 @@ def test_the_guides_pieces(wire, code):
     async def main():
         names = {
             "xsk_engine": xsk_engine,
+            "asyncio": asyncio,
             "loop": asyncio.get_running_loop(),
             "MyProtocol": asyncio.DatagramProtocol,
         }
@@ -84,7 +85,7 @@ def test_the_guides_pieces(wire, code):
             with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
                 await asyncio.wait_for(piece, 2.5 if endless else 10)
                 assert not endless
-        for one in ("transport", "receiving"):
+        for one in ("transport", "receiving", "acknowledgements"):
             if one in names:
                 names[one].close()
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import copy
 import errno
+import gc
 import itertools
+import pickle
 import subprocess
 import sys
 import threading
@@ -406,6 +409,160 @@ def test_a_cancelled_send_has_sent_nothing(wire):
         return endpoint.stats().submitted_packets - returned
 
     assert run(main) == 0
+
+
+@pytest.mark.parametrize("remote", [PEER, ("10.77.0.99", 9)], ids=["known", "silent"])
+def test_a_cancelled_transport_leaves_nothing(wire, remote):
+    """Wherever it is cancelled: while its engine opens, or while its neighbour is asked for."""
+    told = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        for milliseconds in (0, 1, 3, 6, 10, 20, 40, 100):
+            opening = xsk_engine.create_datagram_endpoint(
+                asyncio.DatagramProtocol, interface="vtx", remote_addr=remote
+            )
+            with contextlib.suppress(asyncio.TimeoutError):
+                transport, _ = await asyncio.wait_for(opening, milliseconds / 1000)
+                transport.abort()
+        transport, _ = await xsk_engine.create_datagram_endpoint(
+            asyncio.DatagramProtocol, interface="vtx", remote_addr=PEER
+        )
+        transport.sendto(b"x")
+        transport.close()
+
+    asyncio.run(main())
+    gc.collect()
+    assert not told
+    xsk_engine.open("vtx").close()
+
+
+def test_who_waits_for_a_neighbour_hears_of_the_end(wire):
+    """Never a CancelledError: nobody has cancelled, and a task group would think all is well."""
+
+    async def use(kept):
+        async with xsk_engine.aopen("vtx") as engine:
+            kept.append(engine.udp(PEER))
+            waiting = engine.udp(("10.77.0.99", 9))
+            alone = asyncio.ensure_future(waiting.send(b"x"))
+            with_the_engine = asyncio.ensure_future(engine.udp(("10.77.0.98", 9)).send(b"x"))
+            await asyncio.sleep(0.05)
+            waiting.close()
+            with pytest.raises(xsk_engine.ClosedError, match="endpoint is closed"):
+                await asyncio.wait_for(alone, 1)
+        with pytest.raises(xsk_engine.ClosedError):
+            await asyncio.wait_for(with_the_engine, 1)
+        for call in (kept[0].send(b"x"), kept[0].send_many([b"x"]), kept[0].alloc(1, 1)):
+            with pytest.raises(xsk_engine.ClosedError):
+                await call
+
+    asyncio.run(use([]))
+
+
+def test_how_many_were_sent_before(engine):
+    endpoint = engine.udp(PEER)
+    for payloads, error, sent in (
+        ([b"a"] * 3000 + ["b"], TypeError, 0),
+        ([b"a"] * 3000 + [bytes(3000)], ValueError, 3000),
+    ):
+        with pytest.raises(error) as failed:
+            endpoint.send_many(payloads)
+        assert failed.value.sent == sent
+
+
+def test_a_cancelled_send_many_says_how_many(wire):
+    async def main(engine):
+        endpoint = engine.udp(PEER)
+        await endpoint.send(b"x")
+        with pytest.raises(asyncio.TimeoutError) as late:
+            await asyncio.wait_for(endpoint.send_many(numpy.zeros((10**7, 1), numpy.uint8)), 0.1)
+        await endpoint.drain()
+        assert endpoint.stats().submitted_packets == 1 + late.value.__cause__.sent
+        silent = asyncio.ensure_future(engine.udp(("10.77.0.99", 9)).send_many([b"x"]))
+        await asyncio.sleep(0.01)
+        silent.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await silent
+        assert cancelled.value.sent == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), -1, -float("inf")])
+def test_what_is_no_time(engine, wrong):
+    endpoint = engine.udp(PEER)
+    tracker = endpoint.post(endpoint.alloc(1, 1), track=True)
+    running = engine.start(xsk_engine.Flow(FRAME), count=1)
+    for call in (
+        lambda: endpoint.drain(wrong),
+        lambda: endpoint.flush(wrong),
+        lambda: tracker.wait(wrong),
+        lambda: running.wait(wrong),
+        lambda: setattr(endpoint, "timeout", wrong),
+    ):
+        with pytest.raises(ValueError, match="timeout: "):
+            call()
+    for none in (None, "x"):
+        with pytest.raises(TypeError):
+            endpoint.timeout = none
+
+
+def test_nothing_that_owns_something_is_copied(engine):
+    endpoint = engine.udp(PEER)
+    tracker = endpoint.post(endpoint.alloc(1, 1), track=True)
+    frags = endpoint.alloc(1, 1)
+    running = engine.start(xsk_engine.Flow(FRAME), count=1)
+    for one in (engine, endpoint, tracker, running):
+        for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot be copied"):
+                copied(one)
+    frags.release()
+
+
+def test_an_engine_opens_once(wire):
+    engine = xsk_engine.open("vtx")
+    with pytest.raises(xsk_engine.ClosedError, match="opened before"):
+        engine.open()
+    engine.close()
+    with pytest.raises(xsk_engine.ClosedError, match="opened before"):
+        engine.open()
+
+
+def test_an_engine_may_be_awaited(wire):
+    async def main():
+        engine = await xsk_engine.aopen("vtx")
+        await engine.udp(PEER).send(b"x")
+        await engine.close()
+        with pytest.raises(xsk_engine.ClosedError):
+            await engine.open()
+
+    asyncio.run(main())
+
+
+def test_addresses_and_options_of_a_transport(wire):
+    async def main(engine):
+        make = xsk_engine.create_datagram_endpoint
+        with pytest.raises(TypeError, match="no option 'reuse_port'"):
+            await make(asyncio.DatagramProtocol, engine=engine, reuse_port=True)
+        with pytest.raises(ValueError, match="different IP versions"):
+            await make(
+                asyncio.DatagramProtocol, engine=engine, remote_addr=PEER, local_addr=(topology.TX_IPV6, 0)
+            )
+        transport, _ = await make(asyncio.DatagramProtocol, engine=engine)
+        for wrong in (("10.77.0.2",), "10.77.0.2:9"):
+            with pytest.raises(TypeError, match="addr: "):
+                transport.sendto(b"x", wrong)
+        with pytest.raises(ValueError, match="IP version"):
+            transport.sendto(b"x", (topology.RX_IPV6, 9))
+        transport.abort()
+
+    run(main)
+
+
+def test_the_first_error_has_no_others_behind_it(wire):
+    with pytest.raises(xsk_engine.UnavailableError) as refused:
+        xsk_engine.open("nosuch0")
+    assert refused.value.__context__ is None
 
 
 FORKED = """

@@ -1,5 +1,6 @@
 """Capture files through a real interface: what was recorded is what arrives."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -282,19 +283,17 @@ def test_a_pipe_that_stalls_does_not_hold_it(wire, tmp_path, written, named):
         "replay", "vtx", str(fifo) if named else "-", "--json", "--speed", "max", stdin=subprocess.PIPE
     )
     pipe = open(fifo, "wb", buffering=0) if named and written else process.stdin.buffer.raw  # noqa: SIM115
-    pipe.write(file.read_bytes()[:written])
-    time.sleep(1.2)
-    process.send_signal(signal.SIGINT)
-    asked = time.monotonic()
-    process.wait(timeout=5)
-    assert time.monotonic() - asked < 2
-    out, err = process.stdout.read(), process.stderr.read()
+    with process, contextlib.closing(pipe):
+        pipe.write(file.read_bytes()[:written])
+        time.sleep(2)  # until it waits for more
+        process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        process.wait(timeout=5)
+        assert time.monotonic() - asked < 2
+        out, err = process.stdout.read(), process.stderr.read()
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert bool(json.loads(out)["submitted_packets"]) == (written > 1000)
-    pipe.close()
-    for stream in (process.stdin, process.stdout, process.stderr):
-        stream.close()
 
 
 def test_a_pipe_that_starts_late_keeps_its_gaps(wire, tmp_path):

@@ -62,7 +62,8 @@ def test_the_link_goes_and_comes_back(wire):
         snapshot = engine.snapshot()
         assert snapshot.kick_enetdown > 0
         assert snapshot.link_down_ns > 3e8
-        assert snapshot.completed_packets == snapshot.submitted_packets == 1000
+        assert snapshot.completed_packets == snapshot.submitted_packets
+        assert 900 <= snapshot.completed_packets <= 1000, "a duration: a machine that stands still loses some"
 
 
 def test_the_link_stays_down(wire):

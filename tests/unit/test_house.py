@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[2] / "xsk_engine"
 
 # A module may import from lower floors and from its own; DESIGN: cli -> engine -> worker -> xsk/umem -> _ffi.
 FLOORS = [
-    {"errors", "units", "packet", "values", "sizes", "payload", "stats", "arrivals", "config", "waiting"},
+    {"errors", "units", "packet", "values", "sizes", "payload", "stats", "config", "waiting", "single", "arrivals"},
     {"layers"},
     {"headers"},
     {"dissect", "flow", "datagram"},
