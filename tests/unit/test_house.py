@@ -18,7 +18,7 @@ FLOORS = [
     {"mixprogram", "edits", "figures"},
     {"replay"},
     {"plan", "report", "_ffi"},
-    {"umem", "netdev", "netdevgenl", "route", "history", "outside"},
+    {"umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside"},
     {"arena", "frag", "tracker", "xsk", "program", "capture", "resolve", "pcapfile", "neighbours"},
     {"trace", "remote"},
     {"mix"},
