@@ -42,7 +42,7 @@ struct xske_wire {
 	struct xske_wire_config config;
 	struct xske_wire_counters *counters;
 	uint64_t key;
-	uint64_t numbered; /* packets with an IP header so far */
+	uint64_t numbered; /* packets that are subject to faults so far */
 	uint64_t passed;   /* of them: that have gone ahead */
 	uint64_t moved_ns; /* when something moved last */
 	uint64_t asked_ns; /* when the kernel was asked last what it had no room for */

@@ -23,8 +23,13 @@ enum {
 	UDP = 17,
 	ROUTING = 43,
 	FRAGMENT = 44,
+	ICMPV6 = 58,
 	DESTINATION = 60,
 };
+/* ICMPv6 types, RFC 4861, 4: neighbour discovery, from router solicitation to redirect */
+#define FIRST_DISCOVERY 133u
+#define LAST_DISCOVERY 137u
+
 #define MAX_EXTENSIONS 8u
 
 /* Another stream of random numbers for the place of the bit. */
@@ -48,6 +53,28 @@ enum wire_fate wire_fate(const struct xske_wire_config *config, uint64_t key, ui
 	return WIRE_PASS;
 }
 
+/* Multicast that does not leave the link: 224.0.0.0/24 (RFC 5771, 4), ff02::/16 (RFC 4291, 2.7). */
+static bool is_of_link(const uint8_t *ip, bool four)
+{
+	if (four)
+		return ip[16] == 224 && !ip[17] && !ip[18];
+	return ip[24] == 0xff && ip[25] == 0x02;
+}
+
+static bool is_discovery(const uint8_t *ip, const uint8_t *end)
+{
+	const uint8_t *type = ip + IPV6_BYTES;
+
+	return ip[6] == ICMPV6 && type < end && *type >= FIRST_DISCOVERY && *type <= LAST_DISCOVERY;
+}
+
+static bool is_subject(const uint8_t *ip, const uint8_t *end, bool four)
+{
+	if (ip + (four ? IPV4_BYTES : IPV6_BYTES) > end || ip[0] >> 4 != (four ? 4 : 6))
+		return false;
+	return !is_of_link(ip, four) && (four || !is_discovery(ip, end));
+}
+
 bool wire_find_ip(const uint8_t *frame, uint32_t len, uint32_t *ip)
 {
 	uint32_t offset = MACS_BYTES, tags = 0, type;
@@ -56,11 +83,8 @@ bool wire_find_ip(const uint8_t *frame, uint32_t len, uint32_t *ip)
 		type = get16(frame + offset);
 		offset += 2;
 		if (type == TYPE_IPV4 || type == TYPE_IPV6) {
-			bool four = type == TYPE_IPV4;
-
 			*ip = offset;
-			return offset + (four ? IPV4_BYTES : IPV6_BYTES) <= len &&
-			       frame[offset] >> 4 == (four ? 4 : 6);
+			return is_subject(frame + offset, frame + len, type == TYPE_IPV4);
 		}
 		if ((type != TYPE_VLAN && type != TYPE_QINQ) || tags++ == MAX_TAGS)
 			return false;

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * wire_fate.h - which packet the wire does what to. Pure: the fate of a packet depends on nothing but the key
- * (of seed and direction) and on its number among the packets with an IP header.
+ * (of seed and direction) and on its number among the packets that are subject to faults: those with an IP header.
+ * What resolves addresses is not, so that it works under loss, and so that the moment at which a kernel resolves or
+ * announces something does not shift the fate of others: ARP, IPv6 neighbour discovery, and multicast that does not
+ * leave the link.
  */
 #ifndef XSKE_WIRE_FATE_H
 #define XSKE_WIRE_FATE_H
@@ -22,7 +25,7 @@ enum wire_fate {
 /* One of the four faults at most: they share one random number. */
 enum wire_fate wire_fate(const struct xske_wire_config *config, uint64_t key, uint64_t number);
 
-/* Has it an IP header behind its Ethernet header and up to two VLAN tags? Then *ip is where it starts. */
+/* Is the frame subject to faults? Then *ip is where its IP header starts, behind up to two VLAN tags. */
 bool wire_find_ip(const uint8_t *frame, uint32_t len, uint32_t *ip);
 
 /* Flips one bit behind the transport header of UDP and TCP, else behind the IP header; never in the padding of

@@ -717,7 +717,8 @@ struct xske_wire_counters {
 struct xske_wire_config {
 	struct xske_wire_counters *counters; /* the caller's, zeroed */
 	uint64_t seed;
-	uint64_t drop; /* shares of 2^32 of the packets with an IP header; their sum is 2^32 at most */
+	uint64_t
+	        drop; /* shares of 2^32 of the packets that are subject to faults; their sum is 2^32 at most */
 	uint64_t duplicate;
 	uint64_t reorder;
 	uint64_t corrupt;
