@@ -190,7 +190,7 @@ def frame(size=60, *, version=4, fill=None):
 @contextlib.contextmanager
 def another_lab(options):
     """This thread stands in the tx side of one more laboratory; everything is gone afterwards. With
-    ``LabOptions(wire=parse_wire(...))`` its `forwarder` is the running wire, `faults()` what that has counted."""
+    ``LabOptions(wire=parse_wire(...))`` `forwarder` is the running wire, `faults()` what it has counted."""
     before = namespaces.current_network()
     lab, forwarder = private.make(options)
     try:

@@ -69,6 +69,6 @@ def test_shares_are_of_the_direction():
     ],
 )
 def test_refuses(text, says):
-    with pytest.raises(ValueError, match="^wire: ") as refusal:
+    with pytest.raises(ValueError, match=r"^wire: ") as refusal:
         parse_wire(text)
     assert says in str(refusal.value)

@@ -1,7 +1,8 @@
 """The process of a laboratory's wire, and how it is started, found and ended.
 
-It stands in the wire's namespace, one native thread for each direction, and belongs to nobody's session, so that
-Ctrl-C does not reach it. It ends with the process it watches (``lab run``) or when it is told to (``lab down``).
+It stands in the wire's namespace, one native thread for each direction, and belongs to nobody's session, so
+that Ctrl-C does not reach it. It ends with the process it watches (``lab run``) or when it is told to
+(``lab down``).
 Nothing is kept in files: it is found by its namespace and by the name of its page.
 """
 
@@ -113,7 +114,7 @@ def _page_of(process: Path) -> WirePage | None:
 
 
 def _forward(wire: ctypes.c_void_p, cpu: int) -> None:
-    # A thread that moves to another core leaves frames behind in the first one's backlog, which others overtake.
+    # One that moves to another core leaves frames in the first one's backlog, which others overtake.
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, {cpu})
     ffi.native.wire_run(wire)

@@ -1,5 +1,6 @@
 """Laboratories with a name, for root: namespaces ``NAME-tx`` and ``NAME-rx`` as ``ip netns`` knows them, and
-``NAME-wire`` with the process of the wire, where there is one. What a laboratory is like is asked from the kernel; nothing is kept in files."""
+``NAME-wire`` with the process of the wire, where there is one. What a laboratory is like is asked from the
+kernel; nothing is kept in files."""
 
 from __future__ import annotations
 

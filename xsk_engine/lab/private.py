@@ -3,12 +3,13 @@
 process ── unshare ── tx namespace (vtx) ══ veth ══ rx namespace (vrx)
             └ runs the command in tx; XSK_LAB_RX_FD is an fd of the rx namespace
 
-With a wire there is a third one between them, XSK_LAB_WIRE_NET_FD, and a process in it that ends with the command's;
-XSK_LAB_WIRE_FD is an fd of the page in which that counts.
+With a wire there is a third one between them, XSK_LAB_WIRE_NET_FD, and a process in it that ends with the
+command's; XSK_LAB_WIRE_FD is an fd of the page in which that counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from xsk_engine._ffi import uapi
 from xsk_engine._ffi.libc import libc
 from xsk_engine.errors import UnavailableError
 from xsk_engine.lab import namespaces
-from xsk_engine.lab.topology import LabOptions, build
+from xsk_engine.lab.topology import Enter, LabOptions, build
 
 if TYPE_CHECKING:
     from xsk_engine.lab.forwarder import Forwarder
@@ -63,19 +64,27 @@ class PrivateLab:
 
 
 def make(options: LabOptions) -> tuple[PrivateLab, Forwarder | None]:
-    """A new laboratory, and the process of its wire, which ends with this one. The thread stays where it is."""
-    tx, rx = namespaces.new_network(), namespaces.new_network()
-    enter_tx = functools.partial(namespaces.entered, tx)
-    enter_rx = functools.partial(namespaces.entered, rx)
-    if options.wire is None:
-        build(enter_tx, enter_rx, options, rx)
-        return PrivateLab(tx, rx), None
-    from xsk_engine.lab import forwarder
+    """A new laboratory, and the process of its wire, which ends with this one. The thread stays outside."""
+    with contextlib.ExitStack() as stack:  # fds, should it fail
 
-    wire = namespaces.new_network()
-    build(enter_tx, enter_rx, options, rx, (functools.partial(namespaces.entered, wire), wire))
-    running = forwarder.start(wire, options.wire, options.mtu, os.getpid())
-    return PrivateLab(tx, rx, wire, running.page.fd), running
+        def new_network() -> tuple[int, Enter]:
+            fd = namespaces.new_network()
+            stack.callback(os.close, fd)
+            return fd, functools.partial(namespaces.entered, fd)
+
+        (tx, enter_tx), (rx, enter_rx) = new_network(), new_network()
+        if options.wire is None:
+            build(enter_tx, enter_rx, options, rx)
+            lab, running = PrivateLab(tx, rx), None
+        else:
+            from xsk_engine.lab import forwarder
+
+            wire, enter_wire = new_network()
+            build(enter_tx, enter_rx, options, rx, (enter_wire, wire))
+            running = forwarder.start(wire, options.wire, options.mtu, os.getpid())
+            lab = PrivateLab(tx, rx, wire, running.page.fd)
+        stack.pop_all()
+    return lab, running
 
 
 def enter_new(options: LabOptions) -> PrivateLab:
@@ -99,7 +108,7 @@ def exec_in_new(options: LabOptions, command: Sequence[str]) -> None:
 
 
 def wire_page() -> WirePage:
-    """In which the wire of the laboratory counts that this process was started in. UnavailableError without."""
+    """Of the laboratory that this process was started in. UnavailableError without a wire."""
     from xsk_engine.lab.wirepage import WirePage
 
     try:

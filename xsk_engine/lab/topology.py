@@ -116,8 +116,8 @@ def build(
     wire: tuple[Enter, int] | None = None,
 ) -> None:
     """Makes the ends in the current network namespaces of `enter_tx` and `enter_rx`, and with a wire (how to
-    enter its namespace, and an fd of it) the two inner ends; on return all are up. What goes through a wire is
-    its forwarder's. OSError or pyroute2's NetlinkError otherwise."""
+    enter its namespace, and an fd of it) the two inner ends; on return all are up. What goes through a wire
+    is its forwarder's. OSError or pyroute2's NetlinkError otherwise."""
     tx, rx = (TX_INTERFACE, TX_MAC), (RX_INTERFACE, RX_MAC)
     with enter_tx(), IPRoute() as ipr:
         if wire is None:

@@ -57,7 +57,7 @@ class WirePage:
         for direction, name in ((FORWARD, "forward"), (BACK, "back")):
             copy = ffi.WireCounters()
             ffi.native.wire_read(ctypes.byref(self.counters(direction)), ctypes.byref(copy))
-            report[name] = {field: getattr(copy, field) for field, _ in ffi.WireCounters._fields_}
+            report[name] = {field: getattr(copy, field) for field, *_ in ffi.WireCounters._fields_}
         return report
 
     def settled(self, timeout_s: float) -> dict[str, Any]:

@@ -20,8 +20,8 @@ _SHARES = 1 << 32
 
 @dataclass(frozen=True)
 class WireSpec:
-    """Chances are of packets with an IP header, from 0 to 1, together 1 at most: at most one of the four faults
-    meets a packet."""
+    """Chances are of packets with an IP header, from 0 to 1, together 1 at most: one of the four faults at
+    most meets a packet."""
 
     drop: Fraction = Fraction(0)
     dup: Fraction = Fraction(0)
