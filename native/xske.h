@@ -16,6 +16,8 @@
  *   endpoint  any thread, one at a time: -EBUSY to a second one
  *   frag    whoever holds a reference
  *   check   frames: one thread. Reading: any
+ *   receiver  xske_receiver_run: one thread. xske_receiver_stop, its counters: any
+ *   wire    xske_wire_run: one thread. xske_wire_stop, its counters: any
  * Units: lengths in bytes, times in ns of CLOCK_MONOTONIC, addr = byte offset into the umem.
  */
 #ifndef XSKE_H
@@ -824,6 +826,54 @@ XSKE_API void xske_sink_destroy(struct xske_sink *sink);
 XSKE_API int xske_sink_run(struct xske_sink *sink);
 XSKE_API void xske_sink_stop(struct xske_sink *sink);
 XSKE_API void xske_sink_read(const struct xske_sink *sink, struct xske_sink_counters *out);
+
+/* ---- the laboratory's wire: one direction --------------------------------------------------------- */
+
+/* Takes frames from one interface and sends them out of another one, in the calling thread's network namespace.
+ * What it does to them stands in docs/lab.md; how, in wire.h. */
+struct xske_wire;
+
+/* 64-bit words that only the wire writes, one by one; in memory that may be shared with other processes.
+ * Once held_packets is 0: forwarded = taken - dropped + duplicated - overrun - send_error. */
+struct xske_wire_counters {
+	uint64_t taken_packets;      /* all frames, IP or not */
+	uint64_t forwarded_packets;  /* sent out, copies too */
+	uint64_t dropped_packets;    /* by the fault "drop" */
+	uint64_t duplicated_packets; /* sent twice */
+	uint64_t reordered_packets;  /* held back, and then later ones went ahead */
+	uint64_t corrupted_packets;  /* one bit flipped */
+	uint64_t overrun_packets;    /* taken, but there was no room to delay them */
+	uint64_t
+	        send_error_packets; /* the kernel did not take them: the far end is down, or they are too long for it */
+	uint64_t missed_packets; /* never taken: the receive ring was full */
+	uint64_t held_packets;   /* delayed or held back at the moment */
+};
+
+struct xske_wire_config {
+	struct xske_wire_counters *counters; /* the caller's, zeroed */
+	uint64_t seed;
+	uint64_t
+	        drop; /* shares of 2^32 of the packets that are subject to faults; their sum is 2^32 at most */
+	uint64_t duplicate;
+	uint64_t reorder;
+	uint64_t corrupt;
+	uint64_t delay_ns;
+	uint32_t direction;  /* told apart in the random numbers */
+	uint32_t reorder_by; /* packets that go ahead of one that is held back */
+	uint32_t from_ifindex;
+	uint32_t to_ifindex;
+	uint32_t max_frame_bytes; /* with VLAN tags; longer ones are cut off */
+	uint32_t reserved;
+};
+
+XSKE_API int xske_wire_create(const struct xske_wire_config *config, struct xske_wire **out);
+/* Only when nobody runs it. What it holds is lost. */
+XSKE_API void xske_wire_destroy(struct xske_wire *wire);
+/* Forwards until xske_wire_stop; 0 or a negative errno. The thread's timer slack becomes 1 ns. */
+XSKE_API int xske_wire_run(struct xske_wire *wire);
+XSKE_API void xske_wire_stop(struct xske_wire *wire);
+/* A copy of the counters, by any thread that has them mapped. */
+XSKE_API void xske_wire_read(const struct xske_wire_counters *counters, struct xske_wire_counters *out);
 
 #ifdef __cplusplus
 }

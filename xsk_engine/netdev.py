@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import errno
-import fcntl
 import ipaddress
 import socket
 import struct
@@ -16,10 +15,10 @@ from pathlib import Path
 
 import psutil
 
+from xsk_engine import ethtool
 from xsk_engine.errors import UnavailableError
 
-# include/uapi/linux/sockios.h, ethtool.h
-_SIOCETHTOOL = 0x8946
+# include/uapi/linux/ethtool.h
 _ETHTOOL_GDRVINFO = 0x03
 _ETHTOOL_GRINGPARAM = 0x10
 _ETHTOOL_GCHANNELS = 0x3C
@@ -82,21 +81,10 @@ class NetDev:
         return self.mtu + ETHERNET_HEADER_BYTES
 
 
-def _ethtool(name: str, request: array.array[int]) -> bool:
-    address, _ = request.buffer_info()
-    ifreq = struct.pack("16sP16x", name.encode(), address)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            fcntl.ioctl(sock, _SIOCETHTOOL, ifreq)
-        except OSError:
-            return False
-    return True
-
-
 def _driver_and_bus(name: str) -> tuple[str, str]:
     # cmd, then driver, version, firmware version and bus address of 32 bytes each
     request = array.array("B", struct.pack("I", _ETHTOOL_GDRVINFO).ljust(_DRVINFO_BYTES, b"\0"))
-    if not _ethtool(name, request):
+    if not ethtool.ask(name, request):
         return "unknown", ""
     driver, bus = (request.tobytes()[at : at + 32].split(b"\0")[0].decode() for at in (4, 100))
     return driver or "unknown", bus
@@ -118,7 +106,7 @@ def _has_carrier(ifindex: int) -> bool:
 def _queues(name: str) -> int:
     # cmd, max rx/tx/other/combined, current rx/tx/other/combined
     request = array.array("I", [_ETHTOOL_GCHANNELS] + [0] * 8)
-    if not _ethtool(name, request):
+    if not ethtool.ask(name, request):
         return 1
     rx, tx, _other, combined = request[5:9]
     return max(rx, tx) + combined or 1
@@ -127,7 +115,7 @@ def _queues(name: str) -> int:
 def _rx_ring(name: str) -> int:
     # cmd, max rx/rx mini/rx jumbo/tx, current rx/rx mini/rx jumbo/tx
     request = array.array("I", [_ETHTOOL_GRINGPARAM] + [0] * 8)
-    return int(request[5]) if _ethtool(name, request) else 0
+    return int(request[5]) if ethtool.ask(name, request) else 0
 
 
 def _numa_node(bus: str) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import ipaddress
 import os
 import signal
@@ -19,7 +18,7 @@ from pathlib import Path
 from xsk_engine import packet
 from xsk_engine._ffi import native
 from xsk_engine.errors import BusyError
-from xsk_engine.lab import namespaces, topology
+from xsk_engine.lab import namespaces, private, topology
 from xsk_engine.lab.private import PrivateLab
 from xsk_engine.worker import Worker
 
@@ -31,10 +30,15 @@ _SOL_PACKET, _PACKET_AUXDATA = 263, 8
 class Wire:
     """vtx here, vrx in the namespace of rx_fd."""
 
-    def __init__(self, lab: PrivateLab):
+    def __init__(self, lab: PrivateLab, forwarder=None):
         self.lab = lab
+        self.forwarder = forwarder
         self.roomy = can_enlarge()
         """a capture keeps everything: an ordinary user's socket holds some 150 frames"""
+
+    def faults(self):
+        """What the wire of this laboratory has counted from tx to rx, once it holds nothing."""
+        return self.forwarder.page.settled(5.0)["forward"]
 
     def in_rx(self):
         return namespaces.entered(self.lab.rx_fd)
@@ -185,18 +189,19 @@ def frame(size=60, *, version=4, fill=None):
 
 @contextlib.contextmanager
 def another_lab(options):
-    """This thread stands in the tx side of one more laboratory; everything is gone afterwards."""
+    """This thread stands in the tx side of one more laboratory; everything is gone afterwards. With
+    ``LabOptions(wire=parse_wire(...))`` `forwarder` is the running wire, `faults()` what it has counted."""
     before = namespaces.current_network()
-    tx, rx = namespaces.new_network(), namespaces.new_network()
+    lab, forwarder = private.make(options)
     try:
-        topology.build(
-            functools.partial(namespaces.entered, tx), functools.partial(namespaces.entered, rx), options, rx
-        )
-        with namespaces.entered(tx):
-            yield Wire(PrivateLab(tx, rx))
+        with namespaces.entered(lab.tx_fd):
+            yield Wire(lab, forwarder)
     finally:
-        for fd in (before, tx, rx):
-            os.close(fd)
+        if forwarder:
+            forwarder.end()
+        for fd in (before, lab.tx_fd, lab.rx_fd, lab.wire_net_fd, lab.wire_page_fd):
+            if fd is not None:
+                os.close(fd)
 
 
 def cli(*arguments, timeout=60, **options):

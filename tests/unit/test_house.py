@@ -17,29 +17,18 @@ FLOORS = [
     {"flowprogram"},
     {"mixprogram", "edits", "figures"},
     {"replay"},
-    {"plan", "report", "_ffi"},
-    {"umem", "netdev", "netdevgenl", "route", "history", "outside"},
-    {
-        "arena",
-        "frag",
-        "tracker",
-        "xsk",
-        "program",
-        "capture",
-        "resolve",
-        "pcapfile",
-        "neighbours",
-        "checking",
-    },
+    {"plan", "report", "sinkreport", "_ffi"},
+    {"umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside"},
+    {"arena", "frag", "tracker", "xsk", "program", "capture", "resolve", "pcapfile", "neighbours", "checking"},
     {"trace", "remote"},
     {"mix"},
     {"dryrun"},
     {"rx"},
-    {"binding", "worker", "lab"},
-    {"stall"},
+    {"binding", "worker", "lab", "steering", "receiver"},
+    {"stall", "receiving"},
     {"endpoint", "batch", "running", "doctor"},
     {"endpoints"},
-    {"engine", "holdings", "run", "lifetimes"},
+    {"engine", "holdings", "run", "lifetimes", "sink"},
     {"bell"},
     {"async_endpoints"},
     {"aio"},
@@ -48,12 +37,12 @@ FLOORS = [
     {"connecting"},
     {"__init__"},
     {"follow", "sampling"},
-    {"session", "outputs", "metrics", "live"},
+    {"session", "outputs", "metrics", "live", "sinksession"},
     {"demo"},
     {"cli", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-PURE = set().union(*FLOORS[:8]) | {"plan", "report"}
+PURE = set().union(*FLOORS[:8]) | {"plan", "report", "sinkreport"}
 # Started as a process of its own: it shares the command line's exit codes.
 EXCEPTIONS = {("demo", "cli")}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -532,6 +532,42 @@ class SinkCounters(ctypes.Structure):
     ]
 
 
+class WireCounters(ctypes.Structure):
+    _fields_ = [
+        (name, c_uint64)
+        for name in (
+            "taken_packets",
+            "forwarded_packets",
+            "dropped_packets",
+            "duplicated_packets",
+            "reordered_packets",
+            "corrupted_packets",
+            "overrun_packets",
+            "send_error_packets",
+            "missed_packets",
+            "held_packets",
+        )
+    ]
+
+
+class WireConfig(ctypes.Structure):
+    _fields_ = [
+        ("counters", POINTER(WireCounters)),
+        *((name, c_uint64) for name in ("seed", "drop", "duplicate", "reorder", "corrupt", "delay_ns")),
+        *(
+            (name, c_uint32)
+            for name in (
+                "direction",
+                "reorder_by",
+                "from_ifindex",
+                "to_ifindex",
+                "max_frame_bytes",
+                "reserved",
+            )
+        ),
+    ]
+
+
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "xske_umem_config": UmemConfig,
     "xske_audit": Audit,
@@ -569,6 +605,8 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "xske_receiver_config": ReceiverConfig,
     "xske_sink_config": SinkConfig,
     "xske_sink_counters": SinkCounters,
+    "xske_wire_counters": WireCounters,
+    "xske_wire_config": WireConfig,
 }
 
 _OUT = POINTER(c_void_p)
@@ -655,6 +693,11 @@ _TABLE: dict[str, Any] = {
     "xske_sink_run": ([c_void_p], c_int, negative_errno),
     "xske_sink_stop": ([c_void_p], None, None),
     "xske_sink_read": ([c_void_p, POINTER(SinkCounters)], None, None),
+    "xske_wire_create": ([POINTER(WireConfig), _OUT], c_int, negative_errno),
+    "xske_wire_destroy": ([c_void_p], None, None),
+    "xske_wire_run": ([c_void_p], c_int, negative_errno),
+    "xske_wire_stop": ([c_void_p], None, None),
+    "xske_wire_read": ([POINTER(WireCounters), POINTER(WireCounters)], None, None),
 }
 
 

@@ -1,5 +1,7 @@
-"""The laboratory: two network namespaces joined by a veth pair.
+"""The laboratory: two network namespaces joined by a veth pair, or by a wire that stands in a third one and
+loses, doubles, reorders, corrupts and delays packets.
 
-:mod:`.topology` builds the pair, :mod:`.namespaces` makes and enters namespaces, :mod:`.named` keeps
-laboratories that have a name (root), :mod:`.private` makes one for a single command (anybody).
+:mod:`.topology` builds the pairs, :mod:`.namespaces` makes and enters namespaces, :mod:`.named` keeps
+laboratories that have a name (root), :mod:`.private` makes one for a single command (anybody). A wire is what
+:mod:`.wirespec` says, :mod:`.forwarder` runs it, and it counts in a :mod:`.wirepage`.
 """

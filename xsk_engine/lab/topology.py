@@ -1,4 +1,5 @@
-"""The veth pair and its addresses, built through rtnetlink. Drawing: tests/README.md."""
+"""The veth pair, or with a wire the two pairs, and their addresses, built through rtnetlink. Drawing:
+tests/README.md."""
 
 from __future__ import annotations
 
@@ -8,10 +9,19 @@ from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
+from xsk_engine import ethtool
+from xsk_engine.lab.wirespec import WireSpec
+
 TX_INTERFACE, RX_INTERFACE = "vtx", "vrx"
 TX_MAC, RX_MAC = "02:77:00:00:00:01", "02:77:00:00:00:02"
 TX_IPV4, RX_IPV4, IPV4_PREFIX = "10.77.0.1", "10.77.0.2", 24
 TX_IPV6, RX_IPV6, IPV6_PREFIX = "fd77::1", "fd77::2", 64
+
+INNER_INTERFACES = ("w0", "w1")
+"""of a wire: vtx's peer and vrx's"""
+_INNER_MACS = ("02:77:00:00:00:11", "02:77:00:00:00:12")
+INNER_MTU_MORE = 8
+"""so that they take whatever the outer ends may send: with two VLAN tags"""
 
 MTU_RANGE = (68, 65535)
 _NUD_PERMANENT = 0x80
@@ -21,10 +31,11 @@ _ADDR_GEN_MODE_NONE = 1
 
 @dataclass(frozen=True)
 class LabOptions:
-    """``mtu`` in bytes, ``queues`` per end."""
+    """``mtu`` in bytes, ``queues`` per end; ``wire`` None: the ends are joined directly."""
 
     mtu: int = 1500
     queues: int = 1
+    wire: WireSpec | None = None
 
     def __post_init__(self) -> None:
         low, high = MTU_RANGE
@@ -73,27 +84,54 @@ def set_up_end(
         ipr.neigh("replace", dst=address, lladdr=mac, ifindex=index, state=_NUD_PERMANENT)
 
 
-def build(enter_tx: Enter, enter_rx: Enter, options: LabOptions, rx_namespace_fd: int) -> None:
-    """Makes the pair in the current network namespaces of `enter_tx` and `enter_rx`; on return both ends
-    are up. OSError or pyroute2's NetlinkError otherwise."""
-    queues = options.queues
+def _add_pair(
+    ipr: IPRoute, end: tuple[str, str], peer: tuple[str, str], queues: int, peer_namespace_fd: int
+) -> None:
+    """``end`` and ``peer``: name and MAC."""
+    numbers = {"num_tx_queues": queues, "num_rx_queues": queues}
+    ipr.link(
+        "add",
+        kind="veth",
+        ifname=end[0],
+        address=end[1],
+        **numbers,
+        peer={"ifname": peer[0], "address": peer[1], "net_ns_fd": peer_namespace_fd, **numbers},
+    )
+
+
+def _set_up_inner_end(ipr: IPRoute, interface: str, mtu: int) -> None:
+    """It sends nothing of its own and takes whatever comes."""
+    with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", "w") as node:
+        node.write("1")
+    ethtool.without_offloads(interface)
+    index = ipr.link_lookup(ifname=interface)[0]
+    ipr.link("set", index=index, mtu=min(mtu + INNER_MTU_MORE, MTU_RANGE[1]), state="up")
+
+
+def build(
+    enter_tx: Enter,
+    enter_rx: Enter,
+    options: LabOptions,
+    rx_namespace_fd: int,
+    wire: tuple[Enter, int] | None = None,
+) -> None:
+    """Makes the ends in the current network namespaces of `enter_tx` and `enter_rx`, and with a wire (how to
+    enter its namespace, and an fd of it) the two inner ends; on return all are up. What goes through a wire
+    is its forwarder's. OSError or pyroute2's NetlinkError otherwise."""
+    tx, rx = (TX_INTERFACE, TX_MAC), (RX_INTERFACE, RX_MAC)
     with enter_tx(), IPRoute() as ipr:
-        ipr.link(
-            "add",
-            ifname=TX_INTERFACE,
-            kind="veth",
-            address=TX_MAC,
-            num_tx_queues=queues,
-            num_rx_queues=queues,
-            peer={
-                "ifname": RX_INTERFACE,
-                "address": RX_MAC,
-                "num_tx_queues": queues,
-                "num_rx_queues": queues,
-                "net_ns_fd": rx_namespace_fd,
-            },
-        )
-        peer = (RX_MAC, RX_IPV4, RX_IPV6)
-        set_up_end(ipr, TX_INTERFACE, TX_IPV4, TX_IPV6, peer, options.mtu)
+        if wire is None:
+            _add_pair(ipr, tx, rx, options.queues, rx_namespace_fd)
+        else:
+            _add_pair(ipr, tx, (INNER_INTERFACES[0], _INNER_MACS[0]), options.queues, wire[1])
+            ethtool.without_offloads(TX_INTERFACE)
+        set_up_end(ipr, TX_INTERFACE, TX_IPV4, TX_IPV6, (RX_MAC, RX_IPV4, RX_IPV6), options.mtu)
     with enter_rx(), IPRoute() as ipr:
+        if wire is not None:
+            _add_pair(ipr, rx, (INNER_INTERFACES[1], _INNER_MACS[1]), options.queues, wire[1])
+            ethtool.without_offloads(RX_INTERFACE)
         set_up_end(ipr, RX_INTERFACE, RX_IPV4, RX_IPV6, (TX_MAC, TX_IPV4, TX_IPV6), options.mtu)
+    if wire is not None:
+        with wire[0](), IPRoute() as ipr:
+            for interface in INNER_INTERFACES:
+                _set_up_inner_end(ipr, interface, options.mtu)
