@@ -45,7 +45,7 @@ class PacketHeader(ctypes.Structure):
 
 
 class BpfProgram(ctypes.Structure):
-    """struct bpf_program (pcap/bpf.h): instructions of 8 bytes, as the kernel has them (linux/filter.h)."""
+    """struct bpf_program (pcap/bpf.h): instructions of 8 bytes, as the kernel has them."""
 
     _fields_ = [("bf_len", ctypes.c_uint), ("bf_insns", c_void_p)]
 
