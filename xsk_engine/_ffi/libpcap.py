@@ -69,7 +69,8 @@ def load() -> SimpleNamespace:
 
 
 def compile_filter(expression: str) -> bytes:
-    """The classic BPF program for a packet socket on Ethernet. ValueError: what is wrong with the expression."""
+    """The classic BPF program for a packet socket on Ethernet. ValueError: what is wrong with the
+    expression."""
     pcap, program = load(), BpfProgram()
     dead = pcap.open_dead(LINKTYPE_ETHERNET, _SNAPLEN)
     try:
