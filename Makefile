@@ -24,8 +24,8 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit fuzz-check bench-micro bench-limit bench-start \
-	bench-pace bench-replay bench-live bench-library bench-premap dist install-c example-c example-fan_out \
+	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive bench-micro bench-limit bench-start \
+	bench-pace bench-replay bench-live bench-library bench-sink bench-premap dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
 
 help: ## this list
@@ -77,9 +77,9 @@ example-fan_out example-video example-two_producers example-flow_beside: example
 example-log_shipper: example-%: build
 	@seq -f 'line %.0f' 1000 | $(LAB) $(BIN)/python examples/$*.py vtx $(EXAMPLE_ADDRESS)
 
-fuzz: fuzz-flow fuzz-edit fuzz-check ## libFuzzer over the flow runner, edits of foreign packets, received frames: ASan and UBSan; FUZZ_SECONDS=300
+fuzz: fuzz-flow fuzz-edit fuzz-check fuzz-receive ## libFuzzer over flows, edits, received frames and receive rings: ASan, UBSan; FUZZ_SECONDS=300
 
-fuzz-flow fuzz-edit fuzz-check: fuzz-%: build
+fuzz-flow fuzz-edit fuzz-check fuzz-receive: fuzz-%: build
 	@PYTHON=$(PYTHON) .ci/setup fuzz
 	mkdir -p build/fuzz/$*
 	clang -g -O1 -std=c11 -D_GNU_SOURCE -Inative $$(pkg-config --cflags libxdp libbpf) -fsanitize=fuzzer,address,undefined \
@@ -150,6 +150,9 @@ bench-live: build ## what watching a run costs it, into bench/results/ (2 minute
 bench-library: build build/native ## the library beside a C sender, sockets and asyncio, into bench/results/ (3 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(LAB) $(BIN)/python -m bench.library
+
+bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
+	$(LAB) $(BIN)/python -m bench.sink
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null

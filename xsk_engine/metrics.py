@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -16,6 +16,7 @@ from xsk_engine.engine import Engine
 from xsk_engine.errors import UnavailableError
 from xsk_engine.figures import FIGURES, FLOW, QUEUE, Figure, FlowFacts, of_queues, per_flow
 from xsk_engine.plan import Plan
+from xsk_engine.sinkreport import COUNTS, SinkFigures
 
 PREFIX = "xsk_engine_"
 
@@ -61,14 +62,40 @@ def _family(
     return family
 
 
+class SinkCollector(Collector):
+    """Reads a sink's figures when it is asked; without one there is nothing."""
+
+    def __init__(self) -> None:
+        self.figures: Callable[[], SinkFigures] | None = None
+        """of the moment, while there is a sink"""
+
+    def collect(self) -> Iterator[Any]:
+        figures = self.figures
+        if figures is None:
+            return
+        now = figures()
+        labels = [now.interface]
+        for name in (*COUNTS, "overrun_packets"):
+            family = CounterMetricFamily(f"{PREFIX}sink_{name}", name.replace("_", " "), labels=["interface"])
+            family.add_metric(labels, getattr(now.arrivals, name, now.overrun_packets))
+            yield family
+        latency = now.arrivals.latency
+        quantiles = GaugeMetricFamily(
+            f"{PREFIX}sink_latency_seconds", "one-way, of all so far", labels=["interface", "quantile"]
+        )
+        for percent in (50, 90, 99, 99.9, 100):
+            quantiles.add_metric([*labels, f"{percent / 100:g}"], latency.percentile_ns(percent) / 1e9)
+        yield quantiles
+
+
 class MetricsServer:
     """Answers scrapes on host and port, from threads of its own, until close(). UnavailableError: the address
     is taken or not ours."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], collector: Collector | None = None) -> None:
         registry = CollectorRegistry()
         self._collector = _EngineCollector()
-        registry.register(self._collector)
+        registry.register(collector or self._collector)
         host, port = address
         try:
             self._server, self._thread = start_http_server(port, host, registry)

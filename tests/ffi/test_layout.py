@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xsk_engine import edits, replay
+from xsk_engine import edits, payload, replay, steering
 from xsk_engine._ffi import libbpf, libpcap, libxdp, native, uapi
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
@@ -121,6 +121,22 @@ def test_abi_constants_are_the_headers():
         ("XSKE_TRACE_WITHOUT_GAPS", native.TRACE_WITHOUT_GAPS),
     ):
         assert re.search(rf"#define {name}\s+{value}u", header)
+
+
+def test_the_steering_programs_constants_are_the_headers():
+    header = (ROOT / "native/bpf/steer.h").read_text()
+    for name, value in (
+        ("STEER_BY_SIGNATURE", steering.BY_SIGNATURE),
+        ("STEER_BY_PORT", steering.BY_PORT),
+    ):
+        assert f"{name} = {value}," in header
+    for name, value in (
+        ("STEER_QUEUES", steering.MOST_QUEUES),
+        ("STEER_PORTS", steering.MOST_PORTS),
+        ("STEER_SIGNATURE_BYTES", payload.SIGNATURE_BYTES),
+        ("STEER_MAGIC", hex(payload.MAGIC)),
+    ):
+        assert f"#define {name} {value}\n" in header
 
 
 def test_every_exported_function_has_a_signature():

@@ -385,6 +385,23 @@ def test_the_command(wire, method, tmp_path):
     assert len(rows) == len(records) - 1
 
 
+def test_it_is_scraped(wire):
+    with wire.in_rx(), socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with wire.in_rx():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with command(wire, "--metrics", str(port)):
+        sent(500)
+        with wire.in_rx():
+            page = subprocess.run(
+                ["curl", "-sf", f"http://127.0.0.1:{port}/metrics"], capture_output=True, text=True, check=True
+            ).stdout
+    assert 'xsk_engine_sink_received_packets_total{interface="vrx"} 500.0' in page
+    assert 'xsk_engine_sink_lost_packets_total{interface="vrx"} 0.0' in page
+    assert 'xsk_engine_sink_latency_seconds{interface="vrx",quantile="0.99"}' in page
+
+
 def test_lossless_is_judged(wire):
     with command(wire, "--expect", "lossless", "--duration", "30s") as process:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

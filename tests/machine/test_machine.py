@@ -78,7 +78,8 @@ def run_tests(machine, name, *arguments, timeout_s):
 
 
 def test_igb_in_zerocopy(machines):
-    run_tests(machines("igb"), "igb", f"{GUEST}/test_zerocopy.py", timeout_s=400)
+    tests = (f"{GUEST}/test_zerocopy.py", f"{GUEST}/test_sink.py")
+    run_tests(machines("igb"), "igb", *tests, timeout_s=400)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -106,6 +107,12 @@ _PORTS = options.Parsed("list", _ports)
                 help="A line per interval  [default: when stderr is a terminal]",
             ),
             click.option(
+                "--metrics",
+                type=options.METRICS,
+                metavar="[HOST:]PORT",
+                help="Answer Prometheus there while it runs (OpenMetrics; default host: loopback).",
+            ),
+            click.option(
                 "--pcap", type=options.FILE, metavar="FILE", help="Write the packets as pcap; - is stdout."
             ),
         ],
@@ -139,13 +146,21 @@ def command(**arguments: Any) -> int:
     until = sinksession.Until(arguments["duration"], arguments["count"], arguments["idle"])
     with contextlib.ExitStack() as stack:
         pcap = stack.enter_context(run_options.open_pcap(arguments["pcap"])) if arguments["pcap"] else None
+        collector = _metrics(arguments, stack)
+
+        def on_open(sink: Any) -> None:
+            if collector is not None:
+                collector.figures = functools.partial(sinksession.figures_of, sink, flows=False)
+                stack.callback(setattr, collector, "figures", None)
+            _say_open(sink)
+
         outcome = sinksession.run(
             config,
             until,
             outputs=_outputs(arguments, stack),
             interval_s=arguments["interval"],
             pcap_out=pcap,
-            on_open=_say_open,
+            on_open=on_open,
             show=_show if _is_live(arguments) else None,
         )
     if arguments["as_json"]:
@@ -181,6 +196,16 @@ def _outputs(arguments: dict[str, Any], stack: contextlib.ExitStack) -> list[Any
     for output in made:
         stack.callback(output.close)
     return made
+
+
+def _metrics(arguments: dict[str, Any], stack: contextlib.ExitStack) -> Any:
+    if arguments["metrics"] is None:
+        return None
+    from xsk_engine.metrics import MetricsServer, SinkCollector
+
+    collector = SinkCollector()
+    stack.callback(MetricsServer(arguments["metrics"], collector).close)
+    return collector
 
 
 def _say_open(sink: Any) -> None:
