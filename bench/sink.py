@@ -1,5 +1,6 @@
-"""``make bench-sink``: what checking every packet costs: the rate of a sink that checks a stream of the shortest
-packets with a signature (66 bytes without FCS), beside one that only counts them. Runs inside a laboratory."""
+"""``make bench-sink``: what checking every packet costs: the rate of a sink that checks a stream of the
+shortest packets with a signature (66 bytes without FCS), beside one that only counts them. Runs inside a
+laboratory."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
-"""Frozen figures of what arrived: counts per flow, latency and jitter, several queues' put together. Pure."""
+"""Frozen figures of what arrived: counts per flow, latency and jitter. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 BUCKETS = 656
 _EXACT, _PER_POWER = 32, 16
-_MODULUS = 1 << 64
 
 
 def bucket_top(index: int) -> int:
@@ -70,24 +69,6 @@ class Latency:
         }
 
 
-def merge_latency(parts: Iterable[Latency]) -> Latency:
-    """Adds up; exact."""
-    filled = [part for part in parts if part.count]
-    if not filled:
-        return Latency()
-    buckets: dict[int, int] = {}
-    for part in filled:
-        for index, n in part.buckets:
-            buckets[index] = buckets.get(index, 0) + n
-    return Latency(
-        sum(part.count for part in filled),
-        sum(part.sum_ns for part in filled),
-        min(part.min_ns for part in filled),
-        max(part.max_ns for part in filled),
-        tuple(sorted(buckets.items())),
-    )
-
-
 def buckets_of(counts: Iterable[int]) -> tuple[tuple[int, int], ...]:
     """Of all buckets' counts, those that are not 0."""
     return tuple((index, n) for index, n in enumerate(counts) if n)
@@ -137,8 +118,6 @@ class FlowArrivals:
     """by RFC 3550, 6.4.1, in ns"""
     latency: Latency = Latency()
     """one-way"""
-    queues: int = 1
-    """queues that have seen it; above 1, what is said at :func:`merge` holds"""
 
     @property
     def extent_mean_packets(self) -> float:
@@ -233,84 +212,3 @@ def _plain(record: Any) -> dict[str, Any]:
     if "flows" in found:
         found["flows"] = [flow.as_dict() for flow in record.flows]
     return found
-
-
-_FLOW_SUMS = (
-    "received_packets",
-    "received_bytes",
-    "duplicate_packets",
-    "reordered_packets",
-    "late_packets",
-    "extent_sum_packets",
-    "least_extents",
-    "untimed_packets",
-    "negative_latency_packets",
-    "queues",
-)
-
-
-def merge_flow(parts: Iterable[FlowArrivals]) -> FlowArrivals:
-    """One flow as several queues have seen it (see :func:`merge`)."""
-    many = list(parts)
-    if len(many) == 1:
-        return many[0]
-    base = many[0].first_sequence
-
-    def distance(sequence: int) -> int:
-        return ((sequence - base + (1 << 63)) % _MODULUS) - (1 << 63)
-
-    first = min((one.first_sequence for one in many), key=distance)
-    highest = max((one.highest_sequence for one in many), key=distance)
-    sums = {name: sum(getattr(one, name) for one in many) for name in _FLOW_SUMS}
-    span = (highest - first) % _MODULUS + 1
-    return FlowArrivals(
-        flow_id=many[0].flow_id,
-        lost_packets=max(span - sums["received_packets"], 0),
-        extent_max_packets=max(one.extent_max_packets for one in many),
-        restarts=max(one.restarts for one in many),
-        first_sequence=first,
-        highest_sequence=highest,
-        jitter_ns=max(one.jitter_ns for one in many),
-        latency=merge_latency(one.latency for one in many),
-        **sums,
-    )
-
-
-def merge(queues: Iterable[Arrivals]) -> Arrivals:
-    """Adds up what several queues have checked. A flow that came through one queue, as NICs spread them by
-    addresses and ports, is exact.
-
-    Of a flow that several queues have seen, these are exact: received, bytes, late, untimed, negative
-    latency, and the latency histogram. Lost is what is missing between the lowest first and the highest
-    sequence: exact without restarts, joining in the middle and copies that came through different queues;
-    each such copy counts as received and hides a loss. Duplicates and reordering are what each queue saw by
-    itself: a lower bound. Jitter, restarts and the largest extent are the largest of the queues'. The totals'
-    lost packets are as exact only where the flows are there, too; without them they are added up.
-    """
-    many = list(queues)
-    if len(many) == 1:
-        return many[0]
-    by_id: dict[int, list[FlowArrivals]] = {}
-    for one in many:
-        for flow in one.flows:
-            by_id.setdefault(flow.flow_id, []).append(flow)
-    flows = tuple(merge_flow(by_id[flow_id]) for flow_id in sorted(by_id))
-    apart = ("first_ns", "last_ns", "latency", "flows")
-    sums = {
-        field.name: sum(getattr(one, field.name) for one in many)
-        for field in fields(Arrivals)
-        if field.name not in apart
-    }
-    shared = [(flow, by_id[flow.flow_id]) for flow in flows if len(by_id[flow.flow_id]) > 1]
-    for name in ("lost_packets", "restarts"):
-        sums[name] += sum(
-            getattr(flow, name) - sum(getattr(part, name) for part in parts) for flow, parts in shared
-        )
-    sums["flow_count"] -= sum(len(parts) - 1 for _, parts in shared)
-    return replace(
-        Arrivals(**sums),
-        first_ns=min((one.first_ns for one in many if one.first_ns), default=0),
-        last_ns=max((one.last_ns for one in many), default=0),
-        latency=merge_latency(one.latency for one in many),
-        flows=flows,
-    )

@@ -14,7 +14,7 @@ from xsk_engine.errors import ClosedError
 
 _BLOCK = 256
 """flows read in one call; their histograms are 2.6 kB each"""
-_SAME = [name for name in FlowArrivals.__dataclass_fields__ if name not in ("latency", "queues")]
+_SAME = [name for name in FlowArrivals.__dataclass_fields__ if name != "latency"]
 _TOTALS = [name for name in Arrivals.__dataclass_fields__ if name not in ("flow_count", "latency", "flows")]
 
 

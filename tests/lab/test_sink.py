@@ -395,7 +395,10 @@ def test_it_is_scraped(wire):
         sent(500)
         with wire.in_rx():
             page = subprocess.run(
-                ["curl", "-sf", f"http://127.0.0.1:{port}/metrics"], capture_output=True, text=True, check=True
+                ["curl", "-sf", f"http://127.0.0.1:{port}/metrics"],
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout
     assert 'xsk_engine_sink_received_packets_total{interface="vrx"} 500.0' in page
     assert 'xsk_engine_sink_lost_packets_total{interface="vrx"} 0.0' in page

@@ -1,9 +1,8 @@
-"""Figures of what arrived: percentiles, merging, JSON."""
+"""Figures of what arrived: percentiles, JSON."""
 
 import bisect
 import itertools
 import json
-import random
 
 import pytest
 from hypothesis import given
@@ -16,9 +15,8 @@ from xsk_engine.arrivals import (
     Latency,
     bucket_top,
     buckets_of,
-    merge,
-    merge_flow,
 )
+from xsk_engine.sinkreport import SinkFigures, faults, histogram, since
 
 TOPS = [bucket_top(i) for i in range(BUCKETS)]
 
@@ -68,63 +66,6 @@ def arrivals(*flows, **values):
     return Arrivals(flow_count=len(flows), flows=flows, **(sums | values))
 
 
-def test_flows_of_different_queues_stay_as_they_are():
-    one = flow(4, 10, lost_packets=2, highest_sequence=11, jitter_ns=7)
-    other = flow(2, 5, duplicate_packets=1, highest_sequence=4)
-    both = merge(
-        [
-            arrivals(one, packets=12, first_ns=90, last_ns=100),
-            arrivals(other, packets=9, first_ns=50, last_ns=60),
-        ]
-    )
-    assert both.flows == (other, one)
-    assert (both.packets, both.received_packets, both.lost_packets, both.flow_count) == (21, 15, 2, 2)
-    assert (both.first_ns, both.last_ns) == (50, 100)
-    assert merge([arrivals(one)]) == arrivals(one)
-    assert merge([]) == Arrivals()
-    assert merge([arrivals(one, first_ns=9), Arrivals()]).first_ns == 9
-
-
-def test_a_flow_of_two_queues_has_lost_what_neither_has_seen():
-    even = flow(3, 5, lost_packets=4, highest_sequence=8)
-    odd = flow(3, 4, lost_packets=6, highest_sequence=9)  # 1, 3, 5 and 9: 7 is lost
-    both = merge([arrivals(even), arrivals(odd)])
-    assert len(both.flows) == 1
-    merged = both.flows[0]
-    assert (merged.received_packets, merged.lost_packets, merged.highest_sequence, merged.queues) == (
-        9,
-        1,
-        9,
-        2,
-    )
-    assert (both.lost_packets, both.flow_count) == (1, 1)
-    assert merged.latency == latency([5] * 9)
-
-
-def test_it_counts_on_across_the_wrap():
-    most = (1 << 64) - 1
-    before = flow(1, 3, first_sequence=most - 4, highest_sequence=most)
-    after = flow(1, 4, first_sequence=most - 3, highest_sequence=1)
-    merged = merge_flow([after, before])
-    assert (merged.first_sequence, merged.highest_sequence, merged.lost_packets) == (most - 4, 1, 0)
-
-
-def test_a_split_flow_is_what_it_would_have_been_whole():
-    """As the definition says, from lists: no copies, no restart, from the beginning."""
-    rng = random.Random(5)
-    came = [s for s in range(1000) if rng.random() < 0.9]
-    queues = [[s for s in came if rng.random() < 0.5] for _ in range(1)]
-    queues.append([s for s in came if s not in set(queues[0])])
-    parts = [
-        flow(1, len(q), lost_packets=q[-1] + 1 - len(q), highest_sequence=q[-1], jitter_ns=i)
-        for i, q in enumerate(queues)
-    ]
-    merged = merge_flow(parts)
-    assert merged.received_packets == len(came)
-    assert merged.lost_packets == came[-1] + 1 - len(came)
-    assert merged.jitter_ns == 1
-
-
 def test_json():
     one = arrivals(
         flow(3, 5, lost_packets=5, reordered_packets=2, extent_sum_packets=7), first_ns=1, last_ns=5
@@ -137,3 +78,34 @@ def test_json():
     assert told["flows"][0]["latency"]["p99_9_ns"] == 5
     assert told["flows"][0]["latency"]["buckets"] == [[5, 5]]
     assert told["latency"]["count"] == 0
+
+
+def test_what_came_in_between():
+    """Of an interval: the difference of two histograms."""
+    before, values = latency([10, 10, 400]), [10, 10, 400, 7, 900, 900]
+    part = since(latency(values), before)
+    assert part.count == 3
+    assert part.sum_ns == 7 + 900 + 900
+    assert part.min_ns == 7
+    assert 900 <= part.max_ns <= 900 * 17 / 16
+    assert since(before, before) == Latency()
+
+
+def figures(**values):
+    one = Arrivals(**({"received_packets": 5} | values))
+    return SinkFigures("vrx", "xdp", "copy", "", "the signature", one, 0, 0)
+
+
+def test_what_is_not_lossless():
+    assert faults(figures()) == []
+    assert faults(figures(received_packets=0)) == ["nothing received"]
+    assert faults(figures(lost_packets=1000, corrupt_packets=2)) == ["1,000 lost", "2 corrupt"]
+    assert faults(figures(reordered_packets=3, foreign_packets=7)) == []
+
+
+def test_a_histogram_in_characters():
+    text = histogram(latency([5, 5, 5, 100, 5000]).as_dict())
+    lines = text.splitlines()
+    assert [line.split()[2] for line in (lines[0], lines[4], lines[-1])] == ["60.00%", "20.00%", "20.00%"]
+    assert len(lines) == 11  # powers of two from 7 to 8191 ns, the empty ones too
+    assert histogram(Latency().as_dict()) == ""
