@@ -15,39 +15,50 @@ from xsk_engine.cli import options
 MIB = 1 << 20
 _STRICT_PERCENT = 1.0
 
+# Of every command that opens an interface, or tells what happens.
+MODE = click.option(
+    "--mode", type=click.Choice(["auto", "copy", "zerocopy"]), default="auto", show_default=True
+)
+LINK_TIMEOUT = click.option("--link-timeout", type=options.SECONDS, default="5s", show_default=True)
+DEFAULT_ROUTE = click.option(
+    "--allow-default-route", is_flag=True, help="Also on the interface of the default route."
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end.")
+JSONL = click.option(
+    "--jsonl",
+    type=options.FILE,
+    metavar="FILE",
+    help="A JSON object per interval, a line each; - is stdout.",
+)
+CSV = click.option("--csv", type=options.FILE, metavar="FILE", help="The same as a table; - is stdout.")
+METRICS = click.option(
+    "--metrics",
+    type=options.METRICS,
+    metavar="[HOST:]PORT",
+    help="Answer Prometheus there while it runs (OpenMetrics; default host: loopback).",
+)
+
 _WHERE = (
     click.option(
         "--cpu", "cpus", type=options.CPUS, help="i-th CPU for the i-th queue  [default: not pinned]"
     ),
-    click.option(
-        "--mode", type=click.Choice(["auto", "copy", "zerocopy"]), default="auto", show_default=True
-    ),
+    MODE,
     click.option("--umem-mb", type=click.IntRange(1, 65536), help="MiB  [default: 4, or what is needed]"),
-    click.option("--link-timeout", type=options.SECONDS, default="5s", show_default=True),
-    click.option("--allow-default-route", is_flag=True, help="Also on the interface of the default route."),
+    LINK_TIMEOUT,
+    DEFAULT_ROUTE,
 )
 _TELLING = (
     click.option("--strict-rate", is_flag=True, help="Exit 1 when the rate is missed by more than 1 %."),
     click.option(
         "--live/--no-live", default=None, help="Figures while it runs  [default: when stderr is a terminal]"
     ),
-    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end."),
-    click.option(
-        "--jsonl",
-        type=options.FILE,
-        metavar="FILE",
-        help="A JSON object per interval, a line each; - is stdout.",
-    ),
-    click.option("--csv", type=options.FILE, metavar="FILE", help="The same as a table; - is stdout."),
+    AS_JSON,
+    JSONL,
+    CSV,
     click.option(
         "--interval", type=options.SECONDS, default="1s", show_default=True, help="Of --jsonl and --csv."
     ),
-    click.option(
-        "--metrics",
-        type=options.METRICS,
-        metavar="[HOST:]PORT",
-        help="Answer Prometheus there while it runs (OpenMetrics; default host: loopback).",
-    ),
+    METRICS,
     click.option(
         "--pcap-out",
         type=options.FILE,

@@ -62,9 +62,7 @@ _PORTS = options.Parsed("list", _ports)
                 show_default=True,
                 help="xdp: the kernel does not see the packets; packet: it sees them, too.",
             ),
-            click.option(
-                "--mode", type=click.Choice(["auto", "copy", "zerocopy"]), default="auto", show_default=True
-            ),
+            run_options.MODE,
             click.option(
                 "--ring",
                 type=click.IntRange(64, 65536),
@@ -72,10 +70,8 @@ _PORTS = options.Parsed("list", _ports)
                 show_default=True,
                 help="Entries of each receive ring, a power of two.",
             ),
-            click.option("--link-timeout", type=options.SECONDS, default="5s", show_default=True),
-            click.option(
-                "--allow-default-route", is_flag=True, help="Also on the interface of the default route."
-            ),
+            run_options.LINK_TIMEOUT,
+            run_options.DEFAULT_ROUTE,
         ],
     ),
     (
@@ -84,16 +80,9 @@ _PORTS = options.Parsed("list", _ports)
             click.option(
                 "--expect", type=click.Choice(["lossless"]), help="Exit 1 unless all came, once, intact."
             ),
-            click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end."),
-            click.option(
-                "--jsonl",
-                type=options.FILE,
-                metavar="FILE",
-                help="A JSON object per interval, a line each; - is stdout.",
-            ),
-            click.option(
-                "--csv", type=options.FILE, metavar="FILE", help="The same as a table; - is stdout."
-            ),
+            run_options.AS_JSON,
+            run_options.JSONL,
+            run_options.CSV,
             click.option(
                 "--interval",
                 type=options.SECONDS,
@@ -106,12 +95,7 @@ _PORTS = options.Parsed("list", _ports)
                 default=None,
                 help="A line per interval  [default: when stderr is a terminal]",
             ),
-            click.option(
-                "--metrics",
-                type=options.METRICS,
-                metavar="[HOST:]PORT",
-                help="Answer Prometheus there while it runs (OpenMetrics; default host: loopback).",
-            ),
+            run_options.METRICS,
             click.option(
                 "--pcap", type=options.FILE, metavar="FILE", help="Write the packets as pcap; - is stdout."
             ),
