@@ -127,22 +127,21 @@ static int wake_kernel(struct xske_receiver *r, bool all)
 	return 0;
 }
 
-/* A link that goes down tells a packet socket so, and comes back (net/packet/af_packet.c, packet_notifier); a device that
- * goes takes its number with it. */
-static int socket_error(int fd)
+/* A packet socket's: a link that goes down says so and comes back; a device that goes takes its number with it
+ * (net/packet/af_packet.c, packet_notifier). */
+static int look_after_ring(const struct xske_receiver *r, bool error)
 {
 	const struct timespec pause = {.tv_nsec = 10 * NSEC_PER_MSEC};
 	struct sockaddr_ll at = {0};
 	socklen_t len = sizeof(int);
-	int error;
+	int taken;
 
-	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len); /* takes it away */
+	if (error) {
+		getsockopt(r->ring.fd, SOL_SOCKET, SO_ERROR, &taken, &len);
+		nanosleep(&pause, NULL);
+	}
 	len = sizeof(at);
-	if (getsockname(fd, (struct sockaddr *)&at, &len) || at.sll_family != AF_PACKET ||
-	    at.sll_ifindex <= 0)
-		return -ENXIO;
-	nanosleep(&pause, NULL);
-	return 0;
+	return getsockname(r->ring.fd, (struct sockaddr *)&at, &len) || at.sll_ifindex <= 0 ? -ENXIO : 0;
 }
 
 static void count_overrun(struct xske_receiver *r)
@@ -153,7 +152,7 @@ static void count_overrun(struct xske_receiver *r)
 
 static int rest(struct xske_receiver *r)
 {
-	int ready, err = wake_kernel(r, false);
+	int ready, error = 0, err = wake_kernel(r, false);
 
 	count_overrun(r);
 	publish(r);
@@ -161,10 +160,13 @@ static int rest(struct xske_receiver *r)
 	ready = err ? 0 : poll(r->fds, r->fd_count, SLEEP_MS);
 	if (ready < 0)
 		return errno == EINTR ? 0 : -errno;
-	for (uint32_t i = 0; !err && ready && i < r->fd_count - 1; i++)
-		if (r->fds[i].revents & (POLLERR | POLLHUP | POLLNVAL))
-			err = socket_error(r->fds[i].fd);
-	return err || ready ? err : wake_kernel(r, true);
+	for (uint32_t i = 0; ready && i < r->fd_count - 1; i++)
+		error |= r->fds[i].revents & (POLLERR | POLLHUP | POLLNVAL);
+	if (err || (ready && !error))
+		return err;
+	if (!r->config.queue_count)
+		return look_after_ring(r, error);
+	return error ? -ENXIO : wake_kernel(r, true);
 }
 
 /* All that is ours goes back: the kernel is only a moment behind. */

@@ -163,17 +163,15 @@ static void meet(struct xske_wire *w, uint8_t *frame, uint32_t len, uint64_t now
 /* The frames that are there, a batch at most. */
 static bool take(struct xske_wire *w, uint64_t now)
 {
-	uint32_t n = 0, len;
-	uint8_t *frame;
+	struct packet_frame frame;
+	uint32_t n = 0;
 
-	while (n < WIRE_BATCH && (frame = port_frame(&w->port, n, &len))) {
-		meet(w, frame, len, now);
-		n++;
-	}
+	for (; n < WIRE_BATCH && packet_ring_frame(&w->port.in, n, &frame); n++)
+		meet(w, frame.bytes, frame.len, now);
 	if (!n)
 		return false;
 	flush(w);
-	port_give_back(&w->port, n);
+	packet_ring_give_back(&w->port.in, n);
 	return true;
 }
 
@@ -182,7 +180,7 @@ static void ask_missed(struct xske_wire *w, uint64_t now)
 	if (now - w->asked_ns < MISSED_NS)
 		return;
 	w->asked_ns = now;
-	count(&w->counters->missed_packets, port_missed(&w->port));
+	count(&w->counters->missed_packets, packet_ring_missed(&w->port.in));
 }
 
 static uint64_t next_due(struct xske_wire *w)
@@ -222,7 +220,7 @@ int xske_wire_run(struct xske_wire *w)
 		else
 			rest(w);
 	}
-	count(&w->counters->missed_packets, port_missed(&w->port));
+	count(&w->counters->missed_packets, packet_ring_missed(&w->port.in));
 	return 0;
 }
 

@@ -6,10 +6,8 @@
  *   w0 --- receive ring --- fate --- held back --- delayed --- batch --- sendmmsg --- w1
  *          (wire_port)   (wire_fate)     (wire_store)          (wire_port)
  *
- * The receive ring is TPACKET_V2: a frame is handed over as soon as it is there, so that a delay below a
- * millisecond means something (a block of TPACKET_V3 would be handed over when it is full, or a millisecond
- * later). A batch holds pointers to slots of that ring and to frames in the stores; slots go back, and stores are
- * settled, when all of the batch has been sent.
+ * A batch holds pointers to slots of the receive ring (packet_ring.h) and to frames in the stores; slots go back, and
+ * stores are settled, when all of the batch has been sent.
  *
  * At most one of drop, duplicate, reorder and corrupt meets a packet, so that each count stands for itself.
  */
@@ -21,6 +19,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "packet_ring.h"
 #include "util.h"
 #include "wire_store.h"
 #include "xske.h"
@@ -28,14 +27,9 @@
 #define WIRE_BATCH 64u
 
 struct wire_port {
-	int in_fd;
+	struct packet_ring in;
 	int out_fd;
-	uint8_t *ring;
-	uint64_t ring_bytes;
-	uint32_t slot_bytes;
-	uint32_t slots;
-	uint32_t next; /* the slot the kernel fills next, as far as we know */
-	bool refused;  /* the last packet was refused for good: the next is not tried twice */
+	bool refused; /* the last packet was refused for good: the next is not tried twice */
 };
 
 struct xske_wire {
@@ -60,15 +54,6 @@ struct xske_wire {
 /* 0 or a negative errno; port_close in any case. */
 int port_open(struct wire_port *port, const struct xske_wire_config *config);
 void port_close(struct wire_port *port);
-
-/* The frame in the i-th slot from here, with the VLAN tag that the kernel has put beside it back in its place;
- * NULL when it has not come yet. */
-uint8_t *port_frame(struct wire_port *port, uint32_t i, uint32_t *len);
-/* n slots go back to the kernel. */
-void port_give_back(struct wire_port *port, uint32_t n);
-
-/* Packets that the ring had no room for since the last call. */
-uint32_t port_missed(struct wire_port *port);
 
 /* Sends all n; returns how many the kernel took. */
 uint32_t port_send(struct wire_port *port, struct mmsghdr *messages, uint32_t n);

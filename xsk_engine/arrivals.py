@@ -12,7 +12,7 @@ _MODULUS = 1 << 64
 
 
 def bucket_top(index: int) -> int:
-    """The largest ns that falls into a bucket (native/arrivals.c); the last one takes all longer ones, too."""
+    """The largest ns that falls into a bucket (native/arrivals.c); the last one takes longer ones, too."""
     if index < _EXACT:
         return index
     power, part = divmod(index - _EXACT, _PER_POWER)
@@ -284,8 +284,8 @@ def merge(queues: Iterable[Arrivals]) -> Arrivals:
     latency, and the latency histogram. Lost is what is missing between the lowest first and the highest
     sequence: exact without restarts, joining in the middle and copies that came through different queues;
     each such copy counts as received and hides a loss. Duplicates and reordering are what each queue saw by
-    itself: a lower bound. Jitter, restarts and the largest extent are the largest of the queues'. The totals' lost
-    packets can be as exact only where the flows are there, too; without them they are each queue's, added up.
+    itself: a lower bound. Jitter, restarts and the largest extent are the largest of the queues'. The totals'
+    lost packets are as exact only where the flows are there, too; without them they are added up.
     """
     many = list(queues)
     if len(many) == 1:

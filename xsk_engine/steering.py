@@ -15,6 +15,7 @@ from xsk_engine.program import AttachedProgram
 from xsk_engine.xsk import RxXsk
 
 # native/bpf/steer.h; tests/ffi compares them.
+_PROGRAM = "steer.bpf.o"
 BY_SIGNATURE, BY_PORT = 1, 2
 MOST_QUEUES, MOST_PORTS = 64, 4096
 
@@ -67,7 +68,7 @@ class Steering:
                 if error.errno in (errno.EPERM, errno.EACCES)
                 else str(error)
             )
-            raise UnavailableError("load", "steer.bpf.o", hint, errno=error.errno) from None
+            raise UnavailableError("load", _PROGRAM, hint, errno=error.errno) from None
         try:
             for port in match.ports:
                 self._object.update("steer_ports", struct.pack("=I", port), struct.pack("=I", 1))
@@ -91,12 +92,12 @@ class Steering:
 
 def _program_file() -> str:
     try:
-        with importlib.resources.as_file(importlib.resources.files("xsk_engine") / "steer.bpf.o") as path:
+        with importlib.resources.as_file(importlib.resources.files("xsk_engine") / _PROGRAM) as path:
             return str(path)
     except FileNotFoundError:
         raise UnavailableError(
             "load",
-            "steer.bpf.o",
+            _PROGRAM,
             "this package was built without it; install clang and build again",
             errno=errno.ENOENT,
         ) from None

@@ -170,6 +170,21 @@ def test_a_sender_that_begins_again(length):
     assert (flow.received_packets, flow.lost_packets) == (length - 1 + 197, 1 + 3)
 
 
+@pytest.mark.parametrize("sequence", [1, 2, 30])
+def test_the_border_between_two_runs(sequence):
+    """The next one, and one with a gap, of either side of the moment."""
+    again = T0 + RESTART_NS
+    before, behind = again - RESTART_NS // 2 - 1, again - RESTART_NS // 2
+    began = [(0, 0, T0, T0), (0, 0, again, again)]
+    flow = run([*began, (0, sequence, before, again)]).flows[0]
+    assert (flow.restarts, flow.received_packets, flow.late_packets) == (1, 2, 1)
+    flow = run([*began, (0, sequence, behind, again)]).flows[0]
+    assert (flow.restarts, flow.received_packets, flow.late_packets) == (1, 3, 0)
+    flow = run([*began, (0, sequence, 0, again)]).flows[0]
+    assert (flow.received_packets, flow.untimed_packets) == (3, 1)
+    assert run([began[0], (0, 0, again - 1, again)]).flows[0].duplicate_packets == 1
+
+
 def test_two_queues_of_a_sender_far_apart_are_no_restart():
     """One stands still for a second and goes on: what it sends then is missing, not known."""
     fast = [(0, i, T0 + i * US, T0 + i * US) for i in range(1, 3000, 2)]

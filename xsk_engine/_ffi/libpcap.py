@@ -45,7 +45,7 @@ class PacketHeader(ctypes.Structure):
 
 
 class BpfProgram(ctypes.Structure):
-    """struct bpf_program (pcap/bpf.h): instructions of 8 bytes, as the kernel has them (linux/filter.h)."""
+    """struct bpf_program (pcap/bpf.h): instructions of 8 bytes, as the kernel has them."""
 
     _fields_ = [("bf_len", ctypes.c_uint), ("bf_insns", c_void_p)]
 
@@ -69,7 +69,8 @@ def load() -> SimpleNamespace:
 
 
 def compile_filter(expression: str) -> bytes:
-    """The classic BPF program for a packet socket on Ethernet. ValueError: what is wrong with the expression."""
+    """The classic BPF program for a packet socket on Ethernet. ValueError: what is wrong with the
+    expression."""
     pcap, program = load(), BpfProgram()
     dead = pcap.open_dead(LINKTYPE_ETHERNET, _SNAPLEN)
     try:

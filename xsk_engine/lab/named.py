@@ -160,7 +160,7 @@ def down(name: str) -> None:
     _need_root("lab down", name)
     if not exists(name):
         raise UnavailableError("lab down", name, "no such laboratory; see xsk-engine lab list")
-    while (running := forwarder_of(name)) is not None:
+    if (running := forwarder_of(name)) is not None:
         running.end()
         running.page.close()
     for side, interfaces in {"tx": [TX_INTERFACE], "rx": [RX_INTERFACE], "wire": INNER_INTERFACES}.items():

@@ -6,11 +6,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
 
 from xsk_engine import ethtool
-from xsk_engine.lab.wirespec import WireSpec
+
+if TYPE_CHECKING:
+    from xsk_engine.lab.wirespec import WireSpec
 
 TX_INTERFACE, RX_INTERFACE = "vtx", "vrx"
 TX_MAC, RX_MAC = "02:77:00:00:00:01", "02:77:00:00:00:02"
