@@ -8,7 +8,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -101,6 +101,18 @@ def _enter_rx(name: str) -> tuple[contextlib.AbstractContextManager[None], str]:
     return namespaces.entered(int(fd)), "the laboratory's other end"
 
 
+@contextlib.contextmanager
+def _standing(where: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    """In that network namespace. UnavailableError."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(where)
+        except OSError as error:
+            text = f"{error.strerror}; is this the laboratory that lab run has made?"
+            raise UnavailableError("setns", RX_FD_VARIABLE, text, errno=error.errno) from None
+        yield
+
+
 class Link:
     """An engine and a sink, open, and trials between them. A context manager, in one thread.
 
@@ -132,17 +144,14 @@ class Link:
             families = {4: socket.AF_INET, 6: socket.AF_INET6}
             own = {version: netdevs.addresses(tx.name, family) for version, family in families.items()}
             sources = {version: found[0] for version, found in own.items() if found}
-            try:
-                with entered:
-                    rx = netdevs.get(config.rx)
-                    self._refuse_default_route(rx)
-                    self.packets, version = self._choose_packets(sources, rx)
-                    least = _HEADERS_BYTES[version] + SIGNATURE_BYTES
-                    most = min(tx.max_frame_bytes, rx.max_frame_bytes)
-                    self.sizes, self.notes = rfc2544.fitting_sizes(config.sizes, least, most)
-                    self.sink = stack.enter_context(self._open_sink(rx))
-            except OSError as error:
-                raise UnavailableError("setns", RX_FD_VARIABLE, str(error), errno=error.errno) from None
+            with _standing(entered):
+                rx = netdevs.get(config.rx)
+                self._refuse_default_route(rx)
+                self.packets, version = self._choose_packets(sources, rx)
+                least = _HEADERS_BYTES[version] + SIGNATURE_BYTES
+                most = min(tx.max_frame_bytes, rx.max_frame_bytes)
+                self.sizes, self.notes = rfc2544.fitting_sizes(config.sizes, least, most)
+                self.sink = stack.enter_context(self._open_sink(rx))
             self.engine = stack.enter_context(
                 Engine(
                     EngineConfig(
@@ -250,9 +259,9 @@ class Link:
         sink_before, engine_before = self.sink.snapshot(flows=False), self.engine.snapshot()
         gaps_before = self.engine.gaps()
         sent = self._send(traffic, seconds)
-        self._settle(sink_before.arrivals.received_packets + sent)
+        is_quiet = self._settle(sink_before.arrivals.received_packets + sent)
         sink, arrived = self._arrived(number)
-        if arrived.received_packets < sent:  # what came may have been another trial's
+        if arrived.received_packets < sent and not is_quiet:  # some of what came was another trial's
             self._settle(None)
             sink, arrived = self._arrived(number)
         engine = self.engine.snapshot()
@@ -305,20 +314,22 @@ class Link:
         flows = snapshot.arrivals.flows
         return snapshot, next((one for one in flows if one.flow_id == number), FlowArrivals(number))
 
-    def _settle(self, target: int | None) -> None:
-        """Until no more packets come, or the sink has received so many in all."""
+    def _settle(self, target: int | None) -> bool:
+        """Until the sender's kernel has taken all and no more packets come; or until the sink has received
+        `target` in all, then False."""
         last, since = -1, time.monotonic()
         end = since + self.config.settle_s + _STRAGGLERS_S
         while (now := time.monotonic()) < end:
             self._look()
             if target is not None and self.sink.snapshot(flows=False).arrivals.received_packets >= target:
-                return
+                return False
             packets = self.sink.receive_stats().packets
-            if packets != last:
+            if packets != last or self.engine.snapshot().inflight_descs:
                 last, since = packets, now
             elif now - since >= self.config.settle_s:
-                return
+                break
             time.sleep(min(_LOOK_S, self.config.settle_s))
+        return True
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

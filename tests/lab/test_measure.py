@@ -101,8 +101,9 @@ def test_other_ways(wire, extra):
 
 def test_a_wire_that_drops(wire):
     with measured_lab(wire=parse_wire("drop=0.05,seed=1")) as (lab, options):
-        asked = ("--size", "124", *QUICK, "--rate", "20kpps", "--json")
-        report = report_of(cli("measure", "vtx", "vrx", *asked, **options))
+        # The slowest trial of the search has 500 packets: none is without loss.
+        asked = ("--size", "124", *QUICK, "--rate", "20kpps", "--trial", "100ms", "--resolution", "25%")
+        report = report_of(cli("measure", "vtx", "vrx", *asked, "--json", **options))
         counts = lab.faults()
     check_against_itself(report)
     (size,) = report["sizes"]
@@ -112,7 +113,7 @@ def test_a_wire_that_drops(wire):
     curve = [report["trials"][number] for number in size["loss"]]
     sent, lost = (sum(one[f"{name}_packets"] for one in curve) for name in ("sent", "lost"))
     by_others = sum(one["overrun_packets"] + one["sender_dropped_packets"] for one in curve)
-    # Half of 5 % and twice as much are many standard deviations away.
+    # Half of 5 %: many standard deviations away.
     assert 0.025 * sent < lost - by_others or counts["missed_packets"]
     # All that is missing has been dropped by the wire, which has counted it, or by one of the ends.
     missing = sum(one["lost_packets"] for one in report["trials"])
@@ -127,6 +128,8 @@ def test_a_wire_that_drops(wire):
         loss = ("--loss", "40%", "--tests", "throughput", "--rate", "2kpps")
         report = report_of(cli("measure", "vtx", "vrx", "--size", "124", *QUICK, *loss, "--json", **options))
     assert report["settings"]["allowed_loss_percent"] == 40
+    found = report["sizes"][0]["throughput"]
+    assert found["pps"] > 0 or found["limit"] == "sender"
 
 
 def test_a_wire_that_takes_all(wire):
