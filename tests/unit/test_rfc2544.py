@@ -122,6 +122,26 @@ def test_a_sender_that_cannot(fastest):
     assert all(one.reached == (one.asked_pps * 0.99 <= fastest) for one in device.trials)
 
 
+def test_a_spoilt_trial_is_repeated():
+    """The device's own loss is not; the sender's and the sink's is, twice."""
+    pauses = iter([True, True, False])
+
+    class Hiccups(Fake):
+        def rate(self, pps):
+            self.fastest = pps / 2 if next(pauses, False) else None
+            return super().rate(pps)
+
+    device = Hiccups(2_000_000)
+    found = search(device)
+    assert (found.pps, found.passed.number, len(device.trials)) == (1_000_000, 2, 3)
+    sink = Fake(999_999, overrun=True)
+    assert search(sink, resolution=0.5).limit == "sink"
+    assert [one.asked_pps for one in sink.trials] == [1_000_000] * 3 + [500_000]
+    lossy = Fake(999_999)
+    assert search(lossy, resolution=0.5).limit == "device"
+    assert [one.asked_pps for one in lossy.trials] == [1_000_000, 500_000]
+
+
 def test_whose_fault():
     assert search(Fake(400_000, overrun=True)).limit == "sink"
     assert search(Fake(400_000)).limit == "device"
