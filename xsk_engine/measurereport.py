@@ -194,7 +194,8 @@ def _burst_lines(sizes: Sequence[Any], trials: Sequence[Any]) -> list[str]:
         if not found:
             continue
         passed = found["passed_trial"]
-        rate = format_si(trials[passed]["achieved_pps"], "pps") if passed is not None else "-"
+        pps = trials[passed]["achieved_pps"] if passed is not None else 0
+        rate = format_si(pps, "pps") if pps else "-"  # of one packet, or of one batch, there is none
         longest = "or more: the longest tried" if found["is_longest_tried"] else ""
         rows.append([str(one["size_bytes"]), f"{found['packets']:,}", rate, longest])
     heads = ("bytes", "packets", "at", "")
