@@ -61,6 +61,8 @@ class Flow:
     """packets, with a pace of its own"""
     name: str = ""
     """what figures call it"""
+    signature_id: int | None = None
+    """the flow id in its signature, from 0 to 2^32 - 1; None: its place in the traffic"""
 
 
 @dataclass(frozen=True)

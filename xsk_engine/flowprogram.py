@@ -322,7 +322,10 @@ class _Compiler:
             1 << i for i, check in enumerate(self.checks) if not check.end and check is not self.offload
         )
         full = _U64
-        head = MAGIC << 32 | self.flow_id
+        named = self.flow_id if self.flow.signature_id is None else self.flow.signature_id
+        if not 0 <= named < 1 << 32:
+            raise ValueError(f"signature: flow id {named} is not in 0 to {(1 << 32) - 1}")
+        head = MAGIC << 32 | named
         return [
             Patch(-24, 8, RANGE, csums, mask=full, base=head, modulo=1),
             Patch(-16, 8, RANGE, csums, mask=full, step=1),

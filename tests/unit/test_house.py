@@ -22,14 +22,14 @@ FLOORS = [
         "single",
         "arrivals",
     },
-    {"layers"},
+    {"layers", "rfc2544"},
     {"headers"},
     {"dissect", "flow", "datagram"},
     {"fieldprogram", "spec"},
     {"flowprogram"},
     {"mixprogram", "edits", "figures"},
     {"replay"},
-    {"plan", "report", "sinkreport", "_ffi"},
+    {"plan", "report", "sinkreport", "measurereport", "_ffi"},
     {"umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside"},
     {
         "arena",
@@ -60,12 +60,12 @@ FLOORS = [
     {"connecting"},
     {"__init__"},
     {"follow", "sampling"},
-    {"session", "outputs", "metrics", "live", "sinksession"},
+    {"session", "outputs", "metrics", "live", "sinksession", "trials", "measuring", "measureplot"},
     {"demo"},
     {"cli", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-PURE = set().union(*FLOORS[:8]) | {"plan", "report", "sinkreport"}
+PURE = set().union(*FLOORS[:8]) | {"plan", "report", "sinkreport", "measurereport"}
 # Started as a process of its own: it shares the command line's exit codes.
 EXCEPTIONS = {("demo", "cli")}
 FILES = sorted(PACKAGE.rglob("*.py"))

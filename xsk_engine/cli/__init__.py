@@ -19,6 +19,7 @@ _COMMANDS = {
     "demo": "Frames through a private laboratory, every one checked. No root needed.",
     "doctor": "What this machine and an interface can do, and what is missing.",
     "lab": "Laboratories: two network namespaces and a veth pair.",
+    "measure": "Throughput, latency, loss and bursts between two interfaces.",
     "replay": "Send the packets of a capture file again.",
     "send": "Send traffic through an interface.",
     "sink": "Receive, check and measure what a sender with --signature sends.",
