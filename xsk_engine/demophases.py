@@ -1,4 +1,4 @@
-"""What the demo does: a laboratory of its own, a sink that checks every packet, two phases, what came of it."""
+"""What the demo does: a laboratory of its own, a sink that checks every packet, two phases, a report."""
 
 from __future__ import annotations
 
@@ -61,7 +61,11 @@ def _sink(lab: PrivateLab) -> Iterator[Sink]:
             unread.bind((topology.RX_IPV4, PORT))
             # By the port, too: a packet with a damaged signature is to be seen.
             config = SinkConfig(
-                topology.RX_INTERFACE, Match(ports=(PORT,)), method=_method(), max_flows=1, ring_size=RING_SIZE
+                topology.RX_INTERFACE,
+                Match(ports=(PORT,)),
+                method=_method(),
+                max_flows=1,
+                ring_size=RING_SIZE,
             )
             sink = stack.enter_context(Sink(config).open())
         yield sink
@@ -137,12 +141,13 @@ def _run_phase(lab: PrivateLab, phase: Phase) -> tuple[dict[str, Any], int]:
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     arrivals = seen.arrivals
+    reason = way.reason if sink.config.method == "auto" else "in a user namespace no XDP program is loaded"
     causes = {"kernel_busy": report["dropped_packets"], "receive_buffer": seen.overrun_packets}
     missing = report["completed_packets"] - arrivals.received_packets - arrivals.corrupt_packets
     causes["other"] = max(missing - sum(causes.values()), 0)
     report |= {
         "phase": phase.name,
-        "sink": {"method": way.method, "mode": way.mode, "reason": way.reason},
+        "sink": {"method": way.method, "mode": way.mode, "reason": reason},
         "delivered_packets": arrivals.received_packets,
         **{name: getattr(arrivals, name) for name in _COUNTS},
         "unverified_packets": arrivals.unverified_packets + arrivals.csum_partial_packets,
@@ -159,11 +164,9 @@ def _complaint(report: dict[str, Any]) -> str | None:
     asked, names = report["submitted_packets"], (*_COUNTS, "unverified_packets")
     if report["delivered_packets"] == asked and not any(report[name] for name in names):
         return None
-    causes = ", ".join(f"{n:,} {cause}" for cause, n in report["lost_packets"].items() if n)
+    causes = ", ".join(f"{n:,} {cause}" for cause, n in report["lost_packets"].items() if n) or "nothing"
     counts = "".join(f", {report[name]:,} {name.removesuffix('_packets')}" for name in names if report[name])
-    return (
-        f"{asked:,} submitted, {report['delivered_packets']:,} delivered{counts} (lost: {causes or 'nothing'})"
-    )
+    return f"{asked:,} submitted, {report['delivered_packets']:,} delivered{counts} (lost: {causes})"
 
 
 def _way(report: dict[str, Any]) -> str:

@@ -60,7 +60,15 @@ class _Drawing:
         self.elements: list[str] = []
 
     def text(
-        self, x: float, y: float, text: str, *, size: int = 13, at: str = "start", ink: str = _INK, more: str = ""
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: int = 13,
+        at: str = "start",
+        ink: str = _INK,
+        more: str = "",
     ) -> None:
         self.elements.append(
             f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{at}" fill="{ink}"{more}>'
@@ -156,7 +164,9 @@ def latency_svg(latency: Mapping[str, Any], title: str, subtitle: str = "") -> s
         _draw_bars(drawing, axis, latency)
         _draw_marks(drawing, axis, latency)
     else:
-        drawing.text((_LEFT + _RIGHT) / 2, (_TOP + _BOTTOM) / 2, "no packets", size=16, at="middle", ink=_FAINT)
+        drawing.text(
+            (_LEFT + _RIGHT) / 2, (_TOP + _BOTTOM) / 2, "no packets", size=16, at="middle", ink=_FAINT
+        )
     drawing.line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, _FAINT)
     drawing.text((_LEFT + _RIGHT) / 2, HEIGHT - 14, "one-way latency", at="middle")
     upright = f' transform="rotate(-90 22 {(_TOP + _BOTTOM) / 2})"'
