@@ -234,6 +234,33 @@ def test_the_demo_for_a_person(wire, tmp_path):
     assert "picture" not in result.stdout
 
 
+DAMAGED = """
+import dataclasses, sys
+from xsk_engine import demophases
+
+whole = demophases._traffic
+
+def damaged(phase):
+    traffic = whole(phase)
+    return dataclasses.replace(traffic, flows=dataclasses.replace(traffic.flows, checksum="none"))
+
+demophases._traffic = damaged
+sys.exit(demophases.run(0.05, as_json=True, picture=None))
+"""
+
+
+def test_a_demo_whose_packets_are_not_intact_fails(wire):
+    result = subprocess.run(
+        [sys.executable, "-c", DAMAGED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1, result.stderr
+    report = json.loads(result.stdout)
+    # The checksum is the template's, which is right for one in 65,536.
+    assert report["corrupt_packets"] > 4900
+    assert report["corrupt_packets"] + report["delivered_packets"] == 5000
+    assert f"{report['corrupt_packets']:,} corrupt (lost: nothing)" in result.stderr
+
+
 def processes_of_the_demo():
     found = subprocess.run(["pgrep", "-f", "xsk_engine[.]demo"], capture_output=True, text=True, check=False)
     return found.stdout.split()
