@@ -48,8 +48,9 @@ $(STAMP): pyproject.toml meson.build meson_options.txt native/meson.build $(BIN)
 
 build: setup $(STAMP) ## virtual environment and native library
 
-demo: build ## frames through a private laboratory, every one checked (no root needed)
-	@$(BIN)/xsk-engine demo
+demo: build ## frames through a private laboratory, every one checked; their latencies, with a picture (no root needed)
+	@mkdir -p build
+	@$(BIN)/xsk-engine demo --picture build/demo-latency.svg
 
 test: test-unit test-native test-lab test-machine-short ## all tests but the long ones of the machine
 

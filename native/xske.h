@@ -800,33 +800,6 @@ XSKE_API int xske_receiver_run(struct xske_receiver *receiver);
 /* Any thread, any time, also before it runs. */
 XSKE_API void xske_receiver_stop(struct xske_receiver *receiver);
 
-/* ---- the demo's receiver ------------------------------------------------------------------------- */
-
-struct xske_sink;
-
-struct xske_sink_config {
-	const int32_t *fds; /* bound UDP sockets, fd_count of them, the caller's */
-	uint32_t fd_count;
-	uint32_t payload_len;   /* what every payload must be long */
-	const uint8_t *payload; /* what it must hold after its first 8 bytes, a big-endian sequence */
-	uint64_t max_sequences; /* sequences 0..max_sequences-1 are checked for duplicates */
-};
-
-struct xske_sink_counters {
-	uint64_t delivered_packets; /* intact and new */
-	uint64_t corrupt_packets;   /* wrong length, content, or sequence out of range */
-	uint64_t duplicate_packets;
-	uint64_t delivered_bytes; /* payload bytes */
-	uint64_t last_ns;
-};
-
-XSKE_API int xske_sink_create(const struct xske_sink_config *config, struct xske_sink **out);
-XSKE_API void xske_sink_destroy(struct xske_sink *sink);
-/* Receives until xske_sink_stop; 0 or a negative errno. */
-XSKE_API int xske_sink_run(struct xske_sink *sink);
-XSKE_API void xske_sink_stop(struct xske_sink *sink);
-XSKE_API void xske_sink_read(const struct xske_sink *sink, struct xske_sink_counters *out);
-
 /* ---- the laboratory's wire: one direction --------------------------------------------------------- */
 
 /* Takes frames from one interface and sends them out of another one, in the calling thread's network namespace.

@@ -1,5 +1,6 @@
 """The commands as processes."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from wire import cli, frame, start, wait_until
+from wire import cli, frame, is_real_root, start, wait_until
 
 from xsk_engine._ffi import libbpf
 from xsk_engine.figures import TOTAL, names
@@ -180,14 +183,82 @@ def test_a_pass_program_lives_as_long_as_its_link(wire, real_root):
 # ---- demo ------------------------------------------------------------------------------------------------
 
 
-def test_demo(wire):
-    result = cli("demo", "--seconds", "0.5", "--json", timeout=60)
+def check_the_demo(result, picture):
+    """Of half a second; the sink it had."""
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert set(report) > TOP
-    assert report["delivered_packets"] == report["submitted_packets"] == 50_000
-    assert report["corrupt_packets"] == 0
-    assert report["maximum"]["completed_packets"] > 0
+    assert report["delivered_packets"] == report["submitted_packets"] == report["latency"]["count"] == 50_000
+    for name in ("duplicate_packets", "reordered_packets", "corrupt_packets", "unverified_packets"):
+        assert report[name] == 0, name
+    assert not any(report["lost_packets"].values())
+    latency = report["latency"]
+    assert sum(n for _, n in latency["buckets"]) == 50_000
+    assert 0 < latency["min_ns"] <= latency["p50_ns"] <= latency["p99_9_ns"] <= latency["max_ns"]
+    maximum = report["maximum"]
+    assert maximum["completed_packets"] == maximum["delivered_packets"] + sum(
+        maximum["lost_packets"].values()
+    )
+    assert maximum["delivered_packets"] > 0
+    assert maximum["corrupt_packets"] == 0
+    assert report["picture"] == str(picture)
+    bars = ElementTree.parse(picture).findall(".//{*}rect[@data-packets]")
+    assert sum(int(bar.get("data-packets")) for bar in bars) == 50_000
+    return report["sink"]["method"]
+
+
+def test_demo(wire, tmp_path):
+    picture = tmp_path / "latency.svg"
+    result = cli("demo", "--seconds", "0.5", "--json", "--picture", picture, timeout=60)
+    assert check_the_demo(result, picture) == ("xdp" if is_real_root() else "packet")
+
+
+def test_demo_in_a_user_namespace(wire, real_root, tmp_path):
+    picture = tmp_path / "latency.svg"
+    words = (sys.executable, "-m", "xsk_engine", "demo", "--seconds", "0.5", "--json", "--picture", picture)
+    result = subprocess.run(
+        ["unshare", "-Ur", *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert check_the_demo(result, picture) == "packet"
+
+
+def test_the_demo_for_a_person(wire, tmp_path):
+    result = cli("demo", "--seconds", "0.2", "--picture", tmp_path / "nothing" / "latency.svg", timeout=60)
+    assert result.returncode == 1
+    assert "nothing/latency.svg: No such file" in result.stderr
+    for name in ("lost", "duplicate", "reordered", "corrupt"):
+        assert re.search(rf"^ +{name} +0 +[\d,]+ *$", result.stdout, re.M), result.stdout
+    assert "latency p99.9" in result.stdout
+    assert re.search(r"^ +[\d.]+ [um]s +[\d.]+% #+$", result.stdout, re.M)
+    assert "arrived once, in order and intact" in result.stdout
+    assert "picture" not in result.stdout
+
+
+DAMAGED = """
+import dataclasses, sys
+from xsk_engine import demophases
+
+whole = demophases._traffic
+
+def damaged(phase):
+    traffic = whole(phase)
+    return dataclasses.replace(traffic, flows=dataclasses.replace(traffic.flows, checksum="none"))
+
+demophases._traffic = damaged
+sys.exit(demophases.run(0.05, as_json=True, picture=None))
+"""
+
+
+def test_a_demo_whose_packets_are_not_intact_fails(wire):
+    result = subprocess.run(
+        [sys.executable, "-c", DAMAGED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1, result.stderr
+    report = json.loads(result.stdout)
+    # The checksum is the template's, which is right for one in 65,536.
+    assert report["corrupt_packets"] > 4900
+    assert report["corrupt_packets"] + report["delivered_packets"] == 5000
+    assert f"{report['corrupt_packets']:,} corrupt (lost: nothing)" in result.stderr
 
 
 def processes_of_the_demo():
@@ -195,12 +266,24 @@ def processes_of_the_demo():
     return found.stdout.split()
 
 
+def has_sent(pid):
+    """Packets through vtx of that process' own laboratory; 0 while it is still in ours."""
+    with contextlib.suppress(OSError):  # it has ended
+        if os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/thread-self/ns/net"):
+            for line in Path(f"/proc/{pid}/net/dev").read_text().splitlines():
+                name, _, figures = line.partition(":")
+                if name.strip() == "vtx":
+                    return int(figures.split()[9])
+    return 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
     before = processes_of_the_demo()
     process = start("demo", "--seconds", "30")
-    wait_until(lambda: len(processes_of_the_demo()) > len(before))
-    time.sleep(1)
+    wait_until(lambda: len(processes_of_the_demo()) > len(before), 30)
+    (helper,) = set(processes_of_the_demo()) - set(before)
+    wait_until(lambda: has_sent(helper) > 1000, 30)
     process.send_signal(number)
     out, _err = process.communicate(timeout=15)
     # Its namespaces were anonymous: with its processes they are gone.
@@ -210,12 +293,15 @@ def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
         assert "submitted" in out
 
 
-def test_a_demo_that_is_stopped_at_once(wire):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_demo_that_is_stopped_at_once(wire, number):
+    before = processes_of_the_demo()
     process = start("demo", "--seconds", "30")
-    wait_until(lambda: processes_of_the_demo())
-    process.send_signal(signal.SIGTERM)
+    wait_until(lambda: processes_of_the_demo() != before, 30)
+    process.send_signal(number)
     process.communicate(timeout=15)
-    assert process.returncode == 143
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    wait_until(lambda: processes_of_the_demo() == before)
 
 
 # ---- lab -------------------------------------------------------------------------------------------------

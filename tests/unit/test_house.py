@@ -29,7 +29,7 @@ FLOORS = [
     {"flowprogram"},
     {"mixprogram", "edits", "figures"},
     {"replay"},
-    {"plan", "report", "sinkreport", "measurereport", "_ffi"},
+    {"plan", "report", "sinkreport", "measurereport", "picture", "_ffi"},
     {"umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside"},
     {
         "arena",
@@ -61,11 +61,12 @@ FLOORS = [
     {"__init__"},
     {"follow", "sampling"},
     {"session", "outputs", "metrics", "live", "sinksession", "trials", "measuring", "measureplot"},
+    {"demophases"},
     {"demo"},
     {"cli", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-PURE = set().union(*FLOORS[:8]) | {"plan", "report", "sinkreport", "measurereport"}
+PURE = set().union(*FLOORS[:8]) | {"plan", "report", "sinkreport", "measurereport", "picture"}
 # Started as a process of its own: it shares the command line's exit codes.
 EXCEPTIONS = {("demo", "cli")}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -509,29 +509,6 @@ class ReceiverConfig(ctypes.Structure):
     ]
 
 
-class SinkConfig(ctypes.Structure):
-    _fields_ = [
-        ("fds", POINTER(c_int32)),
-        ("fd_count", c_uint32),
-        ("payload_len", c_uint32),
-        ("payload", POINTER(c_uint8)),
-        ("max_sequences", c_uint64),
-    ]
-
-
-class SinkCounters(ctypes.Structure):
-    _fields_ = [
-        (name, c_uint64)
-        for name in (
-            "delivered_packets",
-            "corrupt_packets",
-            "duplicate_packets",
-            "delivered_bytes",
-            "last_ns",
-        )
-    ]
-
-
 class WireCounters(ctypes.Structure):
     _fields_ = [
         (name, c_uint64)
@@ -603,8 +580,6 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "xske_rxq_config": RxqConfig,
     "xske_receive_counters": ReceiveCounters,
     "xske_receiver_config": ReceiverConfig,
-    "xske_sink_config": SinkConfig,
-    "xske_sink_counters": SinkCounters,
     "xske_wire_counters": WireCounters,
     "xske_wire_config": WireConfig,
 }
@@ -688,11 +663,6 @@ _TABLE: dict[str, Any] = {
     "xske_receiver_destroy": ([c_void_p], None, None),
     "xske_receiver_run": ([c_void_p], c_int, negative_errno),
     "xske_receiver_stop": ([c_void_p], None, None),
-    "xske_sink_create": ([POINTER(SinkConfig), _OUT], c_int, negative_errno),
-    "xske_sink_destroy": ([c_void_p], None, None),
-    "xske_sink_run": ([c_void_p], c_int, negative_errno),
-    "xske_sink_stop": ([c_void_p], None, None),
-    "xske_sink_read": ([c_void_p, POINTER(SinkCounters)], None, None),
     "xske_wire_create": ([POINTER(WireConfig), _OUT], c_int, negative_errno),
     "xske_wire_destroy": ([c_void_p], None, None),
     "xske_wire_run": ([c_void_p], c_int, negative_errno),

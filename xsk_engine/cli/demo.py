@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,15 +13,26 @@ from xsk_engine.cli import options
 
 
 @click.command("demo", short_help="Frames through a private laboratory, every one checked.")
-@click.option("--seconds", type=options.SECONDS, default="3", show_default=True, help="Of each phase.")
+@click.option(
+    "--seconds",
+    type=options.SECONDS,
+    default="3",
+    show_default=True,
+    help="Of the paced phase; the other takes a second at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end.")
-def command(seconds: float, as_json: bool) -> int:
+@click.option(
+    "--picture", type=options.FILE, metavar="FILE", help="Write the latencies' histogram as an SVG picture."
+)
+def command(seconds: float, as_json: bool, picture: str | None) -> int:
     """Send frames between two private network namespaces and check every one. No root needed.
 
-    First 100 kpps of 512-byte frames to a kernel UDP socket, where nothing may be lost or corrupt (else exit
-    code 1), then as fast as it goes. Exit code 3 where user namespaces do not work.
+    First 100 kpps of 512-byte frames to a sink, where nothing may be lost, duplicated, reordered or corrupted
+    (else exit code 1), then as fast as it goes for a second. The sink is an XDP program's for root, a packet
+    socket for others. At the end there are the latencies, too. Exit code 3 where user namespaces do not work.
     """
-    helper = [sys.executable, "-m", "xsk_engine.demo", str(seconds), *(["json"] if as_json else [])]
+    words = [str(os.getpid()), str(seconds), "json" if as_json else "text", picture or ""]
+    helper = [sys.executable, "-m", "xsk_engine.demo", *words]
     # A session of its own, so that a signal reaches it through this process and only once.
     signals: list[int] = []
     process: subprocess.Popen[bytes] | None = None
