@@ -172,7 +172,10 @@ def _complaint(report: dict[str, Any]) -> str | None:
         return None
     causes = ", ".join(f"{n:,} {cause}" for cause, n in report["lost_packets"].items() if n) or "nothing"
     counts = "".join(f", {report[name]:,} {name.removesuffix('_packets')}" for name in names if report[name])
-    return f"{asked:,} submitted, {report['delivered_packets']:,} delivered{counts} (lost: {causes})"
+    told = f"{asked:,} submitted, {report['delivered_packets']:,} delivered{counts} (lost: {causes})"
+    if report["lost_packets"]["receive_buffer"]:
+        told += "; its ring was full: this machine is so busy that the sink had no core for 160 ms"
+    return told
 
 
 def _way(report: dict[str, Any]) -> str:
