@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import time
@@ -76,11 +75,10 @@ class _Watch:
         self._started = time.monotonic()
         self._before = (self._started, figures_of(sink, flows=False))
 
-    async def run(self, stop: asyncio.Event, show: Callable[[dict[str, Any]], None] | None) -> None:
+    def run(self, stopped_by: list[int], show: Callable[[dict[str, Any]], None] | None) -> None:
         due = self._started + self._interval_s
-        while not stop.is_set() and not self._is_over():
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), _LOOK_S)
+        while not stopped_by and not self._is_over():
+            time.sleep(_LOOK_S)
             self._sink.raise_failure()
             if time.monotonic() >= due:
                 due += self._interval_s
@@ -111,22 +109,6 @@ class _Watch:
         return {"kind": "interval", **at, **interval(figures, before, now - then)}
 
 
-async def _run(watch: _Watch, show: Callable[[dict[str, Any]], None] | None, stopped_by: list[int]) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        stopped_by.append(number)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        await watch.run(stop, show)
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-
 def run(
     config: SinkConfig,
     until: Until,
@@ -145,39 +127,37 @@ def run(
     with contextlib.ExitStack() as stack:
         sink = Sink(config).open()
         stack.callback(sink.close)
+        stack.enter_context(_noted(stopped_by))
         writer = PcapWriter(pcap_out, [sink.capture]) if pcap_out is not None and sink.capture else None
+        watch = _Watch(sink, until, outputs, interval_s)
         if on_open is not None:
             on_open(sink)
-        watch = _Watch(sink, until, outputs, interval_s)
         try:
-            asyncio.run(_run(watch, show, stopped_by))
+            watch.run(stopped_by, show)
         except XskError as failure:
             error = failure
-        with _noted(stopped_by):
-            for close in (sink.stop, writer.close if writer else None):
-                try:
-                    if close is not None:
-                        close()
-                except XskError as failure:
-                    error = error or failure
-            last = watch.record()
-            figures = figures_of(sink, flows=True)
-            report = as_json(figures, error)
-            for output in outputs:
-                try:
-                    output.write(last)
-                    output.write(
-                        {"kind": "final", **{k: v for k, v in last.items() if k.endswith("_s")}, **report}
-                    )
-                except XskError as failure:
-                    error = error or failure
-            sink.close()
+        for close in (sink.stop, writer.close if writer else None):
+            try:
+                if close is not None:
+                    close()
+            except XskError as failure:
+                error = error or failure
+        last = watch.record()
+        figures = figures_of(sink, flows=True)
+        report = as_json(figures, error)
+        for output in outputs:
+            try:
+                output.write(last)
+                at = {k: v for k, v in last.items() if k.endswith("_s")}
+                output.write({"kind": "final", **at, **report})
+            except XskError as failure:
+                error = error or failure
     return Outcome(report, figures, error, stopped_by[0] if stopped_by else 0)
 
 
 @contextlib.contextmanager
 def _noted(stopped_by: list[int]) -> Any:
-    """What comes now disturbs nothing."""
+    """Signals are noted from now on, and what they stop looks."""
     before = {n: signal.signal(n, lambda n, _: stopped_by.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -132,12 +132,14 @@ def test_the_wires_faults_are_found_exactly(wire, method):
     ):
         send(engine, f"{SIGNED} ; size=66,300", rate="15kpps", count=count)
         done = lab.faults()
-        arrivals = settled(sink, done["forwarded_packets"])
+        # What the kernels send of themselves (group reports) is taken, too, and is not ours.
+        ours = count - done["dropped_packets"] + done["duplicated_packets"]
+        arrivals = settled(sink, ours)
         assert not done["missed_packets"], "this machine was too slow for the wire"
     assert sink.snapshot().overrun_packets == 0, "this machine was too slow for the sink"
-    assert done["taken_packets"] == count
+    assert 0 <= done["taken_packets"] - count < 10
     assert min(done[f"{fault}_packets"] for fault in ("dropped", "duplicated", "reordered", "corrupted")) > 0
-    assert arrivals.packets == done["forwarded_packets"]
+    assert arrivals.packets == ours
     assert arrivals.duplicate_packets == done["duplicated_packets"]
     assert arrivals.reordered_packets == done["reordered_packets"]
     assert arrivals.corrupt_packets == done["corrupted_packets"]
@@ -157,7 +159,8 @@ def test_unfinished_checksums_are_counted_and_accepted(wire, method):
             for i in range(100):
                 sock.sendto(bytes(10) + struct.pack("!IIQQ", 0x78736B65, 3, i, now), (topology.RX_IPV4, PORT))
         arrivals = settled(sink, 100)
-    assert arrivals.received_packets == arrivals.csum_partial_packets == 100
+    assert arrivals.received_packets == 100
+    assert arrivals.csum_partial_packets >= 99, "one in 65,535 is right by chance"
     assert arrivals.flows[0].flow_id == 3
 
 
