@@ -177,6 +177,8 @@ def test_a_picture(wire, tmp_path):
             assert done.returncode == 0, done.stderr
             assert "RFC 2544, 26.1" in done.stderr
             assert path.read_bytes().startswith(begins)
+        nowhere = cli("measure", "vtx", "vrx", "--plot", "/nonexistent/x.png", **options)
+        assert (nowhere.returncode, "/nonexistent" in nowhere.stderr) == (2, True)
 
 
 def test_what_is_not_there(wire):
