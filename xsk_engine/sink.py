@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from xsk_engine.netdev import NetDev
 
 METHODS = ("auto", "xdp", "packet")
-# Where no program may be attached, or the package has none.
-_NO_PROGRAM = (errno.EPERM, errno.EACCES, errno.ENOENT)
+# Where no program may be attached, the package has none, or there is no locked memory for the rings.
+_NO_XDP = (errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOBUFS)
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ class Sink:
         try:
             return self._begin(self._xdp(netdev))
         except UnavailableError as error:
-            if self.config.method == "xdp" or error.errno not in _NO_PROGRAM:
+            if self.config.method == "xdp" or error.errno not in _NO_XDP:
                 raise
-            return self._begin(self._packet(netdev, f"no XDP program here: {error}"))
+            return self._begin(self._packet(netdev, f"not by XDP here: {error}"))
 
     @staticmethod
     def _begin(way: Receiving) -> Receiving:

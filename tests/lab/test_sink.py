@@ -257,7 +257,7 @@ def test_without_a_program_it_is_a_packet_socket_and_says_so(wire, monkeypatch):
         monkeypatch.setattr("xsk_engine.steering._PROGRAM", "nosuch.o")
     with sink_of(wire) as sink:
         assert sink.way.method == "packet"
-        assert "no XDP program here" in sink.way.reason
+        assert "not by XDP here" in sink.way.reason
     with wire.in_rx(), pytest.raises(UnavailableError):
         Sink(SinkConfig("vrx", method="xdp")).open()
 
