@@ -11,15 +11,13 @@ from dataclasses import replace
 
 from xsk_engine import netdev as netdevs
 from xsk_engine import netdevgenl
-from xsk_engine.config import EngineConfig
+from xsk_engine.config import MODES, EngineConfig
 from xsk_engine.errors import QueueTakenError, UnavailableError, XskError, errno_name
 from xsk_engine.netdev import NetDev
 from xsk_engine.program import PassProgram
 from xsk_engine.rx import RxStock
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import PASSING, Xsk, bind_queues, is_bound_here
-
-MODES = ("auto", "copy", "zerocopy")
 
 # What drivers answer to a kick in zero-copy without an XDP program: igb, ixgbe, i40e, ice and stmmac EINVAL,
 # igc ENXIO, mlx5 ENETDOWN (their ndo_xsk_wakeup).

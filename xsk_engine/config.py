@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from operator import index
 
 MIB = 1 << 20
+MODES = ("auto", "copy", "zerocopy")
 
 
 @dataclass(frozen=True)

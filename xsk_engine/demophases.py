@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
 import json
 import os
@@ -16,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xsk_engine.errors import UnavailableError
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab, enter_new
 from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
@@ -53,14 +51,8 @@ def _open_sink() -> tuple[Sink, str]:
     whole = Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(0xFFFFFFFF)]
     reason = "in a user namespace no XDP program is loaded"
     if whole:
-        try:
-            sink = Sink(config).open()
-        except UnavailableError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            reason = str(error)
-        else:
-            return sink, sink.way.reason
+        sink = Sink(config).open()
+        return sink, sink.way.reason
     return Sink(replace(config, method="packet")).open(), reason
 
 

@@ -17,7 +17,6 @@ from xsk_engine.steering import MOST_QUEUES, Match, Steering
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import RxXsk, bind_rx_queues, is_bound_here
 
-MODES = ("auto", "copy", "zerocopy")
 _CHUNK_BYTES = 4096
 # bind() of what has no zero-copy, and of what has none with these rings or this MTU.
 _NO_ZEROCOPY = (errno.EOPNOTSUPP, errno.EINVAL)

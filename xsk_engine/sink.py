@@ -13,9 +13,10 @@ from xsk_engine import netdev as netdevs
 from xsk_engine.arrivals import Arrivals
 from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
+from xsk_engine.config import MODES
 from xsk_engine.errors import ClosedError, UnavailableError
 from xsk_engine.receiver import ReceiveStats
-from xsk_engine.receiving import MODES, PacketReceiving, Receiving, XdpReceiving
+from xsk_engine.receiving import PacketReceiving, Receiving, XdpReceiving
 from xsk_engine.steering import Match
 
 if TYPE_CHECKING:
