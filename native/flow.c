@@ -4,10 +4,15 @@
 
 /* ---- templates in the umem ------------------------------------------------------------------------- */
 
-static void write_metadata(const struct xske_flow *f, uint8_t *head)
+/* Launch times are not asked for (XDP_TXMD_FLAGS_LAUNCH_TIME), so the kernel leaves that field alone, and the time of the
+ * post can wait there for the tx timestamp. */
+static void write_metadata(const struct xske_flow *f, uint8_t *head, uint64_t posted_ns)
 {
+	const uint64_t metadata[] = {f->metadata[0], f->metadata[1], posted_ns};
+
+	_Static_assert(sizeof(metadata) == XSKE_TX_METADATA_BYTES, "struct xsk_tx_metadata");
 	if (f->first_options & XSKE_DESC_METADATA)
-		memcpy(head - XSKE_TX_METADATA_BYTES, f->metadata, sizeof(f->metadata));
+		memcpy(head - XSKE_TX_METADATA_BYTES, metadata, sizeof(metadata));
 }
 
 /* Only a packet's first desc has some, and who reads stamps must see that. */
@@ -31,7 +36,7 @@ static void write_template(struct xske_flow *f, struct xske_arena *a, uint32_t v
 	col.head[0] = head;
 	col.end[0] = head + variant->len;
 	finish(f, &col, 1, 0);
-	write_metadata(f, head);
+	write_metadata(f, head, 0);
 }
 
 /* A frag for something that stays. Whatever the chunk's slots held before, they do not any more. */
@@ -309,7 +314,7 @@ static uint32_t post_copies(struct xske_flow *f, struct xske_txq *q, struct colu
 	finish(f, col, got, tai_ns);
 	if (f->first_options & XSKE_DESC_METADATA)
 		for (uint32_t i = 0; i < got; i++)
-			write_metadata(f, col->head[i]);
+			write_metadata(f, col->head[i], tai_ns);
 	fill(f, q, col, got);
 	return got;
 }

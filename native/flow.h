@@ -65,7 +65,7 @@ struct xske_flow {
 	uint32_t usable; /* bytes of a chunk */
 	uint32_t piece_count;
 	uint8_t *frame;       /* the longest packet, fields and checksums 0 */
-	uint64_t metadata[2]; /* struct xsk_tx_metadata: flags, request */
+	uint64_t metadata[2]; /* struct xsk_tx_metadata: flags, request; the time of the post follows them */
 	bool loaded;
 	uint64_t pieces[XSKE_MAX_DESCS_PER_PACKET]; /* the template behind the head, a chunk each */
 };

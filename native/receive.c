@@ -185,14 +185,21 @@ static void settle(struct xske_receiver *r)
 int xske_receiver_run(struct xske_receiver *r)
 {
 	uint64_t since = clock_ns(CLOCK_MONOTONIC);
+	bool busy = r->config.flags & XSKE_RECEIVER_BUSY_POLL;
 	uint32_t turns = 0;
 	int err = 0;
 
 	while (!err && !atomic_load_explicit(&r->stopped, memory_order_acquire)) {
-		if (drain(r)) {
+		bool moved = drain(r);
+
+		if ((moved || busy) && ++turns % BATCH == 0)
+			publish(r);
+		if (moved) {
 			since = r->now.last_ns;
-			if (++turns % BATCH == 0)
-				publish(r);
+		} else if (busy) {
+			/* The kernel polls the driver in this call (net/xdp/xsk.c, __xsk_recvmsg), whatever the
+			 * rings say of wake-ups. */
+			err = wake_kernel(r, true);
 		} else if (clock_ns(CLOCK_MONOTONIC) - since > SPIN_NS) {
 			err = rest(r);
 			since = clock_ns(CLOCK_MONOTONIC);
@@ -251,7 +258,7 @@ int xske_receiver_create(const struct xske_receiver_config *config, struct xske_
 	uint32_t chunks = 0;
 	int err = 0;
 
-	if (!config->counters ||
+	if (!config->counters || (config->flags & XSKE_RECEIVER_BUSY_POLL && !config->queue_count) ||
 	    (config->queue_count ? !config->arena || config->arena->umem->metadata_len : !config->ifindex))
 		return -EINVAL;
 	for (uint32_t i = 0; i < config->queue_count; i++)

@@ -106,7 +106,7 @@ void mixes_start(struct xske_loop *l, struct xske_mix *m)
 		}
 		for (uint32_t i = 0; l->config.gaps && i < m->flow_count; i++)
 			if (m->flows[i]->timestamp)
-				l->txq->wire = &l->config.gaps->wire;
+				l->txq->gaps = l->config.gaps;
 		m->due_ns = l->now_ns;
 		l->active_flows += mix_sources(m);
 		l->mixes.heap[l->mixes.count++] = m;

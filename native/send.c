@@ -41,7 +41,7 @@ static uint8_t *bytes_at(const struct xske_endpoint *e, uint64_t addr)
 static uint32_t write_metadata(const struct xske_endpoint *e, uint64_t addr, bool first)
 {
 	bool stamped = first && e->flags & XSKE_ENDPOINT_TIMESTAMPS;
-	uint64_t metadata[2] = {stamped ? TXMD_TIMESTAMP : 0, 0};
+	const uint64_t metadata[3] = {stamped ? TXMD_TIMESTAMP : 0, 0, 0}; /* without a time of the post */
 
 	if (e->arena->umem->metadata_len >= XSKE_TX_METADATA_BYTES)
 		memcpy(bytes_at(e, addr) - XSKE_TX_METADATA_BYTES, metadata, sizeof(metadata));

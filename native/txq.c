@@ -182,8 +182,9 @@ void txq_watch(struct xske_txq *q, const struct chunk *c, struct watch *w)
 	q->watching++;
 }
 
-/* The kernel has written where the request was; 0: there was none. Before the frag can be anybody else's. */
-static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr)
+/* The kernel has written where the request was; 0: there was none. Before the frag can be anybody else's. `posted_ns`:
+ * what flow.c has put behind it. */
+static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr, uint64_t *posted_ns)
 {
 	const uint8_t *metadata = q->umem->area + addr - XSKE_TX_METADATA_BYTES;
 	uint64_t flags, stamp;
@@ -193,17 +194,20 @@ static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr)
 		return 0;
 	memcpy(&flags, metadata, sizeof(flags));
 	memcpy(&stamp, metadata + sizeof(flags), sizeof(stamp));
-	return flags & XDP_TXMD_TIMESTAMP ? stamp : 0; /* not of a desc behind the first */
+	memcpy(posted_ns, metadata + sizeof(flags) + sizeof(stamp), sizeof(*posted_ns));
+	/* Not of a desc behind the first; nor is it one where the request's own four bytes still stand. */
+	return flags & XDP_TXMD_TIMESTAMP && stamp >> 32 ? stamp : 0;
 }
 
 static void COLD settle_watches(struct xske_txq *q, const struct chunk *c)
 {
 	struct watch **list = &q->watches[chunk_index(q->umem, c)], *w = *list, *next;
+	uint64_t posted_ns;
 
 	*list = NULL;
 	for (; w; w = next, q->watching--) {
 		next = w->next;
-		q->tracker_done |= watch_settle(w, stamp_of(q, w->addr));
+		q->tracker_done |= watch_settle(w, stamp_of(q, w->addr, &posted_ns));
 	}
 }
 
@@ -253,13 +257,19 @@ static uint64_t probe_addr(const struct xske_txq *q)
 
 static void COLD read_stamp(struct xske_txq *q, uint64_t addr)
 {
-	uint64_t stamp = stamp_of(q, addr);
+	uint64_t posted_ns, stamp = stamp_of(q, addr, &posted_ns);
 
 	if (!stamp)
 		return;
 	if (q->last_stamp_ns && stamp >= q->last_stamp_ns)
-		histogram_add(q->wire, stamp - q->last_stamp_ns, 1);
+		histogram_add(&q->gaps->wire, stamp - q->last_stamp_ns, 1);
 	q->last_stamp_ns = stamp;
+	if (!posted_ns) /* an endpoint's */
+		return;
+	if (stamp < posted_ns)
+		q->gaps->negative_latency_packets++;
+	else
+		histogram_add(&q->gaps->latency, stamp - posted_ns, 1);
 }
 
 uint32_t txq_reap(struct xske_txq *q)
@@ -278,7 +288,7 @@ uint32_t txq_reap(struct xske_txq *q)
 			q->probe_is_out = false;
 			continue;
 		}
-		for (uint32_t at = i; unlikely(q->wire != NULL) && at < n; at++) {
+		for (uint32_t at = i; unlikely(q->gaps != NULL) && at < n; at++) {
 			uint64_t stamped = *xsk_ring_cons__comp_addr(&q->cq, idx + at);
 
 			if (stamped >> shift != addr >> shift)

@@ -64,8 +64,8 @@ struct xske_txq {
 	struct watch **watches; /* by chunk: who waits for its completions (tracker.h) */
 	uint32_t watching;      /* how many */
 	bool tracker_done;
-	struct xdp_desc *kept;       /* what is inflight while detached */
-	struct xske_histogram *wire; /* gaps between tx timestamps; NULL: packets carry none */
+	struct xdp_desc *kept;  /* what is inflight while detached */
+	struct xske_gaps *gaps; /* what tx timestamps tell goes here; NULL: packets carry none */
 	uint64_t last_stamp_ns;
 	struct kick kick;
 };

@@ -31,7 +31,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 6u
+#define XSKE_ABI_VERSION 7u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -424,8 +424,12 @@ struct xske_gaps {
 	struct xske_histogram post;  /* between a mix's packets, taken at the post */
 	struct xske_histogram error; /* how far each of them was from what the pace asked */
 	struct xske_histogram wire;  /* between the kernel's tx timestamps */
-	uint64_t paced_ns;           /* the sum of the gaps that had a pace */
-	uint64_t asked_ns;           /* and of what it asked */
+	/* From the post (CLOCK_TAI, as XSKE_PATCH_TIME) to the tx timestamp, of flows. It means something only where the
+	 * stamps are of the same clock: in copy mode. */
+	struct xske_histogram latency;
+	uint64_t negative_latency_packets; /* stamped before they were posted: in no histogram */
+	uint64_t paced_ns;                 /* the sum of the gaps that had a pace */
+	uint64_t asked_ns;                 /* and of what it asked */
 };
 
 /* ---- capture: what is sent, as it is sent ----------------------------------------------------------- */
@@ -789,8 +793,11 @@ struct xske_receiver_config {
 	uint32_t max_frame_bytes; /* with VLAN tags */
 	const void *filter;       /* classic BPF instructions: which packets are meant; copied */
 	uint32_t filter_count;
-	uint32_t reserved;
+	uint32_t flags; /* XSKE_RECEIVER_* */
 };
+/* Never asleep: with nothing to take, the kernel polls the device in the receiver's system call. Not with a packet
+ * socket. The sockets are set up for it by who opens them (SO_PREFER_BUSY_POLL). */
+#define XSKE_RECEIVER_BUSY_POLL 1u
 
 XSKE_API int xske_receiver_create(const struct xske_receiver_config *config, struct xske_receiver **out);
 /* When the sockets are closed: until then the kernel writes into its chunks. */

@@ -234,6 +234,8 @@ class Binding:
                 f"see ethtool -l {netdev.name}, more with ethtool -L {netdev.name} combined N"
                 if queue >= netdev.queues
                 else "the kernel refuses this combination of flags"
+                if not umem.tx_metadata_len
+                else "the kernel has no tx metadata (Linux 6.11), which timestamps and checksum offload need"
             ),
             errno.EPERM: "needs CAP_NET_RAW: run as root, or setcap cap_net_raw+ep on the interpreter",
             errno.ENOBUFS: (

@@ -1,4 +1,4 @@
-"""What the kernel's netdev family says of an interface: XDP features, and which queues have an xsk.
+"""What the kernel's netdev family says of an interface: XDP features, which queues have an xsk, and NAPI.
 
 Source: Documentation/netlink/specs/netdev.yaml. pyroute2 has the transport, not this family.
 """
@@ -12,7 +12,7 @@ from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 
-_DEV_GET, _QUEUE_GET = 1, 10
+_DEV_GET, _QUEUE_GET, _NAPI_GET = 1, 10, 11
 _XSK_ZEROCOPY = 1 << 3
 _TX_METADATA = {"timestamp": 1 << 0, "checksum": 1 << 1}
 
@@ -41,6 +41,21 @@ class _queue(genlmsg):
         ("NETDEV_A_QUEUE_DMABUF", "hex"),
         ("NETDEV_A_QUEUE_IO_URING", "hex"),
         ("NETDEV_A_QUEUE_XSK", "hex"),
+    )
+
+
+class _napi(genlmsg):
+    prefix = "NETDEV_A_NAPI_"
+    nla_map = (
+        ("NETDEV_A_NAPI_UNSPEC", "none"),
+        ("NETDEV_A_NAPI_IFINDEX", "uint32"),
+        ("NETDEV_A_NAPI_ID", "uint32"),
+        ("NETDEV_A_NAPI_IRQ", "uint32"),
+        ("NETDEV_A_NAPI_PID", "uint32"),
+        ("NETDEV_A_NAPI_DEFER_HARD_IRQS", "uint32"),
+        ("NETDEV_A_NAPI_GRO_FLUSH_TIMEOUT", "uint64"),
+        ("NETDEV_A_NAPI_IRQ_SUSPEND_TIMEOUT", "uint64"),
+        ("NETDEV_A_NAPI_THREADED", "uint32"),
     )
 
 
@@ -89,6 +104,28 @@ def _taken(ifindex: int) -> frozenset[int] | None:
         for queue in answer
         if queue.get_attr("NETDEV_A_QUEUE_XSK") is not None
     )
+
+
+def napi_deferral(napi_id: int) -> tuple[int, int] | None:
+    """napi_defer_hard_irqs and gro_flush_timeout (ns) of a NAPI instance; None: this kernel does not say
+    (Linux 6.13)."""
+    with (
+        contextlib.suppress(NetlinkError, OSError, KeyError),
+        contextlib.closing(GenericNetlinkSocket()) as sock,
+    ):
+        sock.bind("netdev", _napi)
+        message = _napi()
+        message["cmd"], message["version"] = _NAPI_GET, 1
+        message["attrs"] = [("NETDEV_A_NAPI_ID", napi_id)]
+        answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST))
+        found = [
+            one.get_attr(f"NETDEV_A_NAPI_{name}")
+            for one in answer
+            for name in ("DEFER_HARD_IRQS", "GRO_FLUSH_TIMEOUT")
+        ]
+        if len(found) == 2 and None not in found:
+            return int(found[0]), int(found[1])
+    return None
 
 
 def facts(ifindex: int) -> XdpFacts:

@@ -51,7 +51,8 @@ class ReceiveStats:
 
 class Receiver:
     """A thread that has what comes checked and captured: from AF_XDP sockets on all `xsks`, whose fill rings
-    get chunks of `umem`, or from a packet socket with this classic BPF `packet_filter`.
+    get chunks of `umem`, or from a packet socket with this classic BPF `packet_filter`. `busy_poll`: it never
+    sleeps, and has the kernel poll the drivers of the `xsks`.
 
     start(), stop() and close() in one thread; stats() and failure() from any. OSError. The sockets are closed
     between stop() and close(), by `close_sockets`: until then the kernel writes into the chunks."""
@@ -66,6 +67,7 @@ class Receiver:
         xsks: Sequence[RxXsk] = (),
         close_sockets: Callable[[], None] = lambda: None,
         packet_filter: bytes = b"",
+        busy_poll: bool = False,
     ) -> None:
         self._interface = netdev.name
         self._umem = umem
@@ -95,6 +97,7 @@ class Receiver:
                 max_frame_bytes=netdev.max_frame_bytes + _TAGS_BYTES,
                 filter=ctypes.addressof(instructions),
                 filter_count=len(packet_filter) // _INSTRUCTION_BYTES,
+                flags=ffi.RECEIVER_BUSY_POLL if busy_poll else 0,
             )
             with self._arena or contextlib.nullcontext():
                 self._handle = ffi.create(native.receiver_create, byref(config))

@@ -7,7 +7,9 @@ import errno
 from collections.abc import Sequence
 from typing import Protocol
 
+from xsk_engine import busypoll
 from xsk_engine import netdev as netdevs
+from xsk_engine.busypoll import BusyPoll
 from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
 from xsk_engine.errors import BrokenError, QueueTakenError, UnavailableError, errno_name
@@ -32,6 +34,9 @@ class Receiving(Protocol):
 
     def begin(self) -> None:
         """Packets come from now on. UnavailableError."""
+
+    def busy_poll(self) -> BusyPoll | None:
+        """What of it is in effect; None: not asked for."""
 
     def overrun_packets(self) -> int:
         """That were there for us and found no room."""
@@ -59,6 +64,8 @@ class XdpReceiving:
         link_timeout_s: float,
         checker: Checker | None,
         capture: Capture | None,
+        *,
+        busy_poll: bool = False,
     ) -> None:
         most = min(netdev.queues, MOST_QUEUES)
         self._queues = tuple(range(most) if queues is None else queues)
@@ -80,6 +87,7 @@ class XdpReceiving:
             stack.callback(self._umem.close)
             self._bind(mode, ring_size)
             stack.callback(self._close_sockets)
+            self._busy_poll = busypoll.start(netdev, self._xsks) if busy_poll else None
             self.receiver = Receiver(
                 netdev,
                 checker,
@@ -87,6 +95,7 @@ class XdpReceiving:
                 umem=self._umem,
                 xsks=self._xsks,
                 close_sockets=self._close_sockets,
+                busy_poll=busy_poll,
             )
             stack.callback(self.receiver.close)
             stack.callback(self._take_off)
@@ -129,6 +138,12 @@ class XdpReceiving:
             self.reason += f", its program in {self._steering.mode} mode"
         # Attaching resets a real NIC.
         netdevs.wait_for_link(self._netdev.name, self._link_timeout_s)
+
+    def busy_poll(self) -> BusyPoll | None:
+        if self._busy_poll is not None and self._xsks:
+            with contextlib.suppress(OSError):  # the device is gone: as it was
+                self._busy_poll = busypoll.read(self._netdev, self._xsks)
+        return self._busy_poll
 
     def overrun_packets(self) -> int:
         if self._xsks:
@@ -184,6 +199,9 @@ class PacketReceiving:
 
     def begin(self) -> None:
         self.receiver.start()
+
+    def busy_poll(self) -> BusyPoll | None:
+        return None
 
     def overrun_packets(self) -> int:
         return self.receiver.stats().overrun_packets

@@ -39,6 +39,9 @@ FIELDS = {
     "percentiles in ns (upper ends of buckets an eighth wide), buckets as [largest ns, how many]",
     "gaps.error": "how far each of them was from the gap asked for; as gaps.post",
     "gaps.wire": "between the kernel's tx timestamps; as gaps.post",
+    "latency": "from the post to the kernel's tx timestamp, both CLOCK_TAI, as gaps.post, and "
+    "`negative_packets`: stamped before they were posted, in none of the others; null without --timestamps",
+    "latency_reason": "null, or why there is none in spite of --timestamps",
     "kernel.tx_invalid_descs": "descs that the kernel refused: 0",
     "kernel.tx_ring_empty_descs": "the kernel looked and found nothing",
     "kicks.calls": "sendto() calls",
@@ -78,6 +81,7 @@ def as_json(
     per_queue: list[dict[str, Any]],
     flows: list[dict[str, Any]],
     replay: dict[str, Any] | None,
+    timestamps: bool,
     kernel: dict[str, int],
     chunks: int,
     cpu: dict[str, float],
@@ -103,6 +107,7 @@ def as_json(
         "flows": flows,
         "replay": replay,
         "gaps": {"post": gaps.post.as_dict(), "error": gaps.error.as_dict(), "wire": gaps.wire.as_dict()},
+        **_latency(gaps, mode, timestamps),
         "kernel": kernel,
         "kicks": {
             "calls": s.kick_calls,
@@ -124,6 +129,22 @@ def as_json(
         "umem": umem,
         "error": error.as_dict() if error else None,
     }
+
+
+def _latency(gaps: Gaps, mode: str | None, timestamps: bool) -> dict[str, Any]:
+    """Of one socket: only where the stamps are of the clock of the post."""
+    reason = None
+    if not timestamps:
+        return {"latency": None, "latency_reason": None}
+    if mode == "zerocopy":
+        reason = (
+            "in zero-copy the NIC's own clock gives the tx timestamps, which are not to be compared with the "
+            "time of the post; --mode copy has the kernel's"
+        )
+    elif not gaps.latency.count and not gaps.negative_latency_packets:
+        reason = "no packet came back with a tx timestamp"
+    figures = gaps.latency.as_dict() | {"negative_packets": gaps.negative_latency_packets}
+    return {"latency": None if reason else figures, "latency_reason": reason}
 
 
 def as_text(report: dict[str, Any], width: int | None = None) -> str:
@@ -149,6 +170,7 @@ def as_text(report: dict[str, Any], width: int | None = None) -> str:
         ),
         *_link_lines(report),
         *_pace_lines(report),
+        *_latency_lines(report),
         *_part_lines(report),
         *_replay_lines(report["replay"]),
         (
@@ -233,3 +255,22 @@ def _pace_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
             told = (("mean", "mean"), ("median", "p50"), ("p99", "p99"), ("p99.9", "p99_9"), ("max", "max"))
             lines.append((name, ", ".join(f"{word} {format_ns(one[f'{key}_ns'])}" for word, key in told)))
     return lines
+
+
+def _latency_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """From the post to the tx timestamp, or why not, where timestamps were asked for."""
+    latency = report["latency"]
+    if latency is None:
+        return [("latency", report["latency_reason"])] if report["latency_reason"] else []
+    told = (
+        ("min", "min"),
+        ("p50", "p50"),
+        ("p90", "p90"),
+        ("p99", "p99"),
+        ("p99.9", "p99_9"),
+        ("max", "max"),
+    )
+    words = ", ".join(f"{word} {format_ns(latency[f'{key}_ns'])}" for word, key in told)
+    negative = latency["negative_packets"]
+    also = f"; {negative:,} packets stamped before their post: another clock" if negative else ""
+    return [("latency", f"post to tx timestamp: {words}{also}")]

@@ -77,6 +77,7 @@ def _report(engine: Engine, plan: Plan, cpu_before: Any, error: XskError | None)
         per_queue=per_queue(engine.config.queues, engine.queue_snapshots()),
         flows=per_flow(plan.flows, engine.flow_counts(), seconds=posted_s),
         replay=_replay_figures(engine, plan.traffic) if isinstance(plan.traffic, Replay) else None,
+        timestamps="timestamp" in engine.config.tx_metadata,
         kernel={
             "tx_invalid_descs": kernel.tx_invalid_descs,
             "tx_ring_empty_descs": kernel.tx_ring_empty_descs,

@@ -33,7 +33,8 @@ class SinkConfig:
     sockets), "packet" (a packet socket, beside the kernel), "auto": the first where it may be had. ``mode``
     as of an engine. ``max_flows``: ids from 0 on; 4 KiB for each that is seen. ``ring_size``: entries of each
     receive ring, power of two. ``check`` False: packets are only counted. ``capture``: they are kept for a
-    file, too. ValueError."""
+    file, too. ``busy_poll``: the kernel polls the device in the sink's thread, which never sleeps; not with
+    packet sockets. ValueError."""
 
     interface: str
     match: Match = field(default_factory=Match)
@@ -44,6 +45,7 @@ class SinkConfig:
     ring_size: int = 2048
     check: bool = True
     capture: bool = False
+    busy_poll: bool = False
     link_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -52,6 +54,8 @@ class SinkConfig:
                 raise ValueError(f"{name}: {value!r} is not one of {', '.join(known)}")
         if self.ring_size & (self.ring_size - 1) or not 64 <= self.ring_size <= 1 << 16:
             raise ValueError(f"ring_size: {self.ring_size} is not a power of two from 64 to 65536")
+        if self.busy_poll and self.method == "packet":
+            raise ValueError("busy_poll: it is for AF_XDP sockets, not for method 'packet'")
         if not 1 <= self.max_flows <= 1 << 20:
             raise ValueError(f"flows: {self.max_flows} is not in 1 to {1 << 20}")
 
@@ -111,7 +115,7 @@ class Sink:
         try:
             return self._begin(self._xdp(netdev))
         except UnavailableError as error:
-            if self.config.method == "xdp" or error.errno not in _NO_XDP:
+            if self.config.method == "xdp" or self.config.busy_poll or error.errno not in _NO_XDP:
                 raise
             return self._begin(self._packet(netdev, f"not by XDP here: {error}"))
 
@@ -135,6 +139,7 @@ class Sink:
             config.link_timeout_s,
             self._checker if config.check else None,
             self.capture,
+            busy_poll=config.busy_poll,
         )
 
     def _packet(self, netdev: NetDev, reason: str) -> Receiving:

@@ -51,6 +51,7 @@ class SinkFigures:
     arrivals: Arrivals
     overrun_packets: int
     uncaptured_packets: int
+    busy_poll: dict[str, Any] | None = None
 
 
 def _rates(packets: int, size: int, seconds: float) -> dict[str, float]:
@@ -76,6 +77,7 @@ def as_json(figures: SinkFigures, error: Exception | None) -> dict[str, Any]:
         **_rates(arrivals.received_packets, arrivals.received_bytes, arrivals.duration_s),
         "overrun_packets": figures.overrun_packets,
         "uncaptured_packets": figures.uncaptured_packets,
+        "busy_poll": figures.busy_poll,
         "lossless": not faults(figures),
         "flows": flows,
         "error": getattr(error, "as_dict", lambda: str(error))() if error else None,
@@ -152,6 +154,7 @@ def as_text(report: Mapping[str, Any]) -> str:
             f"over {report['duration_s']:.3f} s",
         ),
         *_other_lines(report),
+        *_busy_poll_lines(report["busy_poll"]),
         *_latency_lines(report["latency"]),
         *_flow_lines(report["flows"]),
     ]
@@ -173,6 +176,14 @@ def _other_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     }
     told = [f"{report[name]:,} {text}" for name, text in words.items() if report[name]]
     return [("also", ", ".join(told))] if told else []
+
+
+def _busy_poll_lines(busy_poll: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if busy_poll is None:
+        return []
+    driven = [str(napi_id) for napi_id in busy_poll["napi_ids"] if napi_id]
+    words = [f"drives NAPI {', '.join(driven)}"] if driven else []
+    return [("busy poll", "; ".join([*words, *([busy_poll["note"]] if busy_poll["note"] else [])]))]
 
 
 def _latency_lines(latency: Mapping[str, Any]) -> list[tuple[str, str]]:

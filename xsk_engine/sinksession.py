@@ -52,6 +52,7 @@ class Outcome:
 def figures_of(sink: Sink, *, flows: bool) -> SinkFigures:
     """Of this moment."""
     snapshot, way = sink.snapshot(flows=flows), sink.way
+    busy_poll = way.busy_poll() if flows else None  # it asks the kernel
     return SinkFigures(
         sink.config.interface,
         way.method,
@@ -61,6 +62,7 @@ def figures_of(sink: Sink, *, flows: bool) -> SinkFigures:
         snapshot.arrivals,
         snapshot.overrun_packets,
         snapshot.receive.uncaptured_packets,
+        busy_poll.as_dict() if busy_poll is not None else None,
     )
 
 

@@ -227,6 +227,7 @@ class Histogram:
             "mean_ns": round(self.mean_ns, 3),
             "min_ns": self.min_ns,
             "p50_ns": self.percentile_ns(50),
+            "p90_ns": self.percentile_ns(90),
             "p99_ns": self.percentile_ns(99),
             "p99_9_ns": self.percentile_ns(99.9),
             "max_ns": self.max_ns,
@@ -253,6 +254,11 @@ class Gaps:
     """the sum of the gaps that had a pace"""
     asked_ns: int = 0
     """and of what it asked"""
+    latency: Histogram = Histogram()
+    """from the post to the kernel's tx timestamp, if they were asked for: of flows, and in copy mode, where
+    both are CLOCK_TAI"""
+    negative_latency_packets: int = 0
+    """with a tx timestamp before their post: another clock's"""
 
     @property
     def rate_error(self) -> float | None:
@@ -276,8 +282,9 @@ def _merge_histograms(pages: list[Any]) -> Histogram:
 def merge_gaps(pages: Iterable[Any]) -> Gaps:
     """Adds up gap pages (objects with the fields of native Gaps)."""
     read = list(pages)
-    post, error, wire = (
-        _merge_histograms([getattr(page, name) for page in read]) for name in ("post", "error", "wire")
+    post, error, wire, latency = (
+        _merge_histograms([getattr(page, name) for page in read])
+        for name in ("post", "error", "wire", "latency")
     )
     return Gaps(
         post,
@@ -285,4 +292,6 @@ def merge_gaps(pages: Iterable[Any]) -> Gaps:
         wire,
         sum(page.paced_ns for page in read),
         sum(page.asked_ns for page in read),
+        latency,
+        sum(page.negative_latency_packets for page in read),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
-from xsk_engine._ffi import libc, uapi
+from xsk_engine._ffi import libc, sockopt, uapi
 from xsk_engine._ffi.native import Ring
 from xsk_engine.netdev import NetDev
 from xsk_engine.umem import Umem
@@ -91,6 +91,14 @@ class RxXsk:
         libc.get_option(self.fd, uapi.XDP_STATISTICS, raw)
         return int(raw.rx_dropped + raw.rx_ring_full)  # without a chunk, and without room for its desc
 
+    def prefer_busy_poll(self, timeout_us: int, budget_packets: int) -> None:
+        """OSError with the refused option as its filename."""
+        sockopt.prefer_busy_poll(self.fd, timeout_us, budget_packets)
+
+    def busy_poll(self) -> tuple[bool, int, int]:
+        """In effect: preferred, timeout in us, the NAPI instance's id or 0."""
+        return sockopt.read_busy_poll(self.fd)
+
     def close(self) -> None:
         """Idempotent."""
         _bound_here.discard(self._key)
@@ -166,8 +174,6 @@ def raise_send_buffer(fd: int) -> None:
 def _choose_backend(umem: Umem, fds: Sequence[int]) -> ModuleType:
     # What libxdp cannot express goes the kernel's own way.
     if umem.tx_metadata_len or fds:
-        from xsk_engine._ffi import sockopt
-
         return sockopt
     from xsk_engine._ffi import libxdp
 
@@ -252,7 +258,6 @@ def bind_rx_queues(
     umem: Umem, netdev: NetDev, queues: Sequence[int], mode: str, *, ring_size: int, multi_buffer: bool
 ) -> tuple[RxXsk, ...]:
     """As bind_queues, for sockets that receive; their fill rings are empty."""
-    from xsk_engine._ffi import sockopt
 
     def bind() -> tuple[RxXsk, ...]:
         register = functools.partial(umem.register, sockopt, ring_size, receives=True)

@@ -117,6 +117,7 @@ def test_abi_constants_are_the_headers():
         assert f"{name} = {value}," in header
     for name, value in (
         ("XSKE_EDIT_KEEP_GROUP", native.EDIT_KEEP_GROUP),
+        ("XSKE_RECEIVER_BUSY_POLL", native.RECEIVER_BUSY_POLL),
         ("XSKE_TRACE_FIX_CHECKSUMS", native.TRACE_FIX_CHECKSUMS),
         ("XSKE_TRACE_WITHOUT_GAPS", native.TRACE_WITHOUT_GAPS),
     ):

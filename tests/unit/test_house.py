@@ -47,7 +47,7 @@ FLOORS = [
     {"mix"},
     {"dryrun"},
     {"rx"},
-    {"binding", "worker", "lab", "steering", "receiver"},
+    {"binding", "worker", "lab", "steering", "receiver", "busypoll"},
     {"stall", "receiving"},
     {"endpoint", "batch", "running", "doctor"},
     {"endpoints"},

@@ -56,10 +56,10 @@ def set_option(fd: int, option: int, value: ctypes.Structure | int, level: int =
     libc.setsockopt(fd, level, option, ctypes.byref(data), ctypes.sizeof(data))
 
 
-def get_option(fd: int, option: int, into: ctypes.Structure) -> None:
-    """getsockopt(SOL_XDP) into a struct."""
+def get_option(fd: int, option: int, into: ctypes.Structure | c_uint32, level: int = uapi.SOL_XDP) -> None:
+    """getsockopt into a struct or a u32."""
     size = c_uint32(ctypes.sizeof(into))
-    libc.getsockopt(fd, uapi.SOL_XDP, option, ctypes.byref(into), ctypes.byref(size))
+    libc.getsockopt(fd, level, option, ctypes.byref(into), ctypes.byref(size))
 
 
 def prefer_numa_node(address: int, length: int, node: int) -> None:

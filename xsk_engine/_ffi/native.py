@@ -13,7 +13,7 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 ARENA_LOOP_OWNED, ARENA_POISON = 1, 2
 DESC_CONTD = 1
 TX_METADATA_BYTES = 24
@@ -39,6 +39,7 @@ FLOW_TEMPLATES, FLOW_RANDOM_SIZES, FLOW_TIMESTAMP = 1, 2, 4
 NOT_CALLED, CALLED_BY_COMMAND, CALLED_TO_ABORT = range(3)
 ENDPOINT_NEW, ENDPOINT_ADDED, ENDPOINT_REMOVED = range(3)
 ENDPOINT_TIMESTAMPS = 1
+RECEIVER_BUSY_POLL = 1
 TRACKER_PENDING, TRACKER_DONE, TRACKER_LOST = range(3)
 HEADER_BYTES = 80
 LATENCY_BUCKETS = 656
@@ -326,6 +327,8 @@ class Gaps(ctypes.Structure):
         ("post", Histogram),
         ("error", Histogram),
         ("wire", Histogram),
+        ("latency", Histogram),
+        ("negative_latency_packets", c_uint64),
         ("paced_ns", c_uint64),
         ("asked_ns", c_uint64),
     ]
@@ -505,7 +508,7 @@ class ReceiverConfig(ctypes.Structure):
         ("max_frame_bytes", c_uint32),
         ("filter", c_void_p),
         ("filter_count", c_uint32),
-        ("reserved", c_uint32),
+        ("flags", c_uint32),
     ]
 
 

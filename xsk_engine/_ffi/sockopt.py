@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from ctypes import c_uint32
 from typing import Any
 
 from xsk_engine._ffi import uapi
@@ -24,6 +25,36 @@ _ADDR_BYTES = 8
 # A queue whose process has just ended stays taken for a moment. Who opens sockets tries again with new ones;
 # given ones try again themselves.
 _BUSY_S, _BUSY_POLL_S = 2.5, 0.01
+
+
+_BUSY_POLL_OPTIONS = ("SO_PREFER_BUSY_POLL", "SO_BUSY_POLL", "SO_BUSY_POLL_BUDGET")
+
+
+def prefer_busy_poll(fd: int, timeout_us: int, budget_packets: int) -> None:
+    """The kernel polls the socket's driver when it is asked for packets (Documentation/networking/napi.rst).
+    OSError with the refused option as its filename; EPERM without CAP_NET_ADMIN."""
+    for name, value in zip(_BUSY_POLL_OPTIONS, (1, timeout_us, budget_packets), strict=True):
+        try:
+            set_option(fd, getattr(uapi, name), value, uapi.SOL_SOCKET)
+        except OSError as error:
+            error.filename = name
+            raise
+
+
+def read_busy_poll(fd: int) -> tuple[bool, int, int]:
+    """What is in effect: preferred, timeout in us, and the id of the NAPI instance that it drives, 0 for
+    none. (The budget can only be set.)"""
+    prefer, timeout_us, napi_id = (
+        _read_u32(fd, option)
+        for option in (uapi.SO_PREFER_BUSY_POLL, uapi.SO_BUSY_POLL, uapi.SO_INCOMING_NAPI_ID)
+    )
+    return bool(prefer), timeout_us, napi_id
+
+
+def _read_u32(fd: int, option: int) -> int:
+    value = c_uint32()
+    get_option(fd, option, value, uapi.SOL_SOCKET)
+    return value.value
 
 
 class BoundSocket:

@@ -43,6 +43,10 @@ TX_BUDGET_MIN = 32  # net/xdp/xsk.c, TX_BATCH_SIZE
 SOL_SOCKET = 1
 SO_SNDBUF = 7
 SO_SNDBUFFORCE = 32
+SO_BUSY_POLL = 46
+SO_INCOMING_NAPI_ID = 56
+SO_PREFER_BUSY_POLL = 69  # Linux 5.11, as the next
+SO_BUSY_POLL_BUDGET = 70
 
 # include/uapi/linux/prctl.h, sched.h
 PR_SET_PDEATHSIG = 1

@@ -64,6 +64,11 @@ _PORTS = options.Parsed("list", _ports)
             ),
             run_options.MODE,
             click.option(
+                "--busy-poll",
+                is_flag=True,
+                help="Poll the driver, do not wait for interrupts (SO_PREFER_BUSY_POLL); takes a core.",
+            ),
+            click.option(
                 "--ring",
                 type=click.IntRange(64, 65536),
                 default=2048,
@@ -125,6 +130,7 @@ def command(**arguments: Any) -> int:
         ring_size=arguments["ring"],
         capture=arguments["pcap"] is not None,
         link_timeout_s=arguments["link_timeout"],
+        busy_poll=arguments["busy_poll"],
     )
     run_options.device_for("sink", arguments)
     until = sinksession.Until(arguments["duration"], arguments["count"], arguments["idle"])
@@ -159,6 +165,8 @@ def _check(arguments: dict[str, Any]) -> None:
     on_stdout += ["--json"] if arguments["as_json"] else []
     if len(on_stdout) > 1:
         raise click.UsageError(f"{', '.join(on_stdout)}: only one of them can go to stdout")
+    if arguments["busy_poll"] and arguments["method"] == "packet":
+        raise click.UsageError("--busy-poll: not with --method packet, which has no AF_XDP sockets")
     files = [arguments[name] for name in ("jsonl", "csv", "pcap") if arguments[name] not in (None, "-")]
     if len({os.path.realpath(file) for file in files}) < len(files):
         raise click.UsageError("--jsonl, --csv, --pcap: two of them name the same file")
