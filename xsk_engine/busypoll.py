@@ -19,7 +19,7 @@ TIMEOUT_US = 20
 # queues wait longer.
 BUDGET_PACKETS = 64
 
-# Enough for any loop that polls every few microseconds (napi.rst has the same).
+# Enough for any loop that polls every few microseconds (DPDK's af_xdp guide has the same).
 _DEFER_HARD_IRQS, _GRO_FLUSH_TIMEOUT_NS = 2, 200_000
 
 
@@ -35,6 +35,8 @@ class BusyPoll:
     """SO_BUSY_POLL_BUDGET, as it was set: the kernel does not tell"""
     napi_ids: tuple[int, ...]
     """of each queue, SO_INCOMING_NAPI_ID: the instance that the socket drives; 0: none"""
+    interrupts_deferred: bool | None
+    """napi_defer_hard_irqs and gro_flush_timeout were set at the start; None: the kernel does not say"""
     note: str
     """why it does less than it could, and what to do about it; "" if it does not"""
 
@@ -44,7 +46,8 @@ class BusyPoll:
 
 
 def start(netdev: NetDev, xsks: Sequence[RxXsk]) -> BusyPoll:
-    """Sets it up on bound sockets. UnavailableError with the option that the kernel refuses."""
+    """Sets it up on bound sockets, in their interface's network namespace. UnavailableError with the option
+    that the kernel refuses."""
     for xsk in xsks:
         try:
             xsk.prefer_busy_poll(TIMEOUT_US, BUDGET_PACKETS)
@@ -60,11 +63,18 @@ def start(netdev: NetDev, xsks: Sequence[RxXsk]) -> BusyPoll:
                 hints.get(error.errno or 0, "the kernel refused"),
                 errno=error.errno,
             ) from None
-    return read(netdev, xsks)
+    return _read(
+        netdev, xsks, _are_deferred([napi_id for _, _, napi_id in (xsk.busy_poll() for xsk in xsks)])
+    )
 
 
-def read(netdev: NetDev, xsks: Sequence[RxXsk]) -> BusyPoll:
-    """What is in effect now: older kernels know the NAPI instance only once a packet has come."""
+def again(before: BusyPoll, netdev: NetDev, xsks: Sequence[RxXsk]) -> BusyPoll:
+    """What is in effect now: older kernels know the NAPI instance only once a packet has come. By any thread,
+    in whatever network namespace it is."""
+    return _read(netdev, xsks, before.interrupts_deferred)
+
+
+def _read(netdev: NetDev, xsks: Sequence[RxXsk], deferred: bool | None) -> BusyPoll:
     states = [xsk.busy_poll() for xsk in xsks]
     napi_ids = tuple(napi_id for _, _, napi_id in states)
     return BusyPoll(
@@ -72,20 +82,28 @@ def read(netdev: NetDev, xsks: Sequence[RxXsk]) -> BusyPoll:
         min(timeout_us for _, timeout_us, _ in states),
         BUDGET_PACKETS,
         napi_ids,
-        _note(netdev, napi_ids),
+        deferred,
+        _note(netdev, napi_ids, deferred),
     )
 
 
-def _note(netdev: NetDev, napi_ids: Sequence[int]) -> str:
+def _are_deferred(napi_ids: Sequence[int]) -> bool | None:
+    """Of all of them; None: the kernel does not say."""
     if not all(napi_ids):
-        return (
-            "the kernel knows no NAPI instance of the socket (Linux 6.14 and later: only in zero-copy, with "
-            "drivers that name theirs), so the driver is not polled: the sink only stays awake"
-        )
+        return None
     from xsk_engine import netdevgenl  # imports pyroute2, which takes longer than all the rest
 
-    deferred = [netdevgenl.napi_deferral(napi_id) for napi_id in napi_ids]
-    if all(one is None or all(one) for one in deferred):
+    settings = [netdevgenl.napi_deferral(napi_id) for napi_id in napi_ids]
+    return None if None in settings else all(one is not None and all(one) for one in settings)
+
+
+def _note(netdev: NetDev, napi_ids: Sequence[int], deferred: bool | None) -> str:
+    if not all(napi_ids):
+        return (
+            "the kernel knows no NAPI instance of the socket (the driver names none, or the kernel looks "
+            "for it in zero-copy only), so the driver is not polled: the sink only stays awake"
+        )
+    if deferred is not False:
         return ""
     where = f"/sys/class/net/{netdev.name}"
     return (

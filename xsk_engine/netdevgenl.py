@@ -6,6 +6,7 @@ Source: Documentation/netlink/specs/netdev.yaml. pyroute2 has the transport, not
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import dataclass
 
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg
@@ -53,8 +54,8 @@ class _napi(genlmsg):
         ("NETDEV_A_NAPI_IRQ", "uint32"),
         ("NETDEV_A_NAPI_PID", "uint32"),
         ("NETDEV_A_NAPI_DEFER_HARD_IRQS", "uint32"),
-        ("NETDEV_A_NAPI_GRO_FLUSH_TIMEOUT", "uint64"),
-        ("NETDEV_A_NAPI_IRQ_SUSPEND_TIMEOUT", "uint64"),
+        ("NETDEV_A_NAPI_GRO_FLUSH_TIMEOUT", "cdata"),
+        ("NETDEV_A_NAPI_IRQ_SUSPEND_TIMEOUT", "cdata"),
         ("NETDEV_A_NAPI_THREADED", "uint32"),
     )
 
@@ -118,13 +119,11 @@ def napi_deferral(napi_id: int) -> tuple[int, int] | None:
         message["cmd"], message["version"] = _NAPI_GET, 1
         message["attrs"] = [("NETDEV_A_NAPI_ID", napi_id)]
         answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST))
-        found = [
-            one.get_attr(f"NETDEV_A_NAPI_{name}")
-            for one in answer
-            for name in ("DEFER_HARD_IRQS", "GRO_FLUSH_TIMEOUT")
-        ]
-        if len(found) == 2 and None not in found:
-            return int(found[0]), int(found[1])
+        for one in answer:
+            interrupts = one.get_attr("NETDEV_A_NAPI_DEFER_HARD_IRQS")
+            timeout = one.get_attr("NETDEV_A_NAPI_GRO_FLUSH_TIMEOUT")  # of 4 bytes, or of 8
+            if interrupts is not None and timeout is not None:
+                return int(interrupts), int.from_bytes(timeout, sys.byteorder)
     return None
 
 

@@ -142,7 +142,7 @@ class XdpReceiving:
     def busy_poll(self) -> BusyPoll | None:
         if self._busy_poll is not None and self._xsks:
             with contextlib.suppress(OSError):  # the device is gone: as it was
-                self._busy_poll = busypoll.read(self._netdev, self._xsks)
+                self._busy_poll = busypoll.again(self._busy_poll, self._netdev, self._xsks)
         return self._busy_poll
 
     def overrun_packets(self) -> int:

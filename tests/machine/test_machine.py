@@ -78,7 +78,7 @@ def run_tests(machine, name, *arguments, timeout_s):
 
 
 def test_igb_in_zerocopy(machines):
-    tests = (f"{GUEST}/test_zerocopy.py", f"{GUEST}/test_sink.py")
+    tests = (f"{GUEST}/test_zerocopy.py", f"{GUEST}/test_sink.py", f"{GUEST}/test_latency.py")
     run_tests(machines("igb"), "igb", *tests, timeout_s=400)
 
 

@@ -104,7 +104,11 @@ _PACE = (
         help="From a burst's last packet to the next burst; s, ms, us  [default: what keeps the rate]",
     ),
     click.option("--poisson", is_flag=True, help="Exponential gaps."),
-    click.option("--timestamps", is_flag=True, help="Take the kernel's tx timestamps."),
+    click.option(
+        "--timestamps",
+        is_flag=True,
+        help="Take the kernel's tx timestamps: gaps between them, latency from the post to them.",
+    ),
     click.option("--batch", type=click.IntRange(1, 4096), default=DEFAULT_BATCH, show_default=True),
 )
 

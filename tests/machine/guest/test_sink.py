@@ -37,3 +37,25 @@ def test_a_sink_in_zerocopy(wire, igb):
     with wire.in_rx():
         assert libbpf.attached_program(interface.ifindex)[0] == 0
         netdev.wait_for_link("vrx", 20)
+
+
+def test_busy_polling_drives_the_driver(wire, igb):
+    """igb names its NAPI instances, so the kernel knows which one a socket in zero-copy belongs to."""
+    with wire.in_rx():
+        sink = Sink(SinkConfig("vrx", busy_poll=True, link_timeout_s=20)).open()
+    with sink:
+        assert sink.way.mode == "zerocopy", sink.way.reason
+        with open_engine("vtx", mode="zerocopy", link_timeout=20) as engine:
+            engine.start(parse_flow(SIGNED), rate="1kpps", count=COUNT).wait(30)
+            wait_until(lambda: sink.receive_stats().packets >= COUNT, 20)
+        state = sink.way.busy_poll()
+    assert state.prefer
+    assert all(state.napi_ids)
+    assert state.interrupts_deferred is False
+    assert "napi_defer_hard_irqs" in state.note  # as the interface is, interrupts come all the same
+    last = sink.snapshot()
+    assert last.arrivals.received_packets == COUNT
+    assert last.overrun_packets == 0
+    assert sink.way.receiver._counters.sleeps == 0
+    with wire.in_rx():
+        netdev.wait_for_link("vrx", 20)
