@@ -13,7 +13,7 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 ARENA_LOOP_OWNED, ARENA_POISON = 1, 2
 DESC_CONTD = 1
 TX_METADATA_BYTES = 24
@@ -43,6 +43,7 @@ TRACKER_PENDING, TRACKER_DONE, TRACKER_LOST = range(3)
 HEADER_BYTES = 80
 LATENCY_BUCKETS = 656
 CHECK_CSUM_PARTIAL = 1
+CHECK_REFLECTED = 1
 
 
 class UmemConfig(ctypes.Structure):
