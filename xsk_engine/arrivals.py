@@ -202,6 +202,27 @@ class Arrivals:
         return _plain(self) | {"duration_s": self.duration_s, "lost_ratio": self.lost_ratio}
 
 
+@dataclass(frozen=True)
+class Reflected:
+    """What a reflector has sent back. Immutable: any thread."""
+
+    packets: int = 0
+    """given to the driver to be sent"""
+    bytes: int = 0
+    """of them, without FCS"""
+    refused_packets: int = 0
+    """signed ones that were left to the kernel: multicast, fragments, headers that are not whole"""
+    first_ns: int = 0
+    """CLOCK_MONOTONIC of the first, 0 if none"""
+    last_ns: int = 0
+    """and of the last"""
+
+    @property
+    def duration_s(self) -> float:
+        """First to last, in seconds."""
+        return max(self.last_ns - self.first_ns, 0) / 1e9
+
+
 def _ratio(lost: int, received: int) -> float:
     return lost / (lost + received) if lost else 0.0
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 
 from xsk_engine import netdev as netdevs
+from xsk_engine.arrivals import Reflected
 from xsk_engine.errors import BrokenError
 from xsk_engine.netdev import NetDev
 from xsk_engine.receiver import ReceiveStats
-from xsk_engine.steering import Match, Reflected, Steering
+from xsk_engine.steering import Match, Steering
 
 
 class Reflector:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
-from xsk_engine.arrivals import Arrivals
+from xsk_engine.arrivals import Arrivals, Reflected
 from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
 from xsk_engine.config import MODES
@@ -18,7 +18,7 @@ from xsk_engine.errors import ClosedError, UnavailableError
 from xsk_engine.receiver import ReceiveStats
 from xsk_engine.receiving import PacketReceiving, Receiving, XdpReceiving
 from xsk_engine.reflecting import Reflecting
-from xsk_engine.steering import Match, Reflected
+from xsk_engine.steering import Match
 
 if TYPE_CHECKING:
     from xsk_engine.netdev import NetDev
@@ -154,8 +154,7 @@ class Sink:
             raise UnavailableError(
                 "reflect",
                 netdev.name,
-                "a packet socket receives beside the kernel and sends nothing back; that needs an XDP program "
-                "(--method xdp)",
+                "a packet socket sends nothing back; that needs an XDP program (--method xdp)",
             )
         return Reflecting(netdev, self.config.match, self.config.link_timeout_s)
 

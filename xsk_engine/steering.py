@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xsk_engine.arrivals import Reflected
 from xsk_engine.errors import UnavailableError
 from xsk_engine.netdev import NetDev
 from xsk_engine.payload import MAGIC, REFLECTED_MAGIC, SIGNATURE_BYTES
@@ -55,27 +56,12 @@ class Match:
         return " and ".join([*([signature] if self.signature else []), *named])
 
 
-@dataclass(frozen=True)
-class Reflected:
-    """What has been sent back, by all CPUs."""
-
-    packets: int = 0
-    bytes: int = 0
-    """of them, without FCS"""
-    refused_packets: int = 0
-    """signed ones that were not: multicast, fragments, headers that are not whole"""
-    first_ns: int = 0
-    """CLOCK_MONOTONIC of the first, 0 if none"""
-    last_ns: int = 0
-    """and of the last"""
-
-    @staticmethod
-    def of(counters: Sequence[bytes]) -> Reflected:
-        """From the program's counters, one of each CPU."""
-        each = [_COUNTERS.unpack(one) for one in counters]
-        packets, size, refused, first, last = zip(*each, strict=True)
-        seen = [ns for ns in first if ns]
-        return Reflected(sum(packets), sum(size), sum(refused), min(seen, default=0), max(last))
+def _sum_up(counters: Sequence[bytes]) -> Reflected:
+    """The program's counters, one of each CPU."""
+    packets, size, refused, first, last = zip(*map(_COUNTERS.unpack, counters), strict=True)
+    return Reflected(
+        sum(packets), sum(size), sum(refused), min((ns for ns in first if ns), default=0), max(last)
+    )
 
 
 class Steering:
@@ -85,9 +71,7 @@ class Steering:
     UnavailableError: no capability (CAP_BPF and CAP_NET_ADMIN), another program is attached, or the package
     was built without clang. Open and close in one thread."""
 
-    def __init__(
-        self, netdev: NetDev, match: Match, xsks: Sequence[RxXsk], *, reflect: bool = False
-    ) -> None:
+    def __init__(self, netdev: NetDev, match: Match, xsks: Sequence[RxXsk], *, reflect: bool = False) -> None:
         from xsk_engine._ffi.libbpf import BpfObject
 
         self._last: Reflected | None = None
@@ -122,7 +106,7 @@ class Steering:
         if self._last is not None:
             return self._last
         size = _COUNTERS.size
-        return Reflected.of(self._object.lookup_on_cpus("steer_reflected", struct.pack("=I", 0), size))
+        return _sum_up(self._object.lookup_on_cpus("steer_reflected", struct.pack("=I", 0), size))
 
     def is_attached(self) -> bool:
         """False once the interface is gone."""
