@@ -20,7 +20,7 @@ def bucket_top(index: int) -> int:
 
 @dataclass(frozen=True)
 class Latency:
-    """One-way latencies in ns, in buckets at most a sixteenth wide. Immutable: any thread.
+    """Latencies in ns, one-way or of round trips, in buckets at most a sixteenth wide. Immutable: any thread.
 
     print(arrivals.latency.percentile_ns(99.9), arrivals.latency.max_ns)
     """
@@ -117,7 +117,7 @@ class FlowArrivals:
     jitter_ns: int = 0
     """by RFC 3550, 6.4.1, in ns"""
     latency: Latency = Latency()
-    """one-way"""
+    """one-way, or of what was sent back, there and back"""
 
     @property
     def extent_mean_packets(self) -> float:
@@ -183,7 +183,7 @@ class Arrivals:
     last_ns: int = 0
     """of the last one"""
     latency: Latency = Latency()
-    """one-way, of all flows"""
+    """of all flows"""
     flows: tuple[FlowArrivals, ...] = ()
     """by flow id; empty when they were not asked for"""
 

@@ -81,10 +81,10 @@ struct ports {
  * loads this program, too. */
 struct headers {
 	struct ethhdr *eth;
-	void *ip;    /* if version */
-	void *above; /* what stands behind the IP header, if version */
+	void *ip;            /* if version */
+	void *above;         /* what stands behind the IP header, if version */
 	struct ports *ports; /* if has_ports */
-	int version; /* 4, 6, or 0: no IP */
+	int version;         /* 4, 6, or 0: no IP */
 	int protocol;
 	int has_options; /* of IPv4 */
 	int is_fragment; /* of IPv4 */
@@ -208,12 +208,12 @@ static __always_inline int is_for_one(const struct headers *h)
 	return 1;
 }
 
-#define SWAP_BYTES(a, b, n)                   \
-	do {                                  \
-		__u8 kept[n];                 \
-		__builtin_memcpy(kept, a, n); \
-		__builtin_memcpy(a, b, n);    \
-		__builtin_memcpy(b, kept, n); \
+#define SWAP_BYTES(a, b, n)                                                                                  \
+	do {                                                                                                 \
+		__u8 kept[n];                                                                                \
+		__builtin_memcpy(kept, a, n);                                                                \
+		__builtin_memcpy(a, b, n);                                                                   \
+		__builtin_memcpy(b, kept, n);                                                                \
 	} while (0)
 
 static __always_inline void swap(const struct headers *h)

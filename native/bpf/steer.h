@@ -9,7 +9,7 @@ enum {
 	STEER_BY_SIGNATURE = 1,
 	STEER_BY_PORT = 2,
 	STEER_BY_TUPLE = 4,
-	STEER_REFLECT = 8,       /* the signed ones go back where they come from, and no other rule is looked at */
+	STEER_REFLECT = 8, /* the signed ones go back where they come from, and no other rule is looked at */
 	STEER_BY_REFLECTED = 16, /* signed ones that have been sent back */
 };
 
@@ -39,7 +39,7 @@ struct steer_counters {
 	__u64 packets; /* sent back */
 	__u64 bytes;   /* of them, without FCS */
 	__u64 refused_packets; /* signed, and left to the kernel: multicast, a fragment, or headers that are not whole */
-	__u64 first_ns;        /* CLOCK_MONOTONIC, 0 = none */
+	__u64 first_ns; /* CLOCK_MONOTONIC, 0 = none */
 	__u64 last_ns;
 };
 

@@ -355,6 +355,7 @@ def test_the_kernel_of_the_sender_does_not_answer(wire):
 
 def test_a_wire_that_drops_both_ways(wire):
     """What is missing has been lost on the one way or on the other; the wire knows how much."""
+    needs_root()
     spec = parse_wire("drop=0.02,dup=0.01,seed=5,direction=both")
     with another_lab(LabOptions(wire=spec)) as lab, contextlib.ExitStack() as stack:
         with namespaces.entered(lab.lab.wire_net_fd):  # veth needs a program to take what is sent back
