@@ -77,13 +77,13 @@ struct ports {
 	__be16 dst;
 };
 
-/* What stands in the first fragment. Pointers only where the numbers say so: who may not compare them (no CAP_PERFMON)
- * loads this program, too. */
+/* What stands in the first fragment. Pointers are never compared with NULL, subtracted or moved by what a packet says:
+ * the verifier forbids that to who has CAP_BPF without CAP_PERFMON. */
 struct headers {
 	struct ethhdr *eth;
 	void *ip;            /* if version */
-	void *above;         /* what stands behind the IP header, if version */
-	struct ports *ports; /* if has_ports */
+	struct ports *ports; /* if has_ports, and not has_options */
+	__u32 ports_at;      /* if has_ports: bytes from the packet's start */
 	int version;         /* 4, 6, or 0: no IP */
 	int protocol;
 	int has_options; /* of IPv4 */
@@ -102,15 +102,16 @@ static __always_inline int has_signature(struct xdp_md *ctx, __u32 magic)
 	       found == bpf_htonl(magic);
 }
 
-static __always_inline int find_ports(struct headers *h, void *end)
+/* Those behind an IP header without options, which ends at `above`. */
+static __always_inline int find_ports(struct headers *h, void *above, void *end)
 {
 	if ((h->protocol != IPPROTO_UDP && h->protocol != IPPROTO_TCP) || h->is_fragment)
 		return 1;
-	h->ports = h->above;
-	if ((void *)(h->ports + 1) > end)
-		return 0;
 	h->has_ports = 1;
-	return 1;
+	if (h->has_options)
+		return 1;
+	h->ports = above;
+	return (void *)(h->ports + 1) <= end;
 }
 
 /* 0: one of them goes on beyond the first fragment's end, or contradicts itself. */
@@ -120,6 +121,7 @@ static __always_inline int find_headers(struct xdp_md *ctx, struct headers *h)
 	__be16 protocol;
 
 	h->eth = at;
+	h->ports_at = ETH_HLEN;
 	if ((void *)(h->eth + 1) > end)
 		return 0;
 	protocol = h->eth->h_proto;
@@ -133,6 +135,7 @@ static __always_inline int find_headers(struct xdp_md *ctx, struct headers *h)
 			return 0;
 		protocol = tag->protocol;
 		at = tag + 1;
+		h->ports_at += sizeof(*tag);
 	}
 	h->ip = at;
 	if (protocol == bpf_htons(ETH_P_IP)) {
@@ -144,8 +147,10 @@ static __always_inline int find_headers(struct xdp_md *ctx, struct headers *h)
 		h->protocol = ip->protocol;
 		h->has_options = ip->ihl != 5;
 		h->is_fragment = !!(ip->frag_off & bpf_htons(0x3fff));
-		h->above = at + ip->ihl * 4;
-		return find_ports(h, end);
+		h->ports_at += ip->ihl * 4;
+		at = ip + 1;
+		barrier_var(at); /* or the compiler adds the header's length as a variable */
+		return find_ports(h, at, end);
 	}
 	if (protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = at;
@@ -154,8 +159,9 @@ static __always_inline int find_headers(struct xdp_md *ctx, struct headers *h)
 			return 0;
 		h->version = 6;
 		h->protocol = ip->nexthdr;
-		h->above = ip + 1;
-		return find_ports(h, end);
+		at = ip + 1;
+		barrier_var(at);
+		return find_ports(h, at, end);
 	}
 	return 1;
 }
@@ -228,8 +234,19 @@ static __always_inline void swap(const struct headers *h)
 
 		SWAP_BYTES(&ip->saddr, &ip->daddr, 16);
 	}
-	if (h->has_ports)
+	if (h->has_ports && !h->has_options)
 		SWAP_BYTES(&h->ports->src, &h->ports->dst, 2);
+}
+
+/* Behind options. Ends the life of the pointers. 0: they are not there. */
+static __always_inline int swap_far_ports(struct xdp_md *ctx, __u32 at)
+{
+	struct ports was, now;
+
+	if (bpf_xdp_load_bytes(ctx, at, &was, sizeof(was)))
+		return 0;
+	now = (struct ports){.src = was.dst, .dst = was.src};
+	return !bpf_xdp_store_bytes(ctx, at, &now, sizeof(now));
 }
 
 /* What happens to a packet while there is STEER_REFLECT. */
@@ -248,7 +265,9 @@ static __always_inline int reflect(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	swap(&h);
-	/* Cannot fail: it has been read there. It ends the life of the pointers. */
+	/* What follows ends the life of the pointers, and the second cannot fail: it has been read there. */
+	if (h.has_ports && h.has_options && !swap_far_ports(ctx, h.ports_at))
+		return XDP_ABORTED;
 	if (bpf_xdp_store_bytes(ctx, len - STEER_SIGNATURE_BYTES, (void *)&magic, sizeof(magic)))
 		return XDP_ABORTED;
 	counters->packets++;

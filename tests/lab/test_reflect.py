@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -249,6 +251,19 @@ def test_nothing_stays_attached(wire):
         assert attached(wire)
     assert not attached(wire)
     assert not libbpf.attached_program(socket.if_nametoindex("vtx"))[0]
+
+
+@pytest.mark.parametrize("how", [("--reflect",), ("--method", "xdp", "--port", "9")], ids=" ".join)
+def test_the_capabilities_that_are_named_are_enough(wire, how):
+    """Without CAP_PERFMON the verifier allows less of a program."""
+    needs_root()
+    few = "--bounding-set=-all,+bpf,+net_admin,+net_raw,+ipc_lock,+dac_override"
+    with wire.in_rx():
+        sink = (sys.executable, "-m", "xsk_engine", "sink", "vrx", *how, "--duration", "100ms")
+        done = subprocess.run(
+            ["setpriv", few, *sink], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_device_that_goes(wire):
