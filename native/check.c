@@ -285,7 +285,7 @@ void check_frame(struct xske_check *c, const struct piece *pieces, uint32_t n, u
 	verdict = !n ? TRUNCATED : len > MAX_FRAME_BYTES ? FOREIGN : check_packet(&f);
 	if (likely(verdict < FOREIGN) && likely(f.end >= f.from + SIGNATURE_BYTES))
 		signature = bytes_at(&f, f.end - SIGNATURE_BYTES, SIGNATURE_BYTES, room);
-	if (unlikely(!signature || be32(signature) != SIGNATURE_MAGIC)) {
+	if (unlikely(!signature || be32(signature) != c->magic)) {
 		count_other(t, verdict);
 		return;
 	}
@@ -315,7 +315,7 @@ int xske_check_create(const struct xske_check_config *config, struct xske_check 
 	struct xske_check *c;
 	void *memory;
 
-	if (!config->max_flows || config->flags)
+	if (!config->max_flows || config->flags & ~XSKE_CHECK_REFLECTED)
 		return -EINVAL;
 	c = calloc(1, sizeof(*c));
 	if (!c)
@@ -331,6 +331,7 @@ int xske_check_create(const struct xske_check_config *config, struct xske_check 
 	c->order = (uint32_t *)(c->flows + flow_bytes);
 	c->mapped_bytes = bytes;
 	c->max_flows = config->max_flows;
+	c->magic = config->flags & XSKE_CHECK_REFLECTED ? REFLECTED_MAGIC : SIGNATURE_MAGIC;
 	*out = c;
 	return 0;
 }

@@ -38,8 +38,11 @@
  *               without times, or sooner, is not seen: its packets are late or duplicate
  * A sender that lies spoils the counts of the flow that it names (and the totals), and no other flow's.
  *
- * Latency is the time of arrival minus the signature's, both CLOCK_TAI, of received packets. Between two hosts it is as
- * right as their clocks: a negative one is counted and stands in no histogram. Time 0 = none: `untimed`. Jitter is that
+ * XSKE_CHECK_REFLECTED: ours are those that a reflector has sent back, and no others.
+ *
+ * Latency is the time of arrival minus the signature's, both CLOCK_TAI, of received packets: one-way, or of reflected
+ * ones there and back by one clock. One-way between two hosts it is as right as their clocks agree: a negative one is
+ * counted and stands in no histogram. Time 0 = none: `untimed`. Jitter is that
  * of RFC 3550, section 6.4.1, by the integer arithmetic of its appendix A.8, in ns, over received packets in order of
  * arrival; differences of clocks do not matter to it.
  */
@@ -54,6 +57,7 @@
 
 /* The last bytes of a packet of ours, big-endian: magic u32, flow id u32, sequence u64, time u64 (xsk_engine/payload.py). */
 #define SIGNATURE_MAGIC 0x78736b65u
+#define REFLECTED_MAGIC 0x6b657873u /* of a packet that a reflector has sent back (bpf/steer.h) */
 #define SIGNATURE_BYTES 24u
 
 #define CHECK_WINDOW 4096u /* sequences */
@@ -99,6 +103,7 @@ struct xske_check {
 	uint32_t *order; /* ids in order of their first packets; as many as totals.flows says */
 	uint64_t mapped_bytes;
 	uint32_t max_flows;
+	uint32_t magic; /* how signatures of ours begin */
 	struct xske_check_counters totals;
 	struct xske_latency latency;
 };

@@ -678,8 +678,9 @@ struct xske_check;
 
 struct xske_check_config {
 	uint32_t max_flows; /* flow ids 0..max_flows-1, 4 KiB of memory for each that arrives; at least 1 */
-	uint32_t flags;     /* 0 */
+	uint32_t flags;     /* XSKE_CHECK_REFLECTED */
 };
+#define XSKE_CHECK_REFLECTED 1u /* signatures as a reflector leaves them, and no others */
 
 /* Every frame is one of received, duplicate, late, corrupt, truncated, foreign or unknown flow. */
 struct xske_check_counters {

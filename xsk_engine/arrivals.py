@@ -20,7 +20,7 @@ def bucket_top(index: int) -> int:
 
 @dataclass(frozen=True)
 class Latency:
-    """One-way latencies in ns, in buckets at most a sixteenth wide. Immutable: any thread.
+    """Latencies in ns, one-way or of round trips, in buckets at most a sixteenth wide. Immutable: any thread.
 
     print(arrivals.latency.percentile_ns(99.9), arrivals.latency.max_ns)
     """
@@ -117,7 +117,7 @@ class FlowArrivals:
     jitter_ns: int = 0
     """by RFC 3550, 6.4.1, in ns"""
     latency: Latency = Latency()
-    """one-way"""
+    """one-way, or of what was sent back, there and back"""
 
     @property
     def extent_mean_packets(self) -> float:
@@ -183,7 +183,7 @@ class Arrivals:
     last_ns: int = 0
     """of the last one"""
     latency: Latency = Latency()
-    """one-way, of all flows"""
+    """of all flows"""
     flows: tuple[FlowArrivals, ...] = ()
     """by flow id; empty when they were not asked for"""
 
@@ -200,6 +200,27 @@ class Arrivals:
     def as_dict(self) -> dict[str, Any]:
         """All of it in JSON's types."""
         return _plain(self) | {"duration_s": self.duration_s, "lost_ratio": self.lost_ratio}
+
+
+@dataclass(frozen=True)
+class Reflected:
+    """What a reflector has sent back. Immutable: any thread."""
+
+    packets: int = 0
+    """given to the driver to be sent"""
+    bytes: int = 0
+    """of them, without FCS"""
+    refused_packets: int = 0
+    """signed ones that were left to the kernel: multicast, fragments, headers that are not whole"""
+    first_ns: int = 0
+    """CLOCK_MONOTONIC of the first, 0 if none"""
+    last_ns: int = 0
+    """and of the last"""
+
+    @property
+    def duration_s(self) -> float:
+        """First to last, in seconds."""
+        return max(self.last_ns - self.first_ns, 0) / 1e9
 
 
 def _ratio(lost: int, received: int) -> float:

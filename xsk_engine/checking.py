@@ -29,12 +29,12 @@ class Checker:
         checker.close()
     """
 
-    def __init__(self, max_flows: int = 10_000) -> None:
-        """Flow ids 0 to ``max_flows`` - 1 are told apart. ValueError: not from 1 to 2^32 - 1; XskError with
-        ENOMEM."""
+    def __init__(self, max_flows: int = 10_000, *, reflected: bool = False) -> None:
+        """Flow ids 0 to ``max_flows`` - 1 are told apart. ``reflected``: of packets that ``sink --reflect``
+        has sent back, and no others. ValueError: not from 1 to 2^32 - 1; XskError with ENOMEM."""
         if not 1 <= max_flows < 1 << 32:
             raise ValueError(f"max_flows: {max_flows} is not between 1 and 4294967295")
-        config = ffi.CheckConfig(max_flows=max_flows)
+        config = ffi.CheckConfig(max_flows=max_flows, flags=ffi.CHECK_REFLECTED if reflected else 0)
         self._handle: c_void_p | None = ffi.create(native.check_create, ctypes.byref(config))
 
     @property

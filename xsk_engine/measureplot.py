@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xsk_engine.errors import UnavailableError
+from xsk_engine.measurereport import far_end
 
 SUFFIXES = (".png", ".svg")
 _LATENCIES = (("p50", "p50_ns", "-"), ("p99", "p99_ns", "--"), ("max", "max_ns", ":"))
@@ -37,9 +38,9 @@ def draw(report: Mapping[str, Any], path: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    tx, rx = (report["topology"].get(end) or {} for end in ("tx", "rx"))
+    tx = report["topology"].get("tx") or {}
     figure.suptitle(
-        f"{tx.get('interface')} ({tx.get('driver')}, {tx.get('mode')}) to {rx.get('interface')}, "
+        f"{tx.get('interface')} ({tx.get('driver')}, {tx.get('mode')}) to {far_end(report)}, "
         f"trials of {report['settings'].get('trial_s'):g} s, Linux {report['software'].get('kernel')}",
         fontsize=10,
     )
@@ -61,7 +62,7 @@ def _throughput(axes: Any, report: Mapping[str, Any]) -> None:
 
 
 def _latency(axes: Any, report: Mapping[str, Any]) -> None:
-    trials = report["trials"]
+    trials, kind = report["trials"], report["latency_kind"].capitalize()
     for number, one in enumerate(report["sizes"]):
         filled = [entry for entry in one["latency"] if trials[entry["trial"]]["latency"]["count"]]
         if not filled:
@@ -71,7 +72,7 @@ def _latency(axes: Any, report: Mapping[str, Any]) -> None:
             us = [trials[entry["trial"]]["latency"][name] / 1e3 for entry in filled]
             axes.plot(loads, us, style, marker=".", color=f"C{number % 10}")
         axes.plot([], [], color=f"C{number % 10}", label=f"{one['size_bytes']} bytes")
-    axes.set(xlabel="load, % of the throughput", ylabel="us", title="Latency of every packet (26.2)")
+    axes.set(xlabel="load, % of the throughput", ylabel="us", title=f"{kind} latency of every packet (26.2)")
     if axes.lines:
         axes.set_yscale("log")
         for word, _, style in _LATENCIES:

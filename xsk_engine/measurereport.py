@@ -65,6 +65,7 @@ def as_json(
     trials: Sequence[Trial],
     notes: Sequence[str],
     topology: Mapping[str, Any],
+    latency_kind: str,
     settings: Mapping[str, Any],
     software: Mapping[str, Any],
     duration_s: float,
@@ -76,6 +77,7 @@ def as_json(
         "schema": SCHEMA,
         "software": dict(software),
         "topology": dict(topology),
+        "latency_kind": latency_kind,
         "settings": dict(settings),
         "duration_s": round(duration_s, 3),
         "notes": list(notes),
@@ -111,17 +113,24 @@ def _grid(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> li
     return ["", title, *lines]
 
 
+def far_end(report: Mapping[str, Any]) -> str:
+    """Where the packets go, in words."""
+    rx = report["topology"].get("rx") or {}
+    reflector = rx.get("reflector")
+    return f"{reflector} and back" if reflector else str(rx.get("interface"))
+
+
 def as_text(report: Mapping[str, Any]) -> str:
     """For a person."""
     tx, rx = (report["topology"].get(end) or {} for end in ("tx", "rx"))
     trials, sizes = report["trials"], report["sizes"]
     lines = [
-        f"{tx.get('interface')} ({tx.get('driver')}, {tx.get('mode')}) to {rx.get('interface')} "
+        f"{tx.get('interface')} ({tx.get('driver')}, {tx.get('mode')}) to {far_end(report)} "
         f"({rx.get('driver')}, {rx.get('method')} {rx.get('mode')}): {len(trials)} trials "
         f"in {report['duration_s']:.1f} s",
         *report["notes"],
         *_throughput_lines(sizes, report["settings"]["allowed_loss_percent"]),
-        *_latency_lines(sizes, trials),
+        *_latency_lines(sizes, trials, report["latency_kind"]),
         *_loss_lines(sizes, trials),
         *_burst_lines(sizes, trials),
         *_overrun_lines(trials),
@@ -147,7 +156,7 @@ def _throughput_lines(sizes: Sequence[Any], allowed: float) -> list[str]:
     return _grid(title, ("bytes", "sender's maximum", "throughput", "layer 2", "limit"), rows)
 
 
-def _latency_lines(sizes: Sequence[Any], trials: Sequence[Any]) -> list[str]:
+def _latency_lines(sizes: Sequence[Any], trials: Sequence[Any], kind: str) -> list[str]:
     rows = []
     for one in sizes:
         for entry in one["latency"]:
@@ -165,7 +174,8 @@ def _latency_lines(sizes: Sequence[Any], trials: Sequence[Any]) -> list[str]:
                 ]
             )
     heads = ("bytes", "load", "rate", "min", "p50", "p90", "p99", "p99.9", "max", "jitter", "lost")
-    return _grid("Latency, of every packet, at parts of the throughput (26.2)", heads, rows)
+    title = f"{kind.capitalize()} latency, of every packet, at parts of the throughput (26.2)"
+    return _grid(title, heads, rows)
 
 
 def _loss_lines(sizes: Sequence[Any], trials: Sequence[Any]) -> list[str]:

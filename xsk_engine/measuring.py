@@ -23,6 +23,8 @@ class Measured:
     trials: list[Trial] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     topology: dict[str, object] = field(default_factory=dict)
+    latency_kind: str = "one-way"
+    """or round-trip"""
     duration_s: float = 0.0
     error: XskError | None = None
     signal: int = 0
@@ -64,10 +66,18 @@ def _measure(link: Link, result: SizeResult) -> None:
 def _warm_up(link: Link) -> None:
     """Caches, clocks, tables of addresses (section 23); and is this the right pair of interfaces at all?"""
     trial = link.trial("warm-up", link.sizes[0])
+    config = link.config
+    if not trial.received_packets and config.reflector is not None:
+        raise BrokenError(
+            "warm-up",
+            f"{config.tx} to {config.reflector} and back",
+            f"none of {trial.sent_packets:,} packets came back; does xsk-engine sink INTERFACE --reflect run "
+            "there?" + "".join(f" {note}" for note in link.notes if "veth" in note),
+        )
     if not trial.received_packets:
         raise BrokenError(
             "warm-up",
-            f"{link.config.tx} to {link.config.rx}",
+            f"{config.tx} to {config.rx}",
             f"none of {trial.sent_packets:,} packets arrived; are they connected? A router needs --dst-mac "
             "(its own) and --dst-ip",
         )
@@ -108,6 +118,7 @@ def run(
         stack.enter_context(_handled(note))
         try:
             on_open(link)
+            measured.latency_kind = link.latency_kind
             measured.notes, measured.topology, measured.trials = link.notes, link.topology(), link.trials
             _warm_up(link)
             for size in link.sizes:

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector
 
+from xsk_engine.arrivals import Reflected
 from xsk_engine.engine import Engine
 from xsk_engine.errors import UnavailableError
 from xsk_engine.figures import FIGURES, FLOW, QUEUE, Figure, FlowFacts, of_queues, per_flow
@@ -75,9 +76,15 @@ class SinkCollector(Collector):
             return
         now = figures()
         labels = [now.interface]
-        for name in (*COUNTS, "overrun_packets"):
+        back = now.reflected or Reflected()
+        others = {
+            "overrun_packets": now.overrun_packets,
+            "reflected_packets": back.packets,
+            "reflected_bytes": back.bytes,
+        }
+        for name in (*COUNTS, *others):
             family = CounterMetricFamily(f"{PREFIX}sink_{name}", name.replace("_", " "), labels=["interface"])
-            family.add_metric(labels, getattr(now.arrivals, name, now.overrun_packets))
+            family.add_metric(labels, others[name] if name in others else getattr(now.arrivals, name))
             yield family
         latency = now.arrivals.latency
         quantiles = GaugeMetricFamily(

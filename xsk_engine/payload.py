@@ -10,6 +10,8 @@ import random
 from dataclasses import dataclass
 
 MAGIC = 0x78736B65  # "xske"
+REFLECTED_MAGIC = 0x6B657873
+"""of a packet that has been sent back: bytes two apart have changed places, which no checksum notices"""
 SIGNATURE_BYTES = 24
 """magic u32, flow id u32, sequence u64, ns of CLOCK_TAI u64, all big-endian; the last bytes of the packet"""
 

@@ -66,6 +66,12 @@ class AttachedProgram:
         """Of the link that keeps it attached; -1 after close()."""
         return self._link_fd
 
+    def is_attached(self) -> bool:
+        """False once the interface is gone, and after close()."""
+        from xsk_engine._ffi import libbpf
+
+        return self._link_fd >= 0 and libbpf.is_attached(self._link_fd)
+
     def close(self) -> None:
         """Idempotent."""
         fd, self._link_fd = self._link_fd, -1
@@ -75,15 +81,16 @@ class AttachedProgram:
 
 class PassProgram(AttachedProgram):
     """Lets everything pass: some drivers (igb, ixgbe, i40e, ice) send in zero-copy only while a program is
-    attached."""
+    attached, and veth takes what its peer's program sends back. ``frags``: packets of several fragments,
+    too."""
 
-    def __init__(self, netdev: NetDev) -> None:
+    def __init__(self, netdev: NetDev, *, frags: bool = False) -> None:
         from xsk_engine._ffi import libbpf
 
         program_fds: list[int] = []
 
         def load() -> int:
-            program_fds.append(libbpf.load_pass_program())
+            program_fds.append(libbpf.load_pass_program(frags=frags))
             return program_fds[0]
 
         try:

@@ -14,7 +14,7 @@ from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
 from xsk_engine.errors import BrokenError, QueueTakenError, UnavailableError, errno_name
 from xsk_engine.netdev import NetDev
-from xsk_engine.receiver import Receiver
+from xsk_engine.receiver import Receiver, ReceiveStats
 from xsk_engine.steering import MOST_QUEUES, Match, Steering
 from xsk_engine.umem import Umem
 from xsk_engine.xsk import RxXsk, bind_rx_queues, is_bound_here
@@ -24,13 +24,26 @@ _CHUNK_BYTES = 4096
 _NO_ZEROCOPY = (errno.EOPNOTSUPP, errno.EINVAL)
 
 
+class Counting(Protocol):
+    """What comes, as the sink sees it: a Receiver, or what stands in its place."""
+
+    def stats(self) -> ReceiveStats:
+        """So far."""
+
+    def failure(self) -> BrokenError | None:
+        """Why it has ended by itself, or None."""
+
+
 class Receiving(Protocol):
     """One of them, open: what the sink needs of it."""
 
     method: str
     mode: str
     reason: str
-    receiver: Receiver
+
+    @property
+    def receiver(self) -> Counting:
+        """Counts."""
 
     def begin(self) -> None:
         """Packets come from now on. UnavailableError."""

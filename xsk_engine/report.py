@@ -35,6 +35,18 @@ FIELDS = {
     "replay.loops": "passes asked for; null: without end",
     "replay.oversize": "what was asked for: refuse, skip or truncate",
     **{f"replay.{one.name}": one.metadata["text"] for one in fields(TraceSummary)},
+    "rtt": "null, or what a reflector has sent back (--rtt)",
+    "rtt.sent_packets": "submitted",
+    "rtt.received_packets": "that came back, intact, each once",
+    "rtt.lost_packets": "that did not, whichever way they were lost",
+    "rtt.duplicate_packets": "that came back again",
+    "rtt.reordered_packets": "of the received: behind a later one",
+    "rtt.late_packets": "behind the last 4096 of their flow",
+    "rtt.corrupt_packets": "that came back with a wrong checksum: lost, too",
+    "rtt.overrun_packets": "that came back and found no room here: lost, too",
+    "rtt.jitter_ns": "RFC 3550, 6.4.1, of the round trip; of several flows the mean, by packets",
+    "rtt.latency": "there and back by this machine's clock; as gaps.post, buckets a sixteenth wide",
+    "rtt.notes": "what may keep packets from coming back",
     "gaps.post": "between packets that share a rate, taken at the post: count, mean, extremes and "
     "percentiles in ns (upper ends of buckets an eighth wide), buckets as [largest ns, how many]",
     "gaps.error": "how far each of them was from the gap asked for; as gaps.post",
@@ -106,6 +118,7 @@ def as_json(
         "per_queue": per_queue,
         "flows": flows,
         "replay": replay,
+        "rtt": None,
         "gaps": {"post": gaps.post.as_dict(), "error": gaps.error.as_dict(), "wire": gaps.wire.as_dict()},
         **_latency(gaps, mode, timestamps),
         "kernel": kernel,
@@ -173,6 +186,7 @@ def as_text(report: dict[str, Any], width: int | None = None) -> str:
         *_latency_lines(report),
         *_part_lines(report),
         *_replay_lines(report["replay"]),
+        *_rtt_lines(report["rtt"]),
         (
             "kicks",
             ", ".join(f"{value:,} {name}" for name, value in kicks.items() if value or name == "calls"),
@@ -236,6 +250,24 @@ def _replay_lines(replay: dict[str, Any] | None) -> list[tuple[str, str]]:
             words.append(f"{replay[name]:,} {text.format(replay['oversize'])}")
     damage = [("file", f"it ends early: {replay['damage']}")] if replay["damage"] else []
     return [("replay", ", ".join(words)), *damage]
+
+
+def _rtt_lines(rtt: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What came back, and when."""
+    if rtt is None:
+        return []
+    names = ("duplicate", "reordered", "late", "corrupt", "overrun")
+    back, sent = rtt["received_packets"], rtt["sent_packets"]
+    words = [f"{back:,} of {sent:,} came back, {rtt['lost_packets']:,} lost"]
+    words += [f"{rtt[f'{name}_packets']:,} {name}" for name in names if rtt[f"{name}_packets"]]
+    lines = [("returned", ", ".join(words))]
+    if back:
+        told = ("min", "p50", "p90", "p99", "p99_9", "max")
+        times = [f"{key.replace('_', '.')} {format_ns(rtt['latency'][f'{key}_ns'])}" for key in told]
+        lines.append(("round trip", ", ".join([*times, f"jitter {format_ns(rtt['jitter_ns'])}"])))
+    else:
+        lines += [("note", note) for note in rtt["notes"]]
+    return lines
 
 
 def _pace_lines(report: dict[str, Any]) -> list[tuple[str, str]]:

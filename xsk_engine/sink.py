@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
-from xsk_engine.arrivals import Arrivals
+from xsk_engine.arrivals import Arrivals, Reflected
 from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
 from xsk_engine.config import MODES
 from xsk_engine.errors import ClosedError, UnavailableError
 from xsk_engine.receiver import ReceiveStats
 from xsk_engine.receiving import PacketReceiving, Receiving, XdpReceiving
+from xsk_engine.reflecting import Reflecting
 from xsk_engine.steering import Match
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class SinkConfig:
     as of an engine. ``max_flows``: ids from 0 on; 4 KiB for each that is seen. ``ring_size``: entries of each
     receive ring, power of two. ``check`` False: packets are only counted. ``capture``: they are kept for a
     file, too. ``busy_poll``: the kernel polls the device in the sink's thread, which never sleeps; not with
-    packet sockets. ValueError."""
+    packet sockets. ``reflect``: those with a signature are sent back instead of received, by an XDP program,
+    and only that is counted. ValueError."""
 
     interface: str
     match: Match = field(default_factory=Match)
@@ -46,6 +48,7 @@ class SinkConfig:
     check: bool = True
     capture: bool = False
     busy_poll: bool = False
+    reflect: bool = False
     link_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -58,6 +61,13 @@ class SinkConfig:
             raise ValueError("busy_poll: it is for AF_XDP sockets, not for method 'packet'")
         if not 1 <= self.max_flows <= 1 << 20:
             raise ValueError(f"flows: {self.max_flows} is not in 1 to {1 << 20}")
+        if self.reflect and (
+            self.capture or self.queues is not None or self.match != Match() or self.busy_poll
+        ):
+            raise ValueError(
+                "reflect: what has a signature is sent back, from all queues, and nothing else is received: "
+                "no ports, no queues, no file, no busy polling"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ class SinkSnapshot:
     """what was received"""
     overrun_packets: int
     """that were there for us and found no room: lost by the sink itself, not on the way"""
+    reflected: Reflected
+    """what was sent back; nothing, unless that was asked for"""
     time_ns: int
     """CLOCK_MONOTONIC when these were read"""
 
@@ -100,7 +112,7 @@ class Sink:
         config = self.config
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
-            self._checker = Checker(config.max_flows)
+            self._checker = Checker(config.max_flows, reflected=config.match.reflected)
             stack.callback(self._checker.close)
             if config.capture:
                 self.capture = Capture(0, clock=time.CLOCK_TAI)
@@ -110,6 +122,8 @@ class Sink:
         return self
 
     def _open_way(self, netdev: NetDev) -> Receiving:
+        if self.config.reflect:
+            return self._begin(self._reflecting(netdev))
         if self.config.method == "packet":
             return self._begin(self._packet(netdev, "as asked"))
         try:
@@ -142,6 +156,15 @@ class Sink:
             busy_poll=config.busy_poll,
         )
 
+    def _reflecting(self, netdev: NetDev) -> Receiving:
+        if self.config.method == "packet":
+            raise UnavailableError(
+                "reflect",
+                netdev.name,
+                "a packet socket sends nothing back; that needs an XDP program (--method xdp)",
+            )
+        return Reflecting(netdev, self.config.match, self.config.link_timeout_s)
+
     def _packet(self, netdev: NetDev, reason: str) -> Receiving:
         checker = self._checker if self.config.check else None
         return PacketReceiving(netdev, self.config.match, reason, checker, self.capture)
@@ -161,7 +184,9 @@ class Sink:
             raise ClosedError("sink", self.config.interface, "it is not open")
         overrun = self.way.overrun_packets()
         arrivals = self._checker.read(flows=flows)
-        return SinkSnapshot(arrivals, self.way.receiver.stats(), overrun, time.monotonic_ns())
+        way = self.way
+        reflected = way.receiver.reflected() if isinstance(way, Reflecting) else Reflected()
+        return SinkSnapshot(arrivals, way.receiver.stats(), overrun, reflected, time.monotonic_ns())
 
     def receive_stats(self) -> ReceiveStats:
         """What came off the rings. No system call."""

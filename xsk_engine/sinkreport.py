@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xsk_engine.arrivals import Arrivals, Latency
+from xsk_engine.arrivals import Arrivals, Latency, Reflected
 from xsk_engine.units import format_ns, format_si
 
 SCHEMA = 1
@@ -52,6 +52,8 @@ class SinkFigures:
     overrun_packets: int
     uncaptured_packets: int
     busy_poll: dict[str, Any] | None = None
+    reflected: Reflected | None = None
+    """None: it receives"""
 
 
 def _rates(packets: int, size: int, seconds: float) -> dict[str, float]:
@@ -65,6 +67,12 @@ def as_json(figures: SinkFigures, error: Exception | None) -> dict[str, Any]:
     arrivals = figures.arrivals
     report = arrivals.as_dict()
     flows = report.pop("flows")
+    back = figures.reflected
+    rates = (
+        _rates(back.packets, back.bytes, back.duration_s)
+        if back
+        else _rates(arrivals.received_packets, arrivals.received_bytes, arrivals.duration_s)
+    )
     return {
         "schema": SCHEMA,
         "interface": figures.interface,
@@ -72,15 +80,27 @@ def as_json(figures: SinkFigures, error: Exception | None) -> dict[str, Any]:
         "mode": figures.mode,
         "reason": figures.reason,
         "match": figures.match,
+        "latency_kind": "one-way" if back is None else None,
         "clock": "CLOCK_TAI of this machine; the sender's, if it is another, is not known to agree",
         **report,
-        **_rates(arrivals.received_packets, arrivals.received_bytes, arrivals.duration_s),
+        **({"duration_s": back.duration_s} if back else {}),
+        **rates,
+        **_reflected(back),
         "overrun_packets": figures.overrun_packets,
         "uncaptured_packets": figures.uncaptured_packets,
         "busy_poll": figures.busy_poll,
-        "lossless": not faults(figures),
+        "lossless": not faults(figures) if back is None else None,
         "flows": flows,
         "error": getattr(error, "as_dict", lambda: str(error))() if error else None,
+    }
+
+
+def _reflected(back: Reflected | None) -> dict[str, int]:
+    back = back or Reflected()
+    return {
+        "reflected_packets": back.packets,
+        "reflected_bytes": back.bytes,
+        "refused_packets": back.refused_packets,
     }
 
 
@@ -96,11 +116,16 @@ def interval(now: SinkFigures, before: SinkFigures, seconds: float) -> dict[str,
     """What has happened in between. Percentiles are of this interval's packets."""
     a, b = now.arrivals, before.arrivals
     counts = {name: getattr(a, name) - getattr(b, name) for name in COUNTS}
+    back, back_before = _reflected(now.reflected), _reflected(before.reflected)
+    reflected = {name: n - back_before[name] for name, n in back.items()}
+    of = ("reflected_packets", "reflected_bytes") if now.reflected else ("received_packets", "received_bytes")
+    packets, size = ((counts | reflected)[name] for name in of)
     latency = since(a.latency, b.latency).as_dict()
     latency.pop("buckets")
     return {
         **counts,
-        **_rates(counts["received_packets"], counts["received_bytes"], seconds),
+        **_rates(packets, size, seconds),
+        **reflected,
         "overrun_packets": now.overrun_packets - before.overrun_packets,
         "flow_count": a.flow_count,
         **{f"latency_{name}": value for name, value in latency.items()},
@@ -113,6 +138,7 @@ COLUMNS = (
     *COUNTS,
     "pps",
     "bps_l2",
+    *_reflected(None),
     "overrun_packets",
     "flow_count",
     *(
@@ -143,6 +169,12 @@ def as_text(report: Mapping[str, Any]) -> str:
     lines = [
         ("interface", f"{report['interface']}, {report['method']} {report['mode']} ({report['reason']})"),
         (
+            "packets",
+            f"{report['reflected_packets']:,} reflected, {report['reflected_bytes']:,} bytes"
+            + (f", {report['refused_packets']:,} refused" if report["refused_packets"] else ""),
+        )
+        if report["lossless"] is None
+        else (
             "packets",
             f"{report['received_packets']:,} received, {report['lost_packets']:,} lost, "
             f"{report['duplicate_packets']:,} duplicate, {report['reordered_packets']:,} reordered, "

@@ -30,8 +30,8 @@ class Output(Protocol):
 
 @dataclass(frozen=True)
 class Until:
-    """When it stops by itself: after so many seconds, so many received packets, so long without one (after
-    the first); None: not for that reason."""
+    """When it stops by itself: after so many seconds, so many packets received or sent back, so long
+    without one (after the first); None: not for that reason."""
 
     duration_s: float | None = None
     packets: int | None = None
@@ -63,6 +63,7 @@ def figures_of(sink: Sink, *, flows: bool) -> SinkFigures:
         snapshot.overrun_packets,
         snapshot.receive.uncaptured_packets,
         busy_poll.as_dict() if busy_poll is not None else None,
+        snapshot.reflected if sink.config.reflect else None,
     )
 
 
@@ -95,11 +96,10 @@ class _Watch:
         now = time.monotonic()
         if until.duration_s is not None and now - self._started >= until.duration_s:
             return True
-        if (
-            until.packets is not None
-            and self._sink.snapshot(flows=False).arrivals.received_packets >= until.packets
-        ):
-            return True
+        if until.packets is not None:
+            seen = self._sink.snapshot(flows=False)
+            if seen.arrivals.received_packets + seen.reflected.packets >= until.packets:
+                return True
         return until.idle_s is not None and bool(stats.last_ns) and now - stats.last_ns / 1e9 >= until.idle_s
 
     def record(self) -> dict[str, Any]:

@@ -8,24 +8,28 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xsk_engine.arrivals import Reflected
 from xsk_engine.errors import UnavailableError
 from xsk_engine.netdev import NetDev
-from xsk_engine.payload import MAGIC, SIGNATURE_BYTES
+from xsk_engine.payload import MAGIC, REFLECTED_MAGIC, SIGNATURE_BYTES
 from xsk_engine.program import AttachedProgram
 from xsk_engine.xsk import RxXsk
 
 # native/bpf/steer.h; tests/ffi compares them.
 _PROGRAM = "steer.bpf.o"
-BY_SIGNATURE, BY_PORT = 1, 2
+BY_SIGNATURE, BY_PORT, REFLECT, BY_REFLECTED = 1, 2, 8, 16
 MOST_QUEUES, MOST_PORTS = 64, 4096
+_COUNTERS = struct.Struct("=5Q")  # struct steer_counters
 
 
 @dataclass(frozen=True)
 class Match:
-    """What is received: packets with the signature (payload.py), UDP to these ports, or both. ValueError."""
+    """What is received: packets with the signature (payload.py), UDP to these ports, or both.
+    ``reflected``: the signature is that of packets which a reflector has sent back. ValueError."""
 
     signature: bool = True
     ports: tuple[int, ...] = ()
+    reflected: bool = False
 
     def __post_init__(self) -> None:
         if not self.signature and not self.ports:
@@ -36,29 +40,42 @@ class Match:
     @property
     def rules(self) -> int:
         """For the program."""
-        return (BY_SIGNATURE if self.signature else 0) | (BY_PORT if self.ports else 0)
+        signature = BY_REFLECTED if self.reflected else BY_SIGNATURE
+        return (signature if self.signature else 0) | (BY_PORT if self.ports else 0)
 
     @property
     def expression(self) -> str:
         """The same for libpcap (pcap-filter(7)); the kernel keeps VLAN tags apart from what it looks at."""
-        signature = [f"ether[len - {SIGNATURE_BYTES}:4] = {MAGIC:#x}"] if self.signature else []
+        magic = REFLECTED_MAGIC if self.reflected else MAGIC
+        signature = [f"ether[len - {SIGNATURE_BYTES}:4] = {magic:#x}"] if self.signature else []
         return " or ".join([*signature, *(f"udp dst port {port}" for port in self.ports)])
 
     def __str__(self) -> str:
         named = [f"UDP port {', '.join(map(str, self.ports))}"] if self.ports else []
-        return " and ".join([*(["the signature"] if self.signature else []), *named])
+        signature = "the signature, sent back" if self.reflected else "the signature"
+        return " and ".join([*([signature] if self.signature else []), *named])
+
+
+def _sum_up(counters: Sequence[bytes]) -> Reflected:
+    """The program's counters, one of each CPU."""
+    packets, size, refused, first, last = zip(*map(_COUNTERS.unpack, counters), strict=True)
+    return Reflected(
+        sum(packets), sum(size), sum(refused), min((ns for ns in first if ns), default=0), max(last)
+    )
 
 
 class Steering:
     """The program on an interface, with what it sends to which sockets; everything else passes to the kernel.
-    Gone with this process, however that ends.
+    ``reflect``: it sends back what has the signature, instead. Gone with this process, however that ends.
 
     UnavailableError: no capability (CAP_BPF and CAP_NET_ADMIN), another program is attached, or the package
     was built without clang. Open and close in one thread."""
 
-    def __init__(self, netdev: NetDev, match: Match, xsks: Sequence[RxXsk]) -> None:
+    def __init__(self, netdev: NetDev, match: Match, xsks: Sequence[RxXsk], *, reflect: bool = False) -> None:
         from xsk_engine._ffi.libbpf import BpfObject
 
+        self._last: Reflected | None = None
+        rules = match.rules | (REFLECT if reflect else 0)
         path = _program_file()
         try:
             self._object = BpfObject(path)
@@ -74,7 +91,7 @@ class Steering:
                 self._object.update("steer_ports", struct.pack("=I", port), struct.pack("=I", 1))
             for xsk in xsks:
                 self._object.update("steer_xsks", struct.pack("=I", xsk.queue), struct.pack("=I", xsk.fd))
-            self._object.update("steer_rules", struct.pack("=I", 0), struct.pack("=I", match.rules))
+            self._object.update("steer_rules", struct.pack("=I", 0), struct.pack("=I", rules))
             self._program = AttachedProgram(
                 netdev, lambda: self._object.program_fd("xske_steer"), or_generic=True
             )
@@ -84,10 +101,23 @@ class Steering:
         self.mode = self._program.mode
         """"driver", or "generic": copied once more"""
 
+    def reflected(self) -> Reflected:
+        """So far, or until close()."""
+        if self._last is not None:
+            return self._last
+        size = _COUNTERS.size
+        return _sum_up(self._object.lookup_on_cpus("steer_reflected", struct.pack("=I", 0), size))
+
+    def is_attached(self) -> bool:
+        """False once the interface is gone."""
+        return self._program.is_attached()
+
     def close(self) -> None:
         """Off the interface. Idempotent."""
-        self._program.close()
-        self._object.close()
+        if self._last is None:
+            self._program.close()
+            self._last = self.reflected()
+            self._object.close()
 
 
 def _program_file() -> str:

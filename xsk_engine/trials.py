@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from xsk_engine import netdev as netdevs
-from xsk_engine import rfc2544
+from xsk_engine import rfc2544, roundtrip, route
 from xsk_engine import sizes as sizes_of
 from xsk_engine.arrivals import FlowArrivals
 from xsk_engine.config import EngineConfig
@@ -23,6 +23,7 @@ from xsk_engine.flow import Pace, Traffic
 from xsk_engine.lab import namespaces
 from xsk_engine.lab.private import RX_FD_VARIABLE
 from xsk_engine.netdev import NetDev
+from xsk_engine.packet import IPAddress
 from xsk_engine.payload import SIGNATURE_BYTES
 from xsk_engine.rfc2544 import Trial
 from xsk_engine.running import RunningTraffic
@@ -36,8 +37,6 @@ from xsk_engine.units import Rate
 _LOOK_S = 0.005
 # A trial that ends so much later than it should has failed.
 _GRACE_S = 10.0
-# However slowly they come, packets of a trial are not waited for longer.
-_STRAGGLERS_S = 5.0
 _MOST_TRIALS = 1 << 16
 _RING, _ROOMY_RING, _FEW_QUEUES = 2048, 16384, 4
 _HEADERS_BYTES = {4: 14 + 20 + 8, 6: 14 + 40 + 8}
@@ -53,7 +52,10 @@ class MeasureConfig:
     can do. ValueError."""
 
     tx: str
-    rx: str
+    rx: str | None = None
+    """where they come out; None: back at ``tx``, from the ``reflector``"""
+    reflector: str | None = None
+    """the address of a host that runs `sink --reflect`"""
     sizes: tuple[int, ...] = rfc2544.SIZES
     tests: tuple[str, ...] = rfc2544.TESTS
     trial_s: float = 0.3
@@ -74,6 +76,13 @@ class MeasureConfig:
     allow_default_route: bool = False
 
     def __post_init__(self) -> None:
+        if (self.rx is None) == (self.reflector is None):
+            raise ValueError("RX_INTERFACE, reflector: one of them is needed, and not both")
+        if self.reflector is not None and (self.dst_ip is not None or self.method == "xdp"):
+            raise ValueError(
+                "reflector: its address is the destination, and what comes back is received by a packet "
+                "socket, for the queue's umem is the sender's: no dst-ip, no method xdp"
+            )
         if unknown := [name for name in self.tests if name not in rfc2544.TESTS]:
             raise ValueError(f"tests: {unknown[0]!r} is none of {', '.join(rfc2544.TESTS)}")
         if not self.tests or not self.sizes or not self.loads:
@@ -114,7 +123,8 @@ def _standing(where: contextlib.AbstractContextManager[None]) -> Iterator[None]:
 
 
 class Link:
-    """An engine and a sink, open, and trials between them. A context manager, in one thread.
+    """An engine and a sink, open, and trials between them: at two interfaces, or at one, with a reflector at
+    the other end. A context manager, in one thread.
 
     UnavailableError for what the environment lacks or refuses. ``stop``: looked at all the time; True ends
     what goes on.
@@ -137,21 +147,13 @@ class Link:
 
     def __enter__(self) -> Link:
         config = self.config
-        entered, self.rx_namespace = _enter_rx(config.rx)
         with contextlib.ExitStack() as stack:
             tx = netdevs.get(config.tx)
             self._refuse_default_route(tx)
-            families = {4: socket.AF_INET, 6: socket.AF_INET6}
-            own = {version: netdevs.addresses(tx.name, family) for version, family in families.items()}
-            sources = {version: found[0] for version, found in own.items() if found}
-            with _standing(entered):
-                rx = netdevs.get(config.rx)
-                self._refuse_default_route(rx)
-                self.packets, version = self._choose_packets(sources, rx)
-                least = _HEADERS_BYTES[version] + SIGNATURE_BYTES
-                most = min(tx.max_frame_bytes, rx.max_frame_bytes)
-                self.sizes, self.notes = rfc2544.fitting_sizes(config.sizes, least, most)
-                self.sink = stack.enter_context(self._open_sink(rx))
+            if config.rx is not None:
+                self._open_receiver(stack, tx, config.rx)
+            else:
+                self._open_returns(stack, tx, ipaddress.ip_address(config.reflector or ""))
             self.engine = stack.enter_context(
                 Engine(
                     EngineConfig(
@@ -166,9 +168,50 @@ class Link:
             self._stack = stack.pop_all()
         return self
 
-    def _refuse_default_route(self, netdev: NetDev) -> None:
-        from xsk_engine import route
+    @property
+    def latency_kind(self) -> str:
+        """What is measured: "one-way" or "round-trip"."""
+        return "one-way" if self.config.reflector is None else "round-trip"
 
+    @property
+    def far_end(self) -> str:
+        """Where its packets go, in words."""
+        if self.config.reflector is not None:
+            return f"{self.config.reflector} and back"
+        return f"{self.config.rx} in {self.rx_namespace}"
+
+    def _open_receiver(self, stack: contextlib.ExitStack, tx: NetDev, name: str) -> None:
+        """The sink at the other interface, and packets that go there."""
+        entered, self.rx_namespace = _enter_rx(name)
+        families = {4: socket.AF_INET, 6: socket.AF_INET6}
+        own = {version: netdevs.addresses(tx.name, family) for version, family in families.items()}
+        sources = {version: found[0] for version, found in own.items() if found}
+        with _standing(entered):
+            rx = netdevs.get(name)
+            self._refuse_default_route(rx)
+            self.packets, version = self._choose_packets(sources, rx)
+            self._fit_sizes(version, min(tx.max_frame_bytes, rx.max_frame_bytes))
+            self.sink = stack.enter_context(self._open_sink(rx))
+
+    def _open_returns(self, stack: contextlib.ExitStack, tx: NetDev, host: IPAddress) -> None:
+        """The sink at the sender's own interface, and packets that a reflector sends back there."""
+        need_mac = self.config.dst_mac is None
+        hop = route.resolve(tx.name, tx.ifindex, host, need_mac=need_mac, instead="--dst-mac")
+        (port,) = stack.enter_context(roundtrip.unanswered([(str(hop.src_ip), 0)]))
+        mac = self.config.dst_mac or hop.dst_mac
+        self.packets = f"eth dst={mac} / ip src={hop.src_ip} dst={host} / udp src={port}"
+        self._fit_sizes(host.version, tx.max_frame_bytes)
+        self.rx_namespace = "this network namespace"
+        timeout_s = self.config.link_timeout_s
+        back = stack.enter_context(roundtrip.ReturnSink(tx, max_flows=_MOST_TRIALS, link_timeout_s=timeout_s))
+        self.sink = back.sink
+        self.notes += back.notes
+
+    def _fit_sizes(self, version: int, most: int) -> None:
+        least = _HEADERS_BYTES[version] + SIGNATURE_BYTES
+        self.sizes, self.notes = rfc2544.fitting_sizes(self.config.sizes, least, most)
+
+    def _refuse_default_route(self, netdev: NetDev) -> None:
         if not self.config.allow_default_route and route.has_default_route(netdev.ifindex):
             raise UnavailableError(
                 "measure",
@@ -186,7 +229,7 @@ class Link:
             try:
                 return Sink(
                     SinkConfig(
-                        config.rx,
+                        rx.name,
                         method=config.method,
                         mode=config.mode,
                         ring_size=ring,
@@ -234,6 +277,7 @@ class Link:
                 "method": way.method,
                 "mode": way.mode,
                 "reason": way.reason,
+                "reflector": self.config.reflector,
             },
             "packets": self.packets,
         }
@@ -317,19 +361,13 @@ class Link:
     def _settle(self, target: int | None) -> bool:
         """Until the sender's kernel has taken all and no more packets come; or until the sink has received
         `target` in all, then False."""
-        last, since = -1, time.monotonic()
-        end = since + self.config.settle_s + _STRAGGLERS_S
-        while (now := time.monotonic()) < end:
-            self._look()
-            if target is not None and self.sink.snapshot(flows=False).arrivals.received_packets >= target:
-                return False
-            packets = self.sink.receive_stats().packets
-            if packets != last or self.engine.snapshot().inflight_descs:
-                last, since = packets, now
-            elif now - since >= self.config.settle_s:
-                break
-            time.sleep(min(_LOOK_S, self.config.settle_s))
-        return True
+        return roundtrip.settle(
+            self.sink,
+            target,
+            quiet_s=self.config.settle_s,
+            look=self._look,
+            is_busy=lambda: self.engine.snapshot().inflight_descs > 0,
+        )
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

@@ -9,6 +9,8 @@ enum {
 	STEER_BY_SIGNATURE = 1,
 	STEER_BY_PORT = 2,
 	STEER_BY_TUPLE = 4,
+	STEER_REFLECT = 8, /* the signed ones go back where they come from, and no other rule is looked at */
+	STEER_BY_REFLECTED = 16, /* signed ones that have been sent back */
 };
 
 #define STEER_QUEUES 64
@@ -17,6 +19,9 @@ enum {
 /* The last bytes of a signed packet, and how they begin (xsk_engine/payload.py). */
 #define STEER_SIGNATURE_BYTES 24
 #define STEER_MAGIC 0x78736b65
+/* As a reflector leaves it: two pairs of bytes, each two places apart, have changed places, so every Internet checksum
+ * over them stays as it is, wherever they begin (RFC 1071). */
+#define STEER_REFLECTED_MAGIC 0x6b657873
 
 /* As the packet has it, network order; an IPv4 address in the last word, the others 0. */
 struct steer_tuple {
@@ -27,6 +32,15 @@ struct steer_tuple {
 	__u8 protocol;
 	__u8 version;
 	__u16 reserved;
+};
+
+/* Of one CPU; steer_reflected has one for each. */
+struct steer_counters {
+	__u64 packets; /* sent back */
+	__u64 bytes;   /* of them, without FCS */
+	__u64 refused_packets; /* signed, and left to the kernel: multicast, a fragment, or headers that are not whole */
+	__u64 first_ns; /* CLOCK_MONOTONIC, 0 = none */
+	__u64 last_ns;
 };
 
 #endif

@@ -1,6 +1,7 @@
 """Our ctypes mirrors against what a compiler says: a probe is built from the headers and asked."""
 
 import ctypes
+import dataclasses
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from xsk_engine import edits, payload, replay, steering
 from xsk_engine._ffi import libbpf, libpcap, libxdp, native, uapi
 from xsk_engine._ffi.loader import declare, open_library
+from xsk_engine.arrivals import Reflected
 from xsk_engine.errors import UnavailableError
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +118,8 @@ def test_abi_constants_are_the_headers():
     ):
         assert f"{name} = {value}," in header
     for name, value in (
+        ("XSKE_CHECK_CSUM_PARTIAL", native.CHECK_CSUM_PARTIAL),
+        ("XSKE_CHECK_REFLECTED", native.CHECK_REFLECTED),
         ("XSKE_EDIT_KEEP_GROUP", native.EDIT_KEEP_GROUP),
         ("XSKE_RECEIVER_BUSY_POLL", native.RECEIVER_BUSY_POLL),
         ("XSKE_TRACE_FIX_CHECKSUMS", native.TRACE_FIX_CHECKSUMS),
@@ -129,6 +133,8 @@ def test_the_steering_programs_constants_are_the_headers():
     for name, value in (
         ("STEER_BY_SIGNATURE", steering.BY_SIGNATURE),
         ("STEER_BY_PORT", steering.BY_PORT),
+        ("STEER_REFLECT", steering.REFLECT),
+        ("STEER_BY_REFLECTED", steering.BY_REFLECTED),
     ):
         assert f"{name} = {value}," in header
     for name, value in (
@@ -136,8 +142,15 @@ def test_the_steering_programs_constants_are_the_headers():
         ("STEER_PORTS", steering.MOST_PORTS),
         ("STEER_SIGNATURE_BYTES", payload.SIGNATURE_BYTES),
         ("STEER_MAGIC", hex(payload.MAGIC)),
+        ("STEER_REFLECTED_MAGIC", hex(payload.REFLECTED_MAGIC)),
     ):
         assert f"#define {name} {value}\n" in header
+    fields = re.findall(r"__u64 (\w+);", header.partition("struct steer_counters")[2])
+    assert fields == [field.name for field in dataclasses.fields(Reflected)]
+    assert steering._COUNTERS.size == 8 * len(fields)
+    check = (ROOT / "native/check.h").read_text()
+    assert f"#define SIGNATURE_MAGIC {payload.MAGIC:#x}u" in check
+    assert f"#define REFLECTED_MAGIC {payload.REFLECTED_MAGIC:#x}u" in check
 
 
 def test_every_exported_function_has_a_signature():

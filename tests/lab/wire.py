@@ -49,12 +49,12 @@ class Wire:
             subprocess.run(["ip", *arguments], check=True, timeout=10, pass_fds=())
 
     @contextlib.contextmanager
-    def capture(self, ours=None):
-        """The frames that arrive at vrx and that `ours` takes; by default those to PORT."""
+    def capture(self, ours=None, *, at=topology.RX_INTERFACE):
+        """The frames that arrive at vrx (or vtx) and that `ours` takes; by default those to PORT."""
         ours = ours or is_ours
-        with self.in_rx():
+        with self.in_rx() if at == topology.RX_INTERFACE else contextlib.nullcontext():
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-            sock.bind((topology.RX_INTERFACE, 0))
+            sock.bind((at, 0))
         sock.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         enlarge(sock)
         sock.settimeout(0.05)

@@ -45,9 +45,9 @@ def feed(checker, frame, arrived_ns=0, flags=0, at=()):
     helper.check(checker.handle, frame, sizes, len(lengths), arrived_ns, flags)
 
 
-def verdict(frame, arrived_ns=0, flags=0, at=(), max_flows=8):
+def verdict(frame, arrived_ns=0, flags=0, at=(), max_flows=8, reflected=False):
     """What a checker of its own makes of it."""
-    checker = Checker(max_flows)
+    checker = Checker(max_flows, reflected=reflected)
     try:
         feed(checker, frame, arrived_ns, flags, at)
         return checker.read()

@@ -23,6 +23,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine.checking import Checker
+from xsk_engine.payload import MAGIC, REFLECTED_MAGIC
 
 ETH = Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01")
 V4, V6 = {"src": "10.1.2.3", "dst": "10.4.5.6"}, {"src": "fd00::1", "dst": "fd00::2"}
@@ -82,6 +83,22 @@ def test_ours_is_received_in_any_pieces(frame, at):
     flow = result.flows[0]
     assert (flow.flow_id, flow.highest_sequence, flow.received_bytes) == (3, 5, len(data))
     assert flow.latency.max_ns == 700
+
+
+def sent_back(frame):
+    """The magic as a reflector leaves it, and not a byte more."""
+    at = frame.rindex(MAGIC.to_bytes(4, "big"))
+    return frame[:at] + REFLECTED_MAGIC.to_bytes(4, "big") + frame[at + 4 :]
+
+
+@given(frame=frames(), at=places)
+@settings(max_examples=200, deadline=None)
+def test_no_checksum_notices_that_it_was_sent_back(frame, at):
+    """Wherever the signature stands; and who waits for what comes back takes nothing else for it."""
+    data, _, _ = frame
+    assert kind(verdict(sent_back(data), at=at, reflected=True)) == "received"
+    assert kind(verdict(data, at=at, reflected=True)) == "foreign"
+    assert kind(verdict(sent_back(data), at=at)) == "foreign"
 
 
 @given(frame=frames(tail=b"\0" * 24), at=places)

@@ -40,6 +40,7 @@ SAID = {
     "payload": "text:hi", "signature": True,
     "advance": "nest", "checksum": "none", "seed": "9", "count": "1k", "duration": "100ms", "rate": "1.5Mpps",
     "burst": "3", "burst-gap": "1ms", "poisson": True, "timestamps": True, "batch": "7", "queue": "0,2-3",
+    "rtt": True,
     "dry-run": True, "cpu": "0,1", "mode": "copy", "umem-mb": "9", "link-timeout": "1s", "live": False,
     "allow-default-route": True, "strict-rate": True, "json": True, "jsonl": "a.jsonl", "csv": "-",
     "interval": "2s", "metrics": "127.0.0.1:9100", "pcap-out": "x.pcap", "pcap-count": "4",

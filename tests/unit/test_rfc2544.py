@@ -224,6 +224,7 @@ def test_the_report_is_of_what_was_found():
         trials=device.trials,
         notes=["a note"],
         topology={"tx": {"interface": "a"}, "rx": {"interface": "b"}},
+        latency_kind="round-trip",
         settings={"allowed_loss_percent": 0.0},
         software={},
         duration_s=1.5,
@@ -239,7 +240,7 @@ def test_the_report_is_of_what_was_found():
     assert report["trials"][found["failed_trial"]]["lost_packets"] > 0
     assert report["sizes"][1]["throughput"] is report["sizes"][1]["back_to_back"] is None
     text = measurereport.as_text(report)
-    for words in ("a note", "26.1", "26.2", "26.3", "sink itself lost", "ended early"):
+    for words in ("a note", "26.1", "Round-trip latency, of", "26.3", "sink itself lost", "ended early"):
         assert words in text
     assert "26.4" not in text
 

@@ -14,6 +14,7 @@ from xsk_engine._ffi.loader import declare, open_library
 # include/uapi/linux/bpf.h
 BPF_PROG_TYPE_XDP = 6
 BPF_XDP = 37
+BPF_F_XDP_HAS_FRAGS = 1 << 5
 XDP_PASS = 2
 
 # include/uapi/linux/if_link.h
@@ -43,6 +44,31 @@ class BpfLinkCreateOpts(ctypes.Structure):
     _fields_ = [("sz", c_size_t), ("flags", c_uint32), ("_padding", c_uint32)]
 
 
+class BpfXdpLinkInfo(ctypes.Structure):
+    """struct bpf_link_info as far as it is one of XDP (include/uapi/linux/bpf.h)."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("prog_id", c_uint32),
+        ("_padding", c_uint32),
+        ("ifindex", c_uint32),
+        ("_end", c_uint32),
+    ]
+
+
+class BpfProgLoadOpts(ctypes.Structure):
+    """Its start, as far as the flags; ``sz`` says so."""
+
+    _fields_ = [
+        ("sz", c_size_t),
+        ("attempts", c_int),
+        ("expected_attach_type", c_uint32),
+        ("prog_btf_fd", c_uint32),
+        ("prog_flags", c_uint32),
+    ]
+
+
 class BpfInsn(ctypes.Structure):
     _fields_ = [
         ("code", ctypes.c_uint8),
@@ -67,6 +93,9 @@ _TABLE: dict[str, Any] = {
     "bpf_program__fd": ([c_void_p], c_int, negative_errno),
     "bpf_object__find_map_by_name": ([c_void_p, c_char_p], c_void_p, null_and_errno),
     "bpf_map__fd": ([c_void_p], c_int, negative_errno),
+    "bpf_map_lookup_elem": ([c_int, c_void_p, c_void_p], c_int, negative_errno),
+    "bpf_obj_get_info_by_fd": ([c_int, c_void_p, POINTER(c_uint32)], c_int, negative_errno),
+    "libbpf_num_possible_cpus": ([], c_int, negative_errno),
     "bpf_map_update_elem": ([c_int, c_void_p, c_void_p, c_uint64], c_int, negative_errno),
     "libbpf_set_print": ([c_void_p], c_void_p, None),
     "libbpf_version_string": ([], c_char_p, None),
@@ -81,11 +110,13 @@ def version() -> str:
     return text.decode().removeprefix("v")
 
 
-def load_pass_program() -> int:
-    """A program fd; OSError EPERM without CAP_BPF."""
+def load_pass_program(*, frags: bool = False) -> int:
+    """A program fd; OSError EPERM without CAP_BPF. ``frags``: for packets of several fragments, too."""
     # r0 = XDP_PASS; exit (Documentation/bpf/standardization/instruction-set.rst)
     program = (BpfInsn * 2)(BpfInsn(0xB7, 0, 0, XDP_PASS), BpfInsn(0x95, 0, 0, 0))
-    return int(libbpf.bpf_prog_load(BPF_PROG_TYPE_XDP, b"xske_pass", b"GPL", program, 2, None))
+    options = BpfProgLoadOpts(ctypes.sizeof(BpfProgLoadOpts), prog_flags=BPF_F_XDP_HAS_FRAGS if frags else 0)
+    arguments = (BPF_PROG_TYPE_XDP, b"xske_pass", b"GPL", program, 2, ctypes.byref(options))
+    return int(libbpf.bpf_prog_load(*arguments))
 
 
 class BpfObject:
@@ -110,6 +141,14 @@ class BpfObject:
         found = libbpf.bpf_object__find_map_by_name(self._handle, map_name.encode())
         libbpf.bpf_map_update_elem(libbpf.bpf_map__fd(found), key, value, 0)
 
+    def lookup_on_cpus(self, map_name: str, key: bytes, length: int) -> list[bytes]:
+        """One element of a per-CPU map, of each possible CPU."""
+        found = libbpf.bpf_object__find_map_by_name(self._handle, map_name.encode())
+        each = -(-length // 8) * 8  # Documentation/bpf/map_array.rst
+        values = ctypes.create_string_buffer(libbpf.libbpf_num_possible_cpus() * each)
+        libbpf.bpf_map_lookup_elem(libbpf.bpf_map__fd(found), key, values)
+        return [values.raw[at : at + length] for at in range(0, len(values), each)]
+
     def close(self) -> None:
         """Idempotent."""
         handle, self._handle = self._handle, None
@@ -125,6 +164,15 @@ def attach(program_fd: int, ifindex: int, *, generic: bool = False) -> int:
     fd = int(libbpf.bpf_link_create(program_fd, ifindex, BPF_XDP, ctypes.byref(options)))
     os.set_inheritable(fd, False)
     return fd
+
+
+def is_attached(link_fd: int) -> bool:
+    """Is the interface of the link still there?"""
+    info = BpfXdpLinkInfo()
+    libbpf.bpf_obj_get_info_by_fd(
+        link_fd, ctypes.byref(info), ctypes.byref(c_uint32(ctypes.sizeof(BpfXdpLinkInfo)))
+    )
+    return bool(info.ifindex)
 
 
 def attached_program(ifindex: int) -> tuple[int, str]:

@@ -123,6 +123,12 @@ _HOW_LONG = (
 )
 _WHERE = (
     click.option(
+        "--reflector",
+        type=options.Parsed("address", _address),
+        metavar="HOST",
+        help="In place of RX_INTERFACE: its sink --reflect sends back, and round trips are measured.",
+    ),
+    click.option(
         "--queue", type=click.IntRange(0, 4095), default=0, show_default=True, help="Of the sender."
     ),
     click.option(
@@ -164,12 +170,12 @@ _TELLS = (
 
 @click.command("measure", short_help="Throughput, latency, loss and bursts between two interfaces.")
 @click.argument("tx_interface", shell_complete=options.complete_interface)
-@click.argument("rx_interface", shell_complete=options.complete_interface)
+@click.argument("rx_interface", required=False, shell_complete=options.complete_interface)
 @options.in_sections(("What", _WHAT), ("How long", _HOW_LONG), ("Where", _WHERE), ("What it tells", _TELLS))
 def command(**arguments: Any) -> int:
     """Measure what lies between TX_INTERFACE and RX_INTERFACE with the tests of RFC 2544, section 26: send at
     the one, check every packet at the other. In a laboratory of lab run, RX_INTERFACE may be at its other
-    end.
+    end. Without RX_INTERFACE, with --reflector HOST: there and back, with nobody's clock but this machine's.
 
     What each figure is: docs/measuring.md.
 
@@ -210,7 +216,7 @@ def _config(arguments: dict[str, Any]) -> Any:
         rate=rate,
         **{
             name: arguments[name]
-            for name in ("queue", "mode", "method", "dst_ip", "dst_mac", "allow_default_route")
+            for name in ("reflector", "queue", "mode", "method", "dst_ip", "dst_mac", "allow_default_route")
         },
         ring_size=arguments["ring"],
         link_timeout_s=arguments["link_timeout"],
@@ -229,7 +235,7 @@ def _check_plot(path: str) -> None:
 def _say_open(link: Any) -> None:
     tx, rx = link.engine, link.sink
     print(
-        f"measuring {tx.config.interface} ({tx.mode}) to {rx.config.interface} in {link.rx_namespace} "
+        f"measuring {tx.config.interface} ({tx.mode}) to {link.far_end} "
         f"({rx.way.method} {rx.way.mode}); sizes {', '.join(map(str, link.sizes))}",
         *link.notes,
         sep="\n",
@@ -253,6 +259,7 @@ def _tell(config: Any, measured: Any, arguments: dict[str, Any]) -> int:
         trials=measured.trials,
         notes=measured.notes,
         topology=measured.topology,
+        latency_kind=measured.latency_kind,
         settings=_settings(config),
         software=_software(),
         duration_s=measured.duration_s,

@@ -152,8 +152,10 @@ def open_pcap(path: str) -> Any:
         raise click.UsageError(f"--pcap-out {path!r}: {error.strerror}") from None
 
 
-def run(config: Any, plan: Any, watches: Sequence[Any], arguments: Mapping[str, Any]) -> int:
-    """Sends, shows and writes what was asked for; the exit code."""
+def run(
+    config: Any, plan: Any, watches: Sequence[Any], arguments: Mapping[str, Any], round_trip: Any = None
+) -> int:
+    """Sends, shows and writes what was asked for; the exit code. `round_trip` is open, if there is one."""
     from xsk_engine import session
 
     with contextlib.ExitStack() as stack:
@@ -163,14 +165,30 @@ def run(config: Any, plan: Any, watches: Sequence[Any], arguments: Mapping[str, 
         records = _records(arguments, plan)
         stack.callback(records.close)
         beside = [records.watch, *_watches(arguments, plan, stack)]
+        if round_trip is not None:
+            beside.append(round_trip.watch)
 
         def at_end(report: dict[str, Any]) -> Any:
-            failure = records.finish(report)
+            failure = _add_round_trip(round_trip, report)
+            failure = records.finish(report) or failure
             stack.close()
             return failure
 
         outcome = session.run(config, plan, [*watches, *beside], pcap_out=pcap_out, at_end=at_end)
     return _print(outcome, arguments)
+
+
+def _add_round_trip(round_trip: Any, report: dict[str, Any]) -> Any:
+    """What went wrong, or None."""
+    from xsk_engine.errors import XskError
+
+    if round_trip is None:
+        return None
+    try:
+        report["rtt"] = round_trip.report(report["submitted_packets"])
+    except XskError as error:
+        return error
+    return None
 
 
 def _records(arguments: Mapping[str, Any], plan: Any) -> Any:

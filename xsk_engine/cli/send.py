@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -36,7 +37,12 @@ _AUTO_UMEM_MOST = 64 * run_options.MIB
                 "--dry-run",
                 is_flag=True,
                 help="Print packets instead of sending: --count of them, or for --duration  [default: 10]",
-            )
+            ),
+            click.option(
+                "--rtt",
+                is_flag=True,
+                help="With --signature: the round trip of what sink --reflect sends back at the other end.",
+            ),
         ],
     ),
 )
@@ -76,7 +82,7 @@ def _dry_run(arguments: dict[str, Any]) -> int:
 
     interface = arguments["interface"]
     shown = arguments["count"] or (_ALL if arguments["duration"] else _DRY_RUN_PACKETS)
-    _refuse(arguments, "strict_rate", "as_json", "jsonl", "csv", "metrics", "live", "cpus", "umem_mb")
+    _refuse(arguments, "strict_rate", "as_json", "jsonl", "csv", "metrics", "live", "cpus", "umem_mb", "rtt")
     if arguments["pcap_count"] and not arguments["pcap_out"]:
         raise click.UsageError("--pcap-count: into which file? give --pcap-out")
     traffic = flow_options.make_traffic(arguments | {"count": None}, run_options.link_bits_per_s(interface))
@@ -112,6 +118,8 @@ def _send(arguments: dict[str, Any]) -> int:
         p.rate for p in (asked.pace, *(f.pace for f in asked.flows)) if p
     ):
         raise click.UsageError("--strict-rate: which rate? give --rate")
+    if arguments["rtt"] and not all(flow.signature for flow in asked.all_flows):
+        raise click.UsageError("--rtt: only packets with a signature come back; give --signature")
     mixprogram.compile_traffic(
         resolve.placeholders(asked)
     )  # what cannot be is said before anything is asked for
@@ -140,7 +148,14 @@ def _send(arguments: dict[str, Any]) -> int:
         capture_packets=None if arguments["pcap_out"] is None else arguments["pcap_count"] or 0,
     )
     watches = [lambda engine: follow.follow(engine, resolved.followed)] if resolved.followed else []
-    return run_options.run(config, plan_traffic(resolved.traffic, programs), watches, arguments)
+    with contextlib.ExitStack() as stack:
+        back = None
+        if arguments["rtt"]:
+            from xsk_engine.roundtrip import RoundTrip
+
+            many, timeout_s = resolved.traffic.all_flows, arguments["link_timeout"]
+            back = stack.enter_context(RoundTrip(device, many, link_timeout_s=timeout_s))
+        return run_options.run(config, plan_traffic(resolved.traffic, programs), watches, arguments, back)
 
 
 def _tag_bytes(flows: list[Any]) -> int:

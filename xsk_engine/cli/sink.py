@@ -36,6 +36,11 @@ _PORTS = options.Parsed("list", _ports)
                 help="Also all UDP to these ports, 9000,9100-9109: corrupt signatures are seen only so.",
             ),
             click.option(
+                "--reflect",
+                is_flag=True,
+                help="Send packets with a signature back instead, for round trips.",
+            ),
+            click.option(
                 "--flows",
                 type=click.IntRange(1, 1 << 20),
                 default=16384,
@@ -109,7 +114,8 @@ _PORTS = options.Parsed("list", _ports)
 )
 def command(**arguments: Any) -> int:
     """Receive on INTERFACE the packets of a sender with --signature, check them, and tell what was lost,
-    duplicated, reordered or corrupted, and how long they took. Everything else passes to the kernel.
+    duplicated, reordered or corrupted, and how long they took. Everything else passes to the kernel. With
+    --reflect they go back to their sender instead, who measures (send --rtt, measure --reflector).
 
     Until --count, --duration, --idle or Ctrl-C, which are all a good end.
 
@@ -129,6 +135,7 @@ def command(**arguments: Any) -> int:
         max_flows=arguments["flows"],
         ring_size=arguments["ring"],
         capture=arguments["pcap"] is not None,
+        reflect=arguments["reflect"],
         link_timeout_s=arguments["link_timeout"],
         busy_poll=arguments["busy_poll"],
     )
@@ -161,6 +168,12 @@ def command(**arguments: Any) -> int:
 
 
 def _check(arguments: dict[str, Any]) -> None:
+    if arguments["reflect"]:
+        options_of = {"ports": "port", "queues": "queue", "busy_poll": "busy-poll"}
+        names = ("ports", "queues", "expect", "pcap", "busy_poll")
+        given = [f"--{options_of.get(name, name)}" for name in names if arguments[name]]
+        if given:
+            raise click.UsageError(f"{', '.join(given)}: not with --reflect, which receives nothing")
     on_stdout = [f"--{name} -" for name in ("jsonl", "csv", "pcap") if arguments[name] == "-"]
     on_stdout += ["--json"] if arguments["as_json"] else []
     if len(on_stdout) > 1:
@@ -202,8 +215,9 @@ def _metrics(arguments: dict[str, Any], stack: contextlib.ExitStack) -> Any:
 
 def _say_open(sink: Any) -> None:
     way = sink.way
+    verb = "reflecting" if sink.config.reflect else "receiving"
     print(
-        f"receiving on {sink.config.interface}: {sink.config.match}; {way.method} {way.mode} ({way.reason})",
+        f"{verb} on {sink.config.interface}: {sink.config.match}; {way.method} {way.mode} ({way.reason})",
         file=sys.stderr,
         flush=True,
     )
@@ -213,6 +227,8 @@ def _show(record: dict[str, Any]) -> None:
     from xsk_engine.units import format_ns, format_si
 
     words = [f"{record['time_s']:7.1f} s", f"{format_si(record['pps'], 'pps'):>10}"]
+    if record["reflected_packets"]:
+        words += [f"{record['reflected_packets']:>12,} reflected"]
     words += [f"{record['received_packets']:>12,} received"]
     for name in ("lost", "duplicate", "reordered", "corrupt"):
         words.append(f"{record[f'{name}_packets']:,} {name}")

@@ -7,6 +7,7 @@ from xsk_engine import netdev, parse_flow
 from xsk_engine import open as open_engine
 from xsk_engine._ffi import libbpf
 from xsk_engine.lab import topology
+from xsk_engine.roundtrip import ReturnSink
 from xsk_engine.sink import Sink, SinkConfig
 
 SIGNED = f"ip dst={topology.RX_IPV4} / udp src=1000-1015 dst=9000 ; signature ; size=66,590,1514"
@@ -58,4 +59,25 @@ def test_busy_polling_drives_the_driver(wire, igb):
     assert last.overrun_packets == 0
     assert sink.way.receiver._counters.sleeps == 0
     with wire.in_rx():
+        netdev.wait_for_link("vrx", 20)
+
+
+def test_a_reflector(wire, igb):
+    """igb's XDP_TX, in between zero-copy sending and the sender's packet socket."""
+    with wire.in_rx():
+        there = Sink(SinkConfig("vrx", reflect=True, link_timeout_s=20)).open()
+    back = ReturnSink(igb, max_flows=1, link_timeout_s=20)
+    with there, back:
+        with wire.in_rx():
+            assert libbpf.attached_program(netdev.get("vrx").ifindex)[1] == "driver"
+        with open_engine("vtx", mode="zerocopy", link_timeout=20) as engine:
+            running = engine.start(parse_flow(SIGNED), rate="1kpps", count=COUNT)
+            running.wait(30)
+            wait_until(lambda: back.sink.receive_stats().packets >= COUNT, 20)
+    assert there.snapshot().reflected.packets == COUNT
+    arrivals = back.sink.snapshot().arrivals
+    assert arrivals.received_packets == arrivals.latency.count == COUNT
+    assert arrivals.lost_packets == arrivals.duplicate_packets == arrivals.corrupt_packets == 0
+    with wire.in_rx():
+        assert libbpf.attached_program(netdev.get("vrx").ifindex)[0] == 0
         netdev.wait_for_link("vrx", 20)
