@@ -17,7 +17,7 @@
  * checksum (UDP's 0 over IPv4, other protocols in IPv4, no IP at all), and in `csum_partial` it was not finished: not
  * right, and either the sum of the pseudo header alone (as packets of the same host's kernel have it) or announced by
  * CHECK_CSUM_PARTIAL. No checksum covers the Ethernet header, VLAN tags, IPv6's traffic class, flow label and hop
- * limit, and the options of its extension headers.
+ * limit, the options of its extension headers, and its length where that is more than UDP's own.
  *
  * In a flow, sequences are numbers modulo 2^64. The window is the highest one so far and the 4095 before it:
  *   received    new: ahead of the highest, or in the window and not seen before

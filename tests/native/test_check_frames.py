@@ -127,6 +127,10 @@ def uncovered(frame, at):
             if kind_of == 0:
                 bits |= bits_of(here + 2.75, here + 2.875)  # type 2 has the address where type 0 has it
         following, here = frame[here], end
+    if following == 17:  # UDP has a length of its own: IPv6's may be more, as far as the frame goes
+        said = int.from_bytes(frame[at + 4 : at + 6], "big")
+        longer = {at * 8 + 32 + bit for bit in range(16) if not said & 0x8000 >> bit}
+        bits |= {bit for bit in longer if at + 40 + (said | 0x8000 >> bit % 16) <= len(frame)}
     return bits
 
 

@@ -101,7 +101,7 @@ def test_what_is_told_of_round_trips():
 
 def figures(*reflected):
     back = Reflected(*reflected) if reflected else None
-    return SinkFigures("vrx", "xdp", "driver", "", "the signature", Arrivals(), 0, 0, back)
+    return SinkFigures("vrx", "xdp", "driver", "", "the signature", Arrivals(), 0, 0, reflected=back)
 
 
 def test_a_reflectors_report():
