@@ -89,10 +89,10 @@ fuzz-flow fuzz-edit fuzz-check fuzz-receive: fuzz-%: build
 		-artifact_prefix=build/fuzz/ build/fuzz/$*
 
 test-machine-short: setup-test build
-	$(BIN)/python -m pytest -q -rs -m "not slow" tests/machine
+	$(BIN)/python -m pytest -q -rs -m "not slow" -o faulthandler_timeout=900 tests/machine
 
 test-machine: setup-test build ## all tests of the emulated machine: zero-copy NICs, strict IOMMU (6 minutes)
-	$(BIN)/python -m pytest -v -rs tests/machine
+	$(BIN)/python -m pytest -v -rs -o faulthandler_timeout=900 tests/machine
 
 machine: setup-test build ## boot the emulated machine, show what its NICs can do; NICS=virtio, IOMMU=lazy
 	@$(BIN)/python -m tests.machine summary --nics $(NICS) $(if $(IOMMU),--iommu $(IOMMU))
