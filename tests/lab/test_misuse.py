@@ -70,8 +70,8 @@ def test_an_engine_closes_while_threads_are_inside(wire):
         block, answers = numpy.zeros((3000, 64), numpy.uint8), []
 
         def work(engine=engine, block=block, answers=answers):
-            endpoint = engine.udp(PEER)
             try:
+                endpoint = engine.udp(PEER)
                 while True:
                     endpoint.send_many(block)
                     endpoint.stats()
