@@ -42,9 +42,9 @@
  *
  * Latency is the time of arrival minus the signature's, both CLOCK_TAI, of received packets: one-way, or of reflected
  * ones there and back by one clock. One-way between two hosts it is as right as their clocks agree: a negative one is
- * counted and stands in no histogram. Time 0 = none: `untimed`. Jitter is that
- * of RFC 3550, section 6.4.1, by the integer arithmetic of its appendix A.8, in ns, over received packets in order of
- * arrival; differences of clocks do not matter to it.
+ * counted and stands in no histogram. Time 0 = none: `untimed`. Jitter is that of RFC 3550, section 6.4.1, by the
+ * integer arithmetic of its appendix A.8, in ns, over received packets in order of arrival; differences of clocks do not
+ * matter to it.
  */
 #ifndef XSKE_CHECK_H
 #define XSKE_CHECK_H

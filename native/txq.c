@@ -182,9 +182,8 @@ void txq_watch(struct xske_txq *q, const struct chunk *c, struct watch *w)
 	q->watching++;
 }
 
-/* The kernel has written where the request was; 0: there was none. Before the frag can be anybody else's. `posted_ns`:
- * what flow.c has put behind it. */
-static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr, uint64_t *posted_ns)
+/* The kernel has written where the request was; 0: there was none. Before the frag can be anybody else's. */
+static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr)
 {
 	const uint8_t *metadata = q->umem->area + addr - XSKE_TX_METADATA_BYTES;
 	uint64_t flags, stamp;
@@ -194,7 +193,6 @@ static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr, uint64_t *post
 		return 0;
 	memcpy(&flags, metadata, sizeof(flags));
 	memcpy(&stamp, metadata + sizeof(flags), sizeof(stamp));
-	memcpy(posted_ns, metadata + sizeof(flags) + sizeof(stamp), sizeof(*posted_ns));
 	/* Not of a desc behind the first; nor is it one where the request's own four bytes still stand. */
 	return flags & XDP_TXMD_TIMESTAMP && stamp >> 32 ? stamp : 0;
 }
@@ -202,12 +200,11 @@ static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr, uint64_t *post
 static void COLD settle_watches(struct xske_txq *q, const struct chunk *c)
 {
 	struct watch **list = &q->watches[chunk_index(q->umem, c)], *w = *list, *next;
-	uint64_t posted_ns;
 
 	*list = NULL;
 	for (; w; w = next, q->watching--) {
 		next = w->next;
-		q->tracker_done |= watch_settle(w, stamp_of(q, w->addr, &posted_ns));
+		q->tracker_done |= watch_settle(w, stamp_of(q, w->addr));
 	}
 }
 
@@ -257,10 +254,12 @@ static uint64_t probe_addr(const struct xske_txq *q)
 
 static void COLD read_stamp(struct xske_txq *q, uint64_t addr)
 {
-	uint64_t posted_ns, stamp = stamp_of(q, addr, &posted_ns);
+	uint64_t posted_ns, stamp = stamp_of(q, addr);
 
 	if (!stamp)
 		return;
+	/* What flow.c has put behind it. */
+	memcpy(&posted_ns, q->umem->area + addr - sizeof(posted_ns), sizeof(posted_ns));
 	if (q->last_stamp_ns && stamp >= q->last_stamp_ns)
 		histogram_add(&q->gaps->wire, stamp - q->last_stamp_ns, 1);
 	q->last_stamp_ns = stamp;

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from xsk_engine import spread
+
 BUCKETS = 656
 _EXACT, _PER_POWER = 32, 16
 
@@ -56,17 +58,7 @@ class Latency:
 
     def as_dict(self) -> dict[str, Any]:
         """Mean, extremes and percentiles; buckets as [largest ns, packets]."""
-        return {
-            "count": self.count,
-            "mean_ns": round(self.mean_ns, 3),
-            "min_ns": self.min_ns,
-            "p50_ns": self.percentile_ns(50),
-            "p90_ns": self.percentile_ns(90),
-            "p99_ns": self.percentile_ns(99),
-            "p99_9_ns": self.percentile_ns(99.9),
-            "max_ns": self.max_ns,
-            "buckets": [[bucket_top(index), n] for index, n in self.buckets],
-        }
+        return spread.as_dict(self, ((bucket_top(index), n) for index, n in self.buckets))
 
 
 def buckets_of(counts: Iterable[int]) -> tuple[tuple[int, int], ...]:

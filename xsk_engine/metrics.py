@@ -12,12 +12,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import start_http_server
 from prometheus_client.registry import Collector
 
-from xsk_engine.arrivals import Reflected
 from xsk_engine.engine import Engine
 from xsk_engine.errors import UnavailableError
 from xsk_engine.figures import FIGURES, FLOW, QUEUE, Figure, FlowFacts, of_queues, per_flow
 from xsk_engine.plan import Plan
-from xsk_engine.sinkreport import COUNTS, SinkFigures
+from xsk_engine.sinkreport import COUNTS, SinkFigures, reflected_counts
 
 PREFIX = "xsk_engine_"
 
@@ -76,12 +75,7 @@ class SinkCollector(Collector):
             return
         now = figures()
         labels = [now.interface]
-        back = now.reflected or Reflected()
-        others = {
-            "overrun_packets": now.overrun_packets,
-            "reflected_packets": back.packets,
-            "reflected_bytes": back.bytes,
-        }
+        others = {"overrun_packets": now.overrun_packets, **reflected_counts(now.reflected)}
         for name in (*COUNTS, *others):
             family = CounterMetricFamily(f"{PREFIX}sink_{name}", name.replace("_", " "), labels=["interface"])
             family.add_metric(labels, others[name] if name in others else getattr(now.arrivals, name))

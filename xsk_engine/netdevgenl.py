@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
@@ -68,13 +69,17 @@ class XdpFacts:
     taken_queues: frozenset[int] | None
 
 
-def _device(ifindex: int, attribute: str) -> int | None:
+def _ask(kind: type[genlmsg], command: int, about: tuple[str, int], flags: int = 0) -> list[Any]:
     with contextlib.closing(GenericNetlinkSocket()) as sock:
-        sock.bind("netdev", _dev)
-        message = _dev()
-        message["cmd"], message["version"] = _DEV_GET, 1
-        message["attrs"] = [("NETDEV_A_DEV_IFINDEX", ifindex)]
-        answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST))
+        sock.bind("netdev", kind)
+        message = kind()
+        message["cmd"], message["version"] = command, 1
+        message["attrs"] = [about]
+        return list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST | flags))
+
+
+def _device(ifindex: int, attribute: str) -> int | None:
+    answer = _ask(_dev, _DEV_GET, ("NETDEV_A_DEV_IFINDEX", ifindex))
     value = answer[0].get_attr(attribute) if answer else None
     return None if value is None else int(value)
 
@@ -93,13 +98,7 @@ def tx_metadata_features(ifindex: int) -> frozenset[str]:
 
 
 def _taken(ifindex: int) -> frozenset[int] | None:
-    with contextlib.closing(GenericNetlinkSocket()) as sock:
-        sock.bind("netdev", _queue)
-        message = _queue()
-        message["cmd"], message["version"] = _QUEUE_GET, 1
-        message["attrs"] = [("NETDEV_A_QUEUE_IFINDEX", ifindex)]
-        flags = NLM_F_REQUEST | NLM_F_DUMP
-        answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=flags))
+    answer = _ask(_queue, _QUEUE_GET, ("NETDEV_A_QUEUE_IFINDEX", ifindex), NLM_F_DUMP)
     return frozenset(
         queue.get_attr("NETDEV_A_QUEUE_ID")
         for queue in answer
@@ -110,16 +109,8 @@ def _taken(ifindex: int) -> frozenset[int] | None:
 def napi_deferral(napi_id: int) -> tuple[int, int] | None:
     """napi_defer_hard_irqs and gro_flush_timeout (ns) of a NAPI instance; None: this kernel does not say
     (Linux 6.13)."""
-    with (
-        contextlib.suppress(NetlinkError, OSError, KeyError),
-        contextlib.closing(GenericNetlinkSocket()) as sock,
-    ):
-        sock.bind("netdev", _napi)
-        message = _napi()
-        message["cmd"], message["version"] = _NAPI_GET, 1
-        message["attrs"] = [("NETDEV_A_NAPI_ID", napi_id)]
-        answer = list(sock.nlm_request(message, msg_type=sock.prid, msg_flags=NLM_F_REQUEST))
-        for one in answer:
+    with contextlib.suppress(NetlinkError, OSError, KeyError):
+        for one in _ask(_napi, _NAPI_GET, ("NETDEV_A_NAPI_ID", napi_id)):
             interrupts = one.get_attr("NETDEV_A_NAPI_DEFER_HARD_IRQS")
             timeout = one.get_attr("NETDEV_A_NAPI_GRO_FLUSH_TIMEOUT")  # of 4 bytes, or of 8
             if interrupts is not None and timeout is not None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from xsk_engine import busypoll
 from xsk_engine import netdev as netdevs
+from xsk_engine.arrivals import Reflected
 from xsk_engine.busypoll import BusyPoll
 from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
@@ -50,6 +51,9 @@ class Receiving(Protocol):
 
     def busy_poll(self) -> BusyPoll | None:
         """What of it is in effect; None: not asked for."""
+
+    def reflected(self) -> Reflected | None:
+        """What it has sent back; None: it receives."""
 
     def overrun_packets(self) -> int:
         """That were there for us and found no room."""
@@ -158,6 +162,9 @@ class XdpReceiving:
                 self._busy_poll = busypoll.again(self._busy_poll, self._netdev, self._xsks)
         return self._busy_poll
 
+    def reflected(self) -> Reflected | None:
+        return None
+
     def overrun_packets(self) -> int:
         if self._xsks:
             with contextlib.suppress(OSError):  # the device is gone: as it was
@@ -214,6 +221,9 @@ class PacketReceiving:
         self.receiver.start()
 
     def busy_poll(self) -> BusyPoll | None:
+        return None
+
+    def reflected(self) -> Reflected | None:
         return None
 
     def overrun_packets(self) -> int:

@@ -18,21 +18,16 @@ class Reflector:
     def __init__(self, interface: str) -> None:
         self._interface = interface
         self.steering: Steering | None = None
-        self.last = Reflected()
-        """once there is no steering any more"""
-
-    def reflected(self) -> Reflected:
-        """So far. A system call."""
-        return self.steering.reflected() if self.steering is not None else self.last
+        """once it is on, also when it is off again"""
 
     def stats(self) -> ReceiveStats:
-        """The same, as of a receiver."""
-        now = self.reflected()
+        """As of a receiver. A system call."""
+        now = self.steering.reflected() if self.steering is not None else Reflected()
         return ReceiveStats(now.packets, now.bytes, 0, 0, 0, now.first_ns, now.last_ns)
 
     def failure(self) -> BrokenError | None:
         """Why it has ended by itself, or None."""
-        if self.steering is None or self.steering.is_attached():
+        if self.steering is None or not self.steering.is_gone():
             return None
         return BrokenError("reflect", self._interface, "the device is gone", errno=errno.ENXIO)
 
@@ -63,6 +58,11 @@ class Reflecting:
     def busy_poll(self) -> None:
         """There is no socket."""
 
+    def reflected(self) -> Reflected:
+        """So far. A system call."""
+        steering = self.receiver.steering
+        return steering.reflected() if steering is not None else Reflected()
+
     def overrun_packets(self) -> int:
         """Nothing is received, so nothing finds no room."""
         return 0
@@ -73,7 +73,5 @@ class Reflecting:
 
     def close(self) -> None:
         """Idempotent."""
-        steering, self.receiver.steering = self.receiver.steering, None
-        if steering is not None:
-            steering.close()
-            self.receiver.last = steering.reflected()
+        if self.receiver.steering is not None:
+            self.receiver.steering.close()

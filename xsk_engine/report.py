@@ -6,6 +6,7 @@ from dataclasses import fields
 from textwrap import fill
 from typing import Any
 
+from xsk_engine import spread
 from xsk_engine.errors import XskError
 from xsk_engine.figures import of_queues
 from xsk_engine.replay import TraceSummary
@@ -262,9 +263,8 @@ def _rtt_lines(rtt: dict[str, Any] | None) -> list[tuple[str, str]]:
     words += [f"{rtt[f'{name}_packets']:,} {name}" for name in names if rtt[f"{name}_packets"]]
     lines = [("returned", ", ".join(words))]
     if back:
-        told = ("min", "p50", "p90", "p99", "p99_9", "max")
-        times = [f"{key.replace('_', '.')} {format_ns(rtt['latency'][f'{key}_ns'])}" for key in told]
-        lines.append(("round trip", ", ".join([*times, f"jitter {format_ns(rtt['jitter_ns'])}"])))
+        jitter = format_ns(rtt["jitter_ns"])
+        lines.append(("round trip", f"{spread.in_words(rtt['latency'])}, jitter {jitter}"))
     else:
         lines += [("note", note) for note in rtt["notes"]]
     return lines
@@ -284,8 +284,7 @@ def _pace_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     for name, key in (("gaps", "post"), ("gap error", "error"), ("wire gaps", "wire")):
         one = report["gaps"][key]
         if (one["count"] and report["rate_error_percent"] is not None) or (one["count"] and key == "wire"):
-            told = (("mean", "mean"), ("median", "p50"), ("p99", "p99"), ("p99.9", "p99_9"), ("max", "max"))
-            lines.append((name, ", ".join(f"{word} {format_ns(one[f'{key}_ns'])}" for word, key in told)))
+            lines.append((name, spread.in_words(one, ("mean", "p50", "p99", "p99_9", "max"))))
     return lines
 
 
@@ -294,15 +293,6 @@ def _latency_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     latency = report["latency"]
     if latency is None:
         return [("latency", report["latency_reason"])] if report["latency_reason"] else []
-    told = (
-        ("min", "min"),
-        ("p50", "p50"),
-        ("p90", "p90"),
-        ("p99", "p99"),
-        ("p99.9", "p99_9"),
-        ("max", "max"),
-    )
-    words = ", ".join(f"{word} {format_ns(latency[f'{key}_ns'])}" for word, key in told)
     negative = latency["negative_packets"]
     also = f"; {negative:,} packets stamped before their post: another clock" if negative else ""
-    return [("latency", f"post to tx timestamp: {words}{also}")]
+    return [("latency", f"post to tx timestamp: {spread.in_words(latency)}{also}")]

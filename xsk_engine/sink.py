@@ -80,8 +80,8 @@ class SinkSnapshot:
     """what was received"""
     overrun_packets: int
     """that were there for us and found no room: lost by the sink itself, not on the way"""
-    reflected: Reflected
-    """what was sent back; nothing, unless that was asked for"""
+    reflected: Reflected | None
+    """what was sent back; None: it receives"""
     time_ns: int
     """CLOCK_MONOTONIC when these were read"""
 
@@ -185,8 +185,7 @@ class Sink:
         overrun = self.way.overrun_packets()
         arrivals = self._checker.read(flows=flows)
         way = self.way
-        reflected = way.receiver.reflected() if isinstance(way, Reflecting) else Reflected()
-        return SinkSnapshot(arrivals, way.receiver.stats(), overrun, reflected, time.monotonic_ns())
+        return SinkSnapshot(arrivals, way.receiver.stats(), overrun, way.reflected(), time.monotonic_ns())
 
     def receive_stats(self) -> ReceiveStats:
         """What came off the rings. No system call."""

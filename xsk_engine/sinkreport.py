@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xsk_engine import spread
 from xsk_engine.arrivals import Arrivals, Latency, Reflected
 from xsk_engine.units import format_ns, format_si
 
@@ -80,12 +81,13 @@ def as_json(figures: SinkFigures, error: Exception | None) -> dict[str, Any]:
         "mode": figures.mode,
         "reason": figures.reason,
         "match": figures.match,
+        "reflects": back is not None,
         "latency_kind": "one-way" if back is None else None,
         "clock": "CLOCK_TAI of this machine; the sender's, if it is another, is not known to agree",
         **report,
         **({"duration_s": back.duration_s} if back else {}),
         **rates,
-        **_reflected(back),
+        **reflected_counts(back),
         "overrun_packets": figures.overrun_packets,
         "uncaptured_packets": figures.uncaptured_packets,
         "busy_poll": figures.busy_poll,
@@ -95,7 +97,8 @@ def as_json(figures: SinkFigures, error: Exception | None) -> dict[str, Any]:
     }
 
 
-def _reflected(back: Reflected | None) -> dict[str, int]:
+def reflected_counts(back: Reflected | None) -> dict[str, int]:
+    """Of a report, an interval and metrics."""
     back = back or Reflected()
     return {
         "reflected_packets": back.packets,
@@ -116,7 +119,7 @@ def interval(now: SinkFigures, before: SinkFigures, seconds: float) -> dict[str,
     """What has happened in between. Percentiles are of this interval's packets."""
     a, b = now.arrivals, before.arrivals
     counts = {name: getattr(a, name) - getattr(b, name) for name in COUNTS}
-    back, back_before = _reflected(now.reflected), _reflected(before.reflected)
+    back, back_before = reflected_counts(now.reflected), reflected_counts(before.reflected)
     reflected = {name: n - back_before[name] for name, n in back.items()}
     of = ("reflected_packets", "reflected_bytes") if now.reflected else ("received_packets", "received_bytes")
     packets, size = ((counts | reflected)[name] for name in of)
@@ -138,7 +141,7 @@ COLUMNS = (
     *COUNTS,
     "pps",
     "bps_l2",
-    *_reflected(None),
+    *reflected_counts(None),
     "overrun_packets",
     "flow_count",
     *(
@@ -173,7 +176,7 @@ def as_text(report: Mapping[str, Any]) -> str:
             f"{report['reflected_packets']:,} reflected, {report['reflected_bytes']:,} bytes"
             + (f", {report['refused_packets']:,} refused" if report["refused_packets"] else ""),
         )
-        if report["lossless"] is None
+        if report["reflects"]
         else (
             "packets",
             f"{report['received_packets']:,} received, {report['lost_packets']:,} lost, "
@@ -221,15 +224,7 @@ def _busy_poll_lines(busy_poll: Mapping[str, Any] | None) -> list[tuple[str, str
 def _latency_lines(latency: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not latency["count"]:
         return []
-    told = (
-        ("min", "min"),
-        ("p50", "p50"),
-        ("p90", "p90"),
-        ("p99", "p99"),
-        ("p99.9", "p99_9"),
-        ("max", "max"),
-    )
-    return [("latency", ", ".join(f"{word} {format_ns(latency[f'{key}_ns'])}" for word, key in told))]
+    return [("latency", spread.in_words(latency))]
 
 
 def _flow_lines(flows: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -63,7 +63,7 @@ def figures_of(sink: Sink, *, flows: bool) -> SinkFigures:
         snapshot.overrun_packets,
         snapshot.receive.uncaptured_packets,
         busy_poll.as_dict() if busy_poll is not None else None,
-        snapshot.reflected if sink.config.reflect else None,
+        snapshot.reflected,
     )
 
 
@@ -98,7 +98,8 @@ class _Watch:
             return True
         if until.packets is not None:
             seen = self._sink.snapshot(flows=False)
-            if seen.arrivals.received_packets + seen.reflected.packets >= until.packets:
+            back = seen.reflected
+            if (back.packets if back else seen.arrivals.received_packets) >= until.packets:
                 return True
         return until.idle_s is not None and bool(stats.last_ns) and now - stats.last_ns / 1e9 >= until.idle_s
 

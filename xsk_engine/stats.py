@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from xsk_engine import spread
+
 
 @dataclass(frozen=True)
 class ArenaStats:
@@ -222,17 +224,7 @@ class Histogram:
 
     def as_dict(self) -> dict[str, Any]:
         """Mean, extremes and percentiles; buckets as [largest ns, how many], the empty ones left out."""
-        return {
-            "count": self.count,
-            "mean_ns": round(self.mean_ns, 3),
-            "min_ns": self.min_ns,
-            "p50_ns": self.percentile_ns(50),
-            "p90_ns": self.percentile_ns(90),
-            "p99_ns": self.percentile_ns(99),
-            "p99_9_ns": self.percentile_ns(99.9),
-            "max_ns": self.max_ns,
-            "buckets": [[_bucket_top(i), n] for i, n in enumerate(self.buckets) if n],
-        }
+        return spread.as_dict(self, ((_bucket_top(i), n) for i, n in enumerate(self.buckets) if n))
 
 
 @dataclass(frozen=True)

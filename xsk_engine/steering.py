@@ -108,9 +108,9 @@ class Steering:
         size = _COUNTERS.size
         return _sum_up(self._object.lookup_on_cpus("steer_reflected", struct.pack("=I", 0), size))
 
-    def is_attached(self) -> bool:
-        """False once the interface is gone."""
-        return self._program.is_attached()
+    def is_gone(self) -> bool:
+        """With its interface, before close()."""
+        return self._last is None and not self._program.is_attached()
 
     def close(self) -> None:
         """Off the interface. Idempotent."""

@@ -4,7 +4,7 @@
  * attached by xsk_engine/steering.py, which also fills the maps; nothing else writes them.
  *
  *   steer_xsks    queue -> socket; a queue without one passes everything
- *   steer_rules   one word, RULE_*: what is looked at
+ *   steer_rules   one word, STEER_*: what is looked at
  *   steer_ports   UDP destination ports, host order; the values are not looked at
  *   steer_tuples  4-tuples of TCP and UDP as they stand in the packet
  *   steer_reflected  per CPU, what has been sent back; written here, read by the loader

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from wire import PORT, another_lab, cli, start, wait_until
+from wire import PORT, another_lab, cli, first_line, start, wait_until
 
 import xsk_engine
 from xsk_engine import busypoll
@@ -97,7 +97,7 @@ def test_the_command_says_what_became_of_it(wire, real_root):
     with wire.in_rx():
         process = start("sink", "vrx", "--busy-poll", "--json", "--count", "500", "--duration", "30s")
     with process:
-        line = process.stderr.readline()
+        line = first_line(process, of="stderr")
         assert line.startswith("receiving on vrx"), line
         where = ("vtx", "--dst-ip", topology.RX_IPV4)
         done = cli("send", *where, "--signature", "--rate", "20kpps", "--count", "500")

@@ -4,7 +4,7 @@ import errno
 import json
 
 import pytest
-from wire import PORT, cli, start
+from wire import PORT, cli, first_line, start
 
 from xsk_engine._ffi import libc, sockopt, uapi
 from xsk_engine.config import EngineConfig
@@ -23,7 +23,7 @@ def test_it_is_a_part_of_the_sinks_figure(wire, real_root):
     with wire.in_rx():
         sink = start("sink", "vrx", "--method", "xdp", "--json", "--count", str(COUNT), "--duration", "30s")
     with sink:
-        line = sink.stderr.readline()
+        line = first_line(sink, of="stderr")
         assert line.startswith("receiving on vrx"), line
         done = cli(*SEND, "--count", str(COUNT), "--signature", "--timestamps")
         assert done.returncode == 0, done.stderr

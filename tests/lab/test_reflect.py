@@ -18,12 +18,12 @@ from scapy.layers.inet import IP, TCP, UDP, IPOption_Router_Alert, fragment
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from test_measure import QUICK, check_against_itself, measured_lab, report_of
-from wire import PORT, another_lab, cli, is_real_root, start, wait_until
+from wire import PORT, another_lab, cli, first_line, is_real_root, says_gone, start, wait_until
 
 import xsk_engine
 from xsk_engine import netdev
 from xsk_engine._ffi import libbpf
-from xsk_engine.errors import BrokenError, UnavailableError
+from xsk_engine.errors import UnavailableError
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.topology import LabOptions
 from xsk_engine.lab.wirespec import parse_wire
@@ -172,9 +172,8 @@ def test_what_is_left_to_the_kernel(wire):
         signed(ether() / IPv6(src=topology.TX_IPV6, dst="ff02::1") / udp),
         raw(ether() / IP(raw(IP(**V4, flags="MF", proto=17) / raw(udp) / (SIGNATURE + bytes(20))))),
         raw(ether() / pieces[-1])[:34] + SIGNATURE + bytes(20),
-        raw(ether()) + b"\x45" + bytes(9) + SIGNATURE[:0] + bytes(2) + SIGNATURE + bytes(20),
+        raw(ether())[:12] + b"\x08\x00" + b"\x41" + bytes(11) + SIGNATURE + bytes(20),  # an IHL below 5
     ]
-    refused[-1] = refused[-1][:12] + b"\x08\x00" + b"\x41" + refused[-1][15:]  # an IHL below 5
     unsigned = [raw(ether() / IP(**V4) / udp / bytes(40)), raw(ether())[:14] + bytes(46)]
     with reflector(wire) as sink, returns(wire) as (_, frames), raw_sender() as sock:
         for frame in (*refused, *unsigned):
@@ -232,7 +231,7 @@ def command(wire, *arguments):
         process = start("sink", "vrx", "--reflect", *arguments)
     with process:
         try:
-            line = process.stderr.readline()
+            line = first_line(process, of="stderr")
             assert line.startswith("reflecting on vrx"), line
             yield process
         finally:
@@ -270,15 +269,7 @@ def test_a_device_that_goes(wire):
     with another_lab(LabOptions()) as lab, reflector(lab) as sink:
         sink.raise_failure()
         lab.ip("link", "delete", "vrx", rx=True)
-
-        def failed():
-            try:
-                sink.raise_failure()
-            except BrokenError as error:
-                return "the device is gone" in str(error)
-            return False
-
-        wait_until(failed)
+        wait_until(lambda: says_gone(sink))
 
 
 def test_where_no_program_may_be_attached(wire, monkeypatch):

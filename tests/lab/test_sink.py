@@ -12,12 +12,12 @@ import sys
 import time
 
 import pytest
-from wire import PORT, another_lab, cli, first_line, is_real_root, start, wait_until
+from wire import PORT, another_lab, cli, first_line, is_real_root, says_gone, start, wait_until
 
 import xsk_engine
 from xsk_engine._ffi import libbpf
 from xsk_engine.capture import PcapWriter
-from xsk_engine.errors import BrokenError, ClosedError, QueueTakenError, UnavailableError
+from xsk_engine.errors import ClosedError, QueueTakenError, UnavailableError
 from xsk_engine.lab import topology
 from xsk_engine.lab.topology import LabOptions
 from xsk_engine.lab.wirespec import parse_wire
@@ -288,15 +288,7 @@ def test_a_link_that_goes_and_comes_back(wire, method):
 def test_a_device_that_goes(wire, method):
     with another_lab(LabOptions()) as lab, sink_of(lab, method=method) as sink:
         lab.ip("link", "delete", "vrx", rx=True)
-
-        def failed():
-            try:
-                sink.raise_failure()
-            except BrokenError as error:
-                return "the device is gone" in str(error)
-            return False
-
-        wait_until(failed)
+        wait_until(lambda: says_gone(sink))
     assert not sink.snapshot().arrivals.packets
 
 
@@ -343,7 +335,7 @@ def command(wire, *arguments):
         try:
             line = ""
             while not line.startswith("receiving on vrx"):
-                line = process.stderr.readline()
+                line = first_line(process, of="stderr")
                 assert line, process.wait(5)
             yield process
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from xsk_engine import packet
 from xsk_engine._ffi import native
-from xsk_engine.errors import BusyError
+from xsk_engine.errors import BrokenError, BusyError
 from xsk_engine.lab import namespaces, private, topology
 from xsk_engine.lab.private import PrivateLab
 from xsk_engine.worker import Worker
@@ -226,14 +226,23 @@ def start(*arguments, **options):
     )
 
 
-def first_line(process, seconds=20.0):
+def first_line(process, seconds=20.0, of="stdout"):
     """What a process prints first; one that prints nothing is killed after so long."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:
-        return process.stdout.readline()
+        return getattr(process, of).readline()
     finally:
         timer.cancel()
+
+
+def says_gone(sink):
+    """Has it failed because its device is gone?"""
+    try:
+        sink.raise_failure()
+    except BrokenError as error:
+        return "the device is gone" in str(error)
+    return False
 
 
 def exit_code_of(child, seconds=10.0):

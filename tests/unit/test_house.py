@@ -16,12 +16,12 @@ FLOORS = [
         "values",
         "sizes",
         "payload",
-        "stats",
         "config",
         "waiting",
         "single",
-        "arrivals",
     },
+    {"spread"},
+    {"stats", "arrivals"},
     {"layers", "rfc2544"},
     {"headers"},
     {"dissect", "flow", "datagram"},
@@ -67,7 +67,7 @@ FLOORS = [
     {"cli", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-PURE = set().union(*FLOORS[:8]) | {"plan", "report", "sinkreport", "measurereport", "picture"}
+PURE = set().union(*FLOORS[:10]) | {"plan", "report", "sinkreport", "measurereport", "picture"}
 # Started as a process of its own: it shares the command line's exit codes.
 EXCEPTIONS = {("demo", "cli")}
 FILES = sorted(PACKAGE.rglob("*.py"))

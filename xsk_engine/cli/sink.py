@@ -169,9 +169,8 @@ def command(**arguments: Any) -> int:
 
 def _check(arguments: dict[str, Any]) -> None:
     if arguments["reflect"]:
-        options_of = {"ports": "port", "queues": "queue", "busy_poll": "busy-poll"}
         names = ("ports", "queues", "expect", "pcap", "busy_poll")
-        given = [f"--{options_of.get(name, name)}" for name in names if arguments[name]]
+        given = [f"--{name.rstrip('s').replace('_', '-')}" for name in names if arguments[name]]
         if given:
             raise click.UsageError(f"{', '.join(given)}: not with --reflect, which receives nothing")
     on_stdout = [f"--{name} -" for name in ("jsonl", "csv", "pcap") if arguments[name] == "-"]
