@@ -285,12 +285,12 @@ def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
     (helper,) = set(processes_of_the_demo()) - set(before)
     wait_until(lambda: has_sent(helper) > 1000, 30)
     process.send_signal(number)
-    out, _err = process.communicate(timeout=15)
+    out, err = process.communicate(timeout=15)
     # Its namespaces were anonymous: with its processes they are gone.
     wait_until(lambda: processes_of_the_demo() == before)
     if number != signal.SIGKILL:
         assert process.returncode == 128 + number
-        assert "submitted" in out
+        assert "submitted" in out, err
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
