@@ -96,7 +96,7 @@ def through(spec, sent, shift=42, **options):
     """Sends the frames through a wire of their own; what arrived, and the wire's counts."""
     with another_lab(LabOptions(wire=parse_wire(spec), **options)) as lab:
         with lab.capture(lambda one: is_ours(untagged(one))) as frames:
-            # An ordinary user's socket holds 208 KiB, the kernel's overhead among them, which doubles 9 KB frames.
+            # An ordinary user's socket holds 208 KiB, with the kernel's overhead: a dozen frames of 9 KB.
             send_all(sent, 0.0005 if lab.roomy else 0.01, 40_000)
             wait_until(lambda: lab.forwarder.page.read()["forward"]["taken_packets"] >= len(sent))
             counts = lab.faults()
