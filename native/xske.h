@@ -15,6 +15,8 @@
  *   loop    xske_loop_run: one thread. xske_loop_command, counter pages: any
  *   endpoint  any thread, one at a time: -EBUSY to a second one
  *   frag    whoever holds a reference
+ *   tcp     xske_tcp_create, _destroy: while its loop does not run. Connections: any thread, one at a time for each:
+ *           -EBUSY to a second one that writes; xske_tcp_info, _state, _abort: any
  *   check   frames: one thread. Reading: any
  *   receiver  xske_receiver_run: one thread. xske_receiver_stop, its counters: any
  *   wire    xske_wire_run: one thread. xske_wire_stop, its counters: any
@@ -31,7 +33,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 7u
+#define XSKE_ABI_VERSION 8u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -550,6 +552,7 @@ enum xske_command_op {
 	XSKE_COMMAND_UPDATE = 7,          /* object: struct xske_update */
 	XSKE_COMMAND_STOP_MIX = 8,        /* object: struct xske_mix, and those `beside` it */
 	XSKE_COMMAND_REPACE = 9,          /* object: struct xske_repace */
+	XSKE_COMMAND_CONNECT = 10,        /* object: struct xske_tcp_conn */
 };
 
 struct xske_loop;
@@ -652,6 +655,171 @@ enum xske_endpoint_state {
 	XSKE_ENDPOINT_REMOVED = 2,
 };
 XSKE_API int xske_endpoint_state(const struct xske_endpoint *endpoint);
+
+/* ---- TCP: connections of a loop (the contract stands in tcp/tcp.h) ---------------------------------- */
+
+struct xske_tcp;
+struct xske_tcp_conn;
+struct xske_rxq_config;
+
+/* What has come, by the loop; read by anybody. */
+struct xske_tcp_counters {
+	uint64_t received_packets;
+	uint64_t received_bytes; /* of frames without FCS */
+	uint64_t
+	        csum_partial_packets; /* with the pseudo header's sum instead of a checksum: from the same host's kernel */
+	uint64_t bad_csum_packets;
+	uint64_t malformed_packets;
+	uint64_t foreign_packets; /* no TCP, or fragments */
+	uint64_t stray_packets;   /* of no connection here */
+	uint64_t icmp_packets;    /* about connections of ours */
+	uint64_t bad_descs;       /* that no kernel may give */
+	uint64_t bad_addr;        /* of the last one */
+	uint64_t opened_connections;
+	uint64_t established_connections; /* ever */
+	uint64_t closed_connections;
+	uint64_t connections; /* now, TIME-WAIT counts */
+	uint64_t
+	        copied_segments; /* whose payload was copied: sent again while inflight, where a packet is one desc */
+};
+
+struct xske_tcp_config {
+	struct xske_loop *loop; /* which does not run yet; one for each loop */
+	/* Of the loop's umem, entered by who creates and destroys: as many chunks of it as the fill rings have entries are the
+	 * kernel's and the loop's by turns. */
+	struct xske_arena *receive_arena;
+	const struct xske_rxq_config
+	        *queues; /* copied; the fill rings are empty. All that the connections' packets may come to */
+	uint32_t queue_count;
+	uint32_t max_connections; /* at most; at least 1 */
+	uint32_t flags;           /* XSKE_TCP_* */
+	uint32_t reserved;
+	struct xske_tcp_counters *counters; /* outlives it */
+};
+#define XSKE_TCP_MULTI_BUFFER 1u /* a packet may be several descs */
+#define XSKE_TCP_OFFLOAD 2u      /* the device finishes checksums (tx metadata) */
+
+XSKE_API int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out);
+/* After its loop has ended, when the sockets are closed, and before the loop and the connections' arenas go. */
+XSKE_API void xske_tcp_destroy(struct xske_tcp *tcp);
+
+enum xske_tcp_state { /* RFC 9293, 3.3.2 */
+	              XSKE_TCP_NEW = 0,
+	              XSKE_TCP_SYN_SENT = 1,
+	              XSKE_TCP_SYN_RECEIVED = 2, /* both ends have opened at the same time */
+	              XSKE_TCP_ESTABLISHED = 3,
+	              XSKE_TCP_FIN_WAIT_1 = 4,
+	              XSKE_TCP_FIN_WAIT_2 = 5,
+	              XSKE_TCP_CLOSE_WAIT = 6,
+	              XSKE_TCP_CLOSING = 7,
+	              XSKE_TCP_LAST_ACK = 8,
+	              XSKE_TCP_TIME_WAIT = 9,
+	              XSKE_TCP_CLOSED = 10, /* the loop has forgotten it: it may be destroyed */
+};
+
+enum xske_tcp_congestion {
+	XSKE_TCP_RENO = 1,  /* RFC 5681, 6582 */
+	XSKE_TCP_CUBIC = 2, /* RFC 9438 */
+};
+
+struct xske_tcp_conn_config {
+	struct xske_arena *arena; /* its own, with the loop's txq_id; quota_chunks bounds what it pins */
+	struct xske_header
+	        header; /* Ethernet, tags, IPv4 without options or IPv6 and nothing behind; the addresses */
+	uint16_t local_port; /* host order */
+	uint16_t remote_port;
+	uint32_t mtu;                  /* of the path, as far as we know: the longest IP packet */
+	uint32_t flags;                /* XSKE_TCP_CONN_* */
+	uint32_t congestion;           /* enum xske_tcp_congestion */
+	uint32_t entries;              /* of the submit ring, power of two */
+	uint32_t receive_buffer_bytes; /* power of two, 4096 to 2^30 */
+	uint64_t send_buffer_bytes;    /* the most of what is written and not acknowledged */
+	uint64_t connect_timeout_ns;
+	uint64_t
+	        user_timeout_ns; /* written and nothing acknowledged for so long: -ETIMEDOUT (RFC 9293, 3.8.3, R2) */
+	uint64_t keepalive_idle_ns;     /* silence before the first probe */
+	uint64_t keepalive_interval_ns; /* between them */
+	uint32_t keepalive_probes;      /* without an answer: -ETIMEDOUT */
+	uint32_t reserved;
+	uint64_t time_wait_ns; /* 2 MSL (RFC 9293, 3.4.2); also how long FIN-WAIT-2 lasts when nobody reads */
+};
+#define XSKE_TCP_CONN_NODELAY 1u   /* small segments at once (RFC 9293, 3.7.4: without Nagle's algorithm) */
+#define XSKE_TCP_CONN_KEEPALIVE 2u /* RFC 9293, 3.8.4 */
+#define XSKE_TCP_CONN_PACING                                                                                 \
+	4u /* spread over the RTT instead of in bursts: 2 * cwnd / srtt in slow start, 1.2 * after */
+
+/* Allocated; the arena is entered by each call that writes. */
+XSKE_API int xske_tcp_open(struct xske_tcp *tcp, const struct xske_tcp_conn_config *config,
+                           struct xske_tcp_conn **out);
+/* Sends SYN; what comes of it says xske_tcp_state(). -ENOBUFS: there are max_connections; -EPIPE: the loop has ended. */
+XSKE_API int xske_tcp_connect(struct xske_tcp_conn *conn);
+/* When its state is XSKE_TCP_NEW or _CLOSED, or its loop has ended; frags that it has given out may outlive it. */
+XSKE_API void xske_tcp_conn_destroy(struct xske_tcp_conn *conn);
+
+/* Copies: how many bytes were taken, at most what the send buffer has room for. -EAGAIN: none, -ENOTCONN: not yet, -EPIPE:
+ * after xske_tcp_shutdown, or what ended the connection: -ECONNRESET, -ETIMEDOUT, ... */
+XSKE_API int64_t xske_tcp_write(struct xske_tcp_conn *conn, const uint8_t *bytes, uint64_t len);
+/* A frag for up to *room bytes of payload at *addr (as many as a block holds), to be filled in place. Same errors. */
+XSKE_API int xske_tcp_alloc(struct xske_tcp_conn *conn, uint64_t *addr, uint32_t *room);
+/* It is to be sent, len (1 to room) bytes of it: the caller's reference moves. Same errors; then it is still the caller's. */
+XSKE_API int xske_tcp_submit(struct xske_tcp_conn *conn, uint64_t addr, uint32_t len);
+/* Received bytes, in order: how many; 0: the peer has ended its stream. -EAGAIN: none yet. */
+XSKE_API int64_t xske_tcp_read(struct xske_tcp_conn *conn, uint8_t *to, uint64_t len);
+/* No more will be written: FIN behind what was. Idempotent. While connecting: as soon as it is connected. */
+XSKE_API int xske_tcp_shutdown(struct xske_tcp_conn *conn);
+/* Shutdown, and nothing more will be read: what still comes is answered with RST (RFC 9293, 3.6.1), as unread data is. */
+XSKE_API int xske_tcp_close(struct xske_tcp_conn *conn);
+/* RST, and nothing more. */
+XSKE_API int xske_tcp_abort(struct xske_tcp_conn *conn);
+XSKE_API int xske_tcp_state(const struct xske_tcp_conn *conn);
+/* Once it is closed: 0 or the errno that ended it. */
+XSKE_API int xske_tcp_error(const struct xske_tcp_conn *conn);
+/* Another Ethernet destination. Any thread. */
+XSKE_API void xske_tcp_set_mac(struct xske_tcp_conn *conn, const uint8_t mac[6]);
+/* Announces that its application is about to wait for any of these: the loop's event_fd will say so, once. Then look
+ * again before you wait. */
+XSKE_API void xske_tcp_await(struct xske_tcp_conn *conn, uint32_t what);
+#define XSKE_TCP_READABLE 1u /* bytes, or the end */
+#define XSKE_TCP_WRITABLE 2u /* room in the send buffer */
+#define XSKE_TCP_CHANGED 4u  /* its state */
+#define XSKE_TCP_DRAINED 8u  /* everything written is acknowledged */
+
+/* One connection, at one moment: 64-bit words that the loop writes one by one. */
+struct xske_tcp_info {
+	uint64_t state;
+	uint64_t sent_segments; /* all, as the next ones */
+	uint64_t sent_bytes;    /* payload, each byte as often as it was sent */
+	uint64_t acked_bytes;   /* payload */
+	uint64_t received_segments;
+	uint64_t received_bytes; /* payload, taken in order */
+	uint64_t retransmitted_segments;
+	uint64_t retransmitted_bytes;
+	uint64_t dropped_segments; /* payload out of order or beyond the window: the peer sends it again */
+	uint64_t duplicate_acks;
+	uint64_t recoveries;        /* fast retransmit */
+	uint64_t timeouts;          /* RTO */
+	uint64_t tail_probes;       /* TLP */
+	uint64_t undone_recoveries; /* nothing had been lost */
+	uint64_t window_probes;
+	uint64_t challenge_acks;   /* RFC 5961 */
+	uint64_t refused_segments; /* PAWS, out of window, unacceptable ACKs */
+	uint64_t csum_partial_segments;
+	uint64_t icmp_messages;
+	/* Gauges */
+	uint64_t srtt_ns; /* 0: not measured yet */
+	uint64_t rttvar_ns;
+	uint64_t min_rtt_ns;
+	uint64_t rto_ns;
+	uint64_t cwnd_bytes;
+	uint64_t ssthresh_bytes;
+	uint64_t inflight_bytes; /* sent and not acknowledged */
+	uint64_t unsent_bytes;
+	uint64_t peer_window_bytes;
+	uint64_t send_buffer_bytes; /* as it is tuned now */
+	uint64_t mss_bytes;         /* payload of a full segment */
+	uint64_t path_mtu;
+};
+XSKE_API void xske_tcp_info(const struct xske_tcp_conn *conn, struct xske_tcp_info *out);
 
 /* ---- a tracker: has the kernel done with these? ---------------------------------------------------- */
 

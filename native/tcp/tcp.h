@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tcp.h - the TCP sender: what the files of native/tcp/ share. A connection is one state machine in the loop of one txq;
+ * it sends in bulk, and receives in order what answers and requests need.
+ *
+ *   segment.c, segment_write.c   bytes <-> struct segment; knows no connection
+ *   wheel, rtt, cc (reno, cubic), isn   timers, RFC 6298, congestion control, RFC 6528
+ *   app.c      the application's side: copies into blocks, reads, asks
+ *   stack.c    the loop's side: takes what applications and devices bring, finds the connection, gives turns
+ *   state.c    the life of a connection: opening, closing, resets, errors
+ *   input.c    a segment has come (RFC 9293, 3.10.7; RFC 5961; RFC 7323)
+ *   ack.c      what it acknowledges (RFC 5681, 2018, 6298)
+ *   recovery.c what is lost (RFC 8985 RACK-TLP, RFC 6675)
+ *   timers.c   a timer has expired
+ *   output.c   what is to be sent now, in order of need
+ *   post.c     one segment becomes descs
+ *   sendq.c    the bytes that are not acknowledged yet, and the segments that carried them
+ *
+ * THE MEMORY CONTRACT
+ * 1. Payload lives in blocks: frags of the connection's own arena. The application fills one (xske_tcp_alloc) or has it
+ *    copied (xske_tcp_write); submitting moves its reference to the send queue, which keeps it until the last byte of the
+ *    block is acknowledged. That frees the chunk, unless it is inflight: then its completion does.
+ * 2. Posting borrows (txq_borrow): the txq holds a reference of its own while the chunk is inflight. So a block survives
+ *    its completion as long as it is not acknowledged, and an ACK as long as it is inflight.
+ * 3. Where a whole segment fits into a chunk, a block is one segment, with room in front: `header_room` bytes for
+ *    Ethernet, IP and TCP. The first transmission writes its header there and is one desc. Otherwise blocks are payload
+ *    alone, as large as a chunk holds, and segments are a header frag of the loop's arena and pieces of blocks.
+ * 4. A retransmission writes a header in place only while nothing of the chunk is inflight. Otherwise it has a header
+ *    frag of its own in front of the same payload, or, where a packet is one desc, is copied into a frag of the loop's
+ *    arena: the only case in which payload is copied.
+ * 5. Bytes of a block are not written again once it is submitted, but for the room in front of them (4).
+ * 6. Send buffer: what is submitted and not acknowledged, in bytes, at most `send_buffer` (autotuned: twice cwnd, within
+ *    the configured bound); the arena's quota bounds the chunks. A connection with nothing to send parks its arena after
+ *    IDLE_PARK: it owns no chunk then.
+ *
+ * Threads: the loop's thread owns a connection but for `struct tcp_app`, which belongs to the application's (one at a time),
+ * and the words that are marked shared. Sequence numbers are compared modulo 2^32 (seq.h).
+ */
+#ifndef XSKE_TCP_H
+#define XSKE_TCP_H
+
+#include "../loop.h"
+#include "cc.h"
+#include "isn.h"
+#include "rtt.h"
+#include "segment.h"
+#include "seq.h"
+#include "wheel.h"
+
+/* What may be sent without waiting for more, and how long an ACK may wait: RFC 9293, 3.8.6.3 (less than 500 ms); Linux'
+ * TCP_DELACK_MIN. Lower: more ACKs; higher: the peer's RTT samples grow. */
+#define TCP_DELACK_NS (40 * NSEC_PER_MSEC)
+/* Nothing to send for so long: the arena goes back to the pool (DESIGN.md, as the loop's own). */
+#define TCP_IDLE_PARK_NS (10 * NSEC_PER_MSEC)
+/* Segments of one connection in a turn of the loop: the others wait so long. Lower: more turns; higher: less fair. */
+#define TCP_TURN_SEGMENTS 64u
+/* RFC 5961, 5: ACKs that answer what may be an attack, per second and connection; Linux allows 1 per 500 ms and socket. */
+#define TCP_CHALLENGES_PER_SECOND 10u
+/* RFC 9293, 3.7.1: what a peer takes that does not say; IPv6: RFC 8200, 8.3 (1280 - 60). */
+#define TCP_DEFAULT_MSS4 536u
+#define TCP_DEFAULT_MSS6 1220u
+/* RFC 1191, 3: no path is narrower, for us: a forged ICMP message shall not make segments of 8 bytes. Linux: min_pmtu. */
+#define TCP_MIN_PMTU4 552u
+#define TCP_MIN_PMTU6 1280u
+#define TCP_TIMESTAMP_BYTES 12u /* in every segment, padded: RFC 7323, appendix A */
+#define TCP_MAX_WSCALE 14u      /* RFC 7323, 2.3 */
+
+/* A piece of payload as the application submitted it. */
+struct block {
+	uint64_t addr; /* of its first payload byte */
+	uint32_t seq;
+	uint32_t len;
+	uint32_t sum; /* of its bytes, as csum_bytes(); only if the device does not finish checksums */
+	uint32_t reserved;
+};
+
+/* A segment that was sent and is not wholly acknowledged. They cover snd_una to snd_nxt without a gap. */
+struct sent {
+	uint64_t sent_ns; /* the last time */
+	uint32_t seq;
+	uint32_t len;             /* of sequence space: FIN counts */
+	uint16_t flags;           /* SENT_* */
+	uint16_t times;           /* sent so often */
+	uint32_t end_seq_at_send; /* snd_nxt when it was sent the last time (RFC 8985, 5.2) */
+};
+enum {
+	SENT_FIN = 1,
+	SENT_SACKED = 2,
+	SENT_LOST = 4,         /* and not sent again since */
+	SENT_RETRANS = 8,      /* was sent again */
+	SENT_APP_LIMITED = 16, /* there was nothing more to send */
+};
+
+/* A ring of n elements that grows by doubling; the loop's. head and tail count up. */
+struct blocks {
+	struct block *ring;
+	uint32_t mask, head, tail; /* ring NULL: mask 0 */
+};
+struct sents {
+	struct sent *ring;
+	uint32_t mask, head, tail;
+};
+
+enum tcp_timer_kind {
+	TCP_TIMER_RETRANS,
+	TCP_TIMER_DELACK,
+	TCP_TIMER_PACE,
+	TCP_TIMER_KEEPALIVE,
+	TCP_TIMER_IDLE,
+	TCP_TIMERS
+};
+/* What TCP_TIMER_RETRANS is armed for; one of them at a time. */
+enum tcp_retrans {
+	TCP_RETRANS_NONE,
+	TCP_RETRANS_RTO,
+	TCP_RETRANS_TLP,
+	TCP_RETRANS_REORDER,
+	TCP_RETRANS_PROBE,
+	TCP_RETRANS_LIFE
+};
+
+struct tcp_timer {
+	struct wheel_timer timer; /* first */
+	struct xske_tcp_conn *conn;
+	enum tcp_timer_kind kind;
+};
+
+/* RFC 8985: the most recently sent segment that was delivered. */
+struct rack {
+	uint64_t sent_ns;
+	uint64_t rtt_ns;
+	uint32_t end_seq;
+	uint32_t fack; /* highest sequence delivered */
+	uint32_t reo_wnd_mult;
+	uint32_t reo_wnd_persist; /* recoveries */
+	uint32_t dsack_round;     /* snd_nxt at the last DSACK that counted; if has_dsack_round */
+	bool has_dsack_round;
+	bool reordering_seen;
+	bool dsack_seen;
+	/* TLP, 7 */
+	uint32_t tlp_end_seq;
+	bool tlp_is_out;
+	bool tlp_is_retrans;
+};
+
+enum tcp_recovery { TCP_OPEN, TCP_RECOVERY, TCP_LOSS };
+
+/* The application's side; its thread's but for what is marked shared. Made and destroyed by app.c. */
+struct tcp_app {
+	struct spsc submits;      /* blocks: addr, len, options = sum */
+	uint64_t submitted_bytes; /* ever */
+	bool shutdown_called, closed;
+	/* A ring of bytes from the loop to the application: shared, head written by the loop, tail by the application. */
+	uint8_t *received;
+	uint32_t receive_mask;
+	alignas(XSKE_CACHE_LINE) _Atomic uint64_t receive_head;
+	alignas(XSKE_CACHE_LINE) _Atomic uint64_t receive_tail;
+	/* Shared, written by the application, read by the loop, after which it hands the connection over. */
+	_Atomic uint32_t wants; /* TCP_WANTS_* */
+	/* Shared, written by the loop. */
+	alignas(XSKE_CACHE_LINE) _Atomic uint64_t acked_bytes; /* of submitted_bytes */
+	_Atomic uint64_t send_buffer;                          /* bytes: the most of submitted - acked */
+	_Atomic uint32_t block_bytes; /* of payload in a block; 0 = not connected yet */
+	_Atomic uint32_t state;       /* enum xske_tcp_state */
+	_Atomic uint32_t error;       /* errno, once CLOSED */
+	_Atomic uint32_t at_end;      /* the peer's FIN has come: no more than receive_head will */
+	_Atomic uint32_t
+	        window_closed; /* the application's reading is to be told: the window had become small */
+	/* Shared: what the application waits for, XSKE_TCP_READABLE ...; who does what it waits for clears it and signals. */
+	_Atomic uint32_t awaits;
+};
+enum { TCP_WANTS_SHUTDOWN = 1, TCP_WANTS_ABORT = 2, TCP_WANTS_WINDOW = 4, TCP_WANTS_CLOSE = 8 };
+
+struct xske_tcp_conn {
+	struct xske_tcp *tcp;
+	struct xske_arena *arena;
+	struct xske_tcp_conn_config config;
+	struct xske_tcp_info info; /* counters; stored with tcp_count(), gauges by tcp_publish() */
+	struct tcp_tuple tuple;
+	uint64_t hash;
+	struct xske_tcp_conn *next_in_bucket;
+	struct xske_tcp_conn *next, **prev; /* of all that the stack has; prev NULL: none */
+	struct xske_tcp_conn *next_pending; /* handed over by its application */
+	_Atomic uint32_t queued;            /* on the pending list */
+	struct xske_tcp_conn *next_ready;   /* has something to send */
+	bool ready;
+	uint32_t state; /* enum xske_tcp_state */
+	struct tcp_timer timers[TCP_TIMERS];
+	/* RFC 9293, 3.3.1 */
+	uint32_t iss, irs;
+	uint32_t snd_una, snd_nxt;
+	uint32_t snd_end; /* behind the last submitted byte, without FIN */
+	uint32_t snd_wl1, snd_wl2;
+	uint64_t snd_wnd; /* scaled */
+	uint64_t max_snd_wnd;
+	uint32_t rcv_nxt;
+	uint32_t rcv_adv; /* highest right edge told */
+	uint8_t snd_wscale, rcv_wscale;
+	bool timestamps_ok, sack_ok, wscale_ok;
+	bool fin_wanted; /* behind snd_end comes FIN */
+	bool fin_sent, fin_acked, fin_received;
+	bool ack_now, ack_delayed; /* owed */
+	bool app_gone; /* nobody reads any more: RFC 9293, 3.6 and RFC 2525, 2.17: data then means a reset */
+	uint32_t header_room;
+	uint32_t mss;      /* payload bytes of a full segment now, without options' 12 */
+	uint32_t peer_mss; /* as told */
+	uint32_t path_mtu;
+	/* RFC 7323 */
+	uint32_t ts_offset, ts_recent;
+	uint64_t ts_recent_ns;
+	uint32_t last_ack_sent;
+	/* send queue */
+	struct blocks blocks;
+	struct sents sents;
+	uint32_t sacked_bytes, lost_bytes,
+	        retrans_bytes; /* of sents: sacked; lost and not sent again; sent again and not delivered */
+	/* recovery */
+	enum tcp_recovery recovery;
+	uint32_t recovery_end; /* ends when this is acknowledged */
+	uint32_t dupacks;      /* in a row, for who has no SACK */
+	uint32_t undo_retrans; /* retransmissions of this episode that no DSACK has told of */
+	uint32_t undo_una;
+	bool may_undo;
+	uint64_t retrans_stamp; /* ts_val of the first retransmission of the episode (Eifel, RFC 3522) */
+	bool has_retrans_stamp;
+	struct rack rack;
+	struct rtt rtt;
+	struct cc cc;
+	enum tcp_retrans retrans;
+	uint32_t probes; /* in a row without an answer: of a closed window, or keepalive */
+	uint32_t syn_tries;
+	uint64_t life_end_ns; /* SYN_SENT: gives up; FIN_WAIT_2 without an application, TIME_WAIT: ends */
+	uint64_t
+	        progress_ns; /* the last time the peer acknowledged something new, or there was nothing to acknowledge */
+	uint64_t last_sent_ns, last_received_ns;
+	uint64_t next_pace_ns;
+	uint32_t soft_error; /* errno an ICMP message told; said when giving up (RFC 1122, 4.2.3.9) */
+	/* RFC 5961 */
+	uint64_t challenge_since_ns;
+	uint32_t challenges;
+	bool cwnd_limited;
+	bool in_table, idle_parked;
+	struct tcp_app app;
+};
+
+/* All connections of a loop. */
+struct xske_tcp {
+	struct xske_loop *loop;
+	struct xske_tcp_config config;
+	struct xske_tcp_counters *counters;
+	struct rxq *queues;
+	struct chunk **chunks; /* that the queues receive into */
+	uint32_t chunk_count;
+	struct xske_tcp_conn **table; /* by hash of the tuple */
+	uint32_t table_mask;
+	struct xske_tcp_conn *conns;
+	struct xske_tcp_conn *ready, **ready_end; /* turns in order */
+	_Atomic(struct xske_tcp_conn *) pending;  /* handed over by applications */
+	struct wheel wheel;
+	struct isn_secret secret;
+	uint8_t table_key[16];
+	uint64_t now_ns;
+	uint64_t active_ns; /* the last time that something came */
+	uint32_t conn_count;
+};
+
+/* ---- who does what ------------------------------------------------------------------------------- */
+
+/* state.c */
+void tcp_start(struct xske_tcp_conn *c);                      /* the application's connect: SYN */
+void tcp_take_wants(struct xske_tcp_conn *c, uint32_t wants); /* shutdown, abort, close, window */
+void tcp_established(struct xske_tcp_conn *c);
+void tcp_set_state(struct xske_tcp_conn *c, uint32_t state);
+void tcp_fail(struct xske_tcp_conn *c,
+              int err); /* CLOSED with this errno, 0: orderly; everything goes back */
+void tcp_abort(struct xske_tcp_conn *c, int err); /* likewise, with RST first */
+void tcp_fin_is_sent(struct xske_tcp_conn *c);
+void tcp_fin_is_acked(struct xske_tcp_conn *c);
+void tcp_fin_has_come(struct xske_tcp_conn *c);
+void tcp_set_path_mtu(struct xske_tcp_conn *c, uint32_t mtu);
+void tcp_icmp(struct xske_tcp_conn *c, const struct segment *s, enum segment_kind kind);
+/* input.c */
+void tcp_input(struct xske_tcp_conn *c, const struct segment *s);
+uint32_t tcp_receive_room(const struct xske_tcp_conn *c);
+/* ack.c */
+bool tcp_ack(struct xske_tcp_conn *c,
+             const struct segment *s);            /* false: not acceptable, nothing more is taken from s */
+uint32_t tcp_pipe(const struct xske_tcp_conn *c); /* bytes thought to be in the network (RFC 6675) */
+/* recovery.c */
+void rack_delivered(struct xske_tcp_conn *c, const struct sent *s, bool measured);
+void rack_detect(struct xske_tcp_conn *c); /* marks what is lost, arms the reordering timer */
+void recovery_dsack(struct xske_tcp_conn *c, const struct sack_block *b);
+void recovery_after_ack(struct xske_tcp_conn *c, bool una_advanced, bool sack_advanced);
+void recovery_mark_lost(struct xske_tcp_conn *c, struct sent *s);
+void recovery_timeout(struct xske_tcp_conn *c); /* RTO */
+bool recovery_probe(
+        struct xske_tcp_conn *c); /* TLP: marks what output.c sends; false: nothing to probe with */
+/* timers.c */
+void tcp_timer_expired(struct tcp_timer *t);
+void tcp_arm(struct xske_tcp_conn *c, enum tcp_timer_kind kind, uint64_t due_ns);
+void tcp_disarm(struct xske_tcp_conn *c, enum tcp_timer_kind kind);
+void tcp_arm_retrans(struct xske_tcp_conn *c); /* RTO, TLP, probe: by what is outstanding */
+/* output.c */
+enum tcp_turn { TCP_TURN_DONE, TCP_TURN_MORE, TCP_TURN_NO_ROOM };
+enum tcp_turn tcp_output(struct xske_tcp_conn *c, uint32_t limit, uint32_t *posted);
+void tcp_send_reset(struct xske_tcp_conn *c); /* now, if there is room */
+void tcp_challenge(struct xske_tcp_conn *c);
+/* One segment without payload, now: SYN, ACK, RST, probes. -EAGAIN: no room. */
+int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq);
+/* post.c: the segment `out` with `len` payload bytes of the send queue from out->seq on. again: was sent before.
+ * 0, or -EAGAIN: no room on the txq, or no chunk. At most tcp_fits() bytes. */
+int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t len, bool again);
+/* How much of `len` bytes from seq on fits into one packet: the descs of a packet are counted. */
+uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len);
+/* stack.c */
+void tcp_ready(struct xske_tcp_conn *c);  /* it has something to send: gets a turn */
+void tcp_unlink(struct xske_tcp_conn *c); /* the stack forgets it; its application may not */
+void tcp_signal(struct xske_tcp_conn *c,
+                uint32_t what);      /* XSKE_TCP_*: wakes the application if it awaits that */
+bool tcps_turn(struct xske_loop *l); /* takes what has come, expires timers; true: something moved */
+bool tcps_post(struct xske_loop *l, uint32_t limit, uint32_t *posted); /* as endpoints_post() */
+bool tcps_have_work(const struct xske_loop *l);                        /* handed over, or ready */
+uint64_t tcps_next_ns(const struct xske_loop *l);                      /* when to be awake; UINT64_MAX */
+bool tcps_park(struct xske_loop *l);
+void tcps_end(struct xske_loop *l); /* the loop ends: resets and closes all */
+bool tcps_drained(const struct xske_loop
+                          *l); /* no connection has anything left to do but to wait for its application */
+/* app.c, for the loop: */
+void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes);
+
+/* sendq.c */
+bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d); /* false: no memory */
+/* The block that has byte seq, and where in it; NULL: none. */
+const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uint32_t *offset,
+                                uint32_t *index);
+void blocks_acked(struct xske_tcp_conn *c,
+                  uint32_t upto);                 /* drops references of blocks that end at or before it */
+struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
+struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
+uint32_t sents_count(const struct xske_tcp_conn *c);
+uint32_t sents_find(const struct xske_tcp_conn *c,
+                    uint32_t seq);        /* index of the first that ends behind seq; count: none */
+void sendq_free(struct xske_tcp_conn *c); /* all references go */
+
+/* ---- small things -------------------------------------------------------------------------------- */
+
+/* Counters: one writer, whole words. */
+static inline void tcp_store(uint64_t *word, uint64_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+static inline void tcp_count(uint64_t *word, uint64_t by)
+{
+	tcp_store(word, *word + by);
+}
+
+static inline bool tcp_is_six(const struct xske_tcp_conn *c)
+{
+	return c->tuple.version == 6;
+}
+
+/* Of option bytes in every segment with data. */
+static inline uint32_t tcp_option_bytes(const struct xske_tcp_conn *c)
+{
+	return c->timestamps_ok ? TCP_TIMESTAMP_BYTES : 0;
+}
+
+/* RFC 7323, 4: a millisecond clock; it wraps after 24.8 days of half a cycle. */
+static inline uint32_t tcp_stamp(const struct xske_tcp_conn *c)
+{
+	return (uint32_t)(c->tcp->now_ns / NSEC_PER_MSEC) + c->ts_offset;
+}
+
+void tcp_publish(struct xske_tcp_conn *c); /* gauges of info; state.c */
+
+#endif
