@@ -330,7 +330,7 @@ static enum tcp_turn send_data(struct xske_tcp_conn *c, uint32_t limit, uint32_t
 	 * Linux in slow start). */
 	if (!unsent(c) && turn == TCP_TURN_DONE)
 		c->cwnd_limited = cc_cwnd(&c->cc) < 2ull * tcp_pipe(c);
-	if (*sent != before || turn == TCP_TURN_DONE)
+	if (*sent != before || c->retrans == TCP_RETRANS_NONE) /* RFC 8985, 7.2: not by waiting */
 		tcp_arm_retrans(c);
 	return turn;
 }
