@@ -75,6 +75,13 @@ class Peer:
             assert is_value == value, f"{name}: expected {value}, is {is_value} in {said}"
         return self.take(segment)
 
+    def expect_reset(self, **values):
+        """RFC 9293, 3.5.2: with an ACK or without."""
+        segment = self.expect(**values)
+        assert "R" in segment.flags, self.describe(segment)
+        assert set(segment.flags) <= {"R", "A"}, self.describe(segment)
+        return segment
+
     def expect_nothing(self, **duration):
         """For so long, keywords as of advance(); at this moment."""
         self.bench.advance(**duration)

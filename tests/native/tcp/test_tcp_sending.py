@@ -96,7 +96,7 @@ def test_nagle(bench):
     peer.expect_nothing(ms=100)
     for _ in range(3):
         peer.send("A")
-        if b"" == bytes(conn.written[peer.ack - 1 :]):
+        if bytes(conn.written[peer.ack - 1 :]) == b"":
             break
         peer.expect("A", seq=peer.ack)
         peer.expect_nothing(ms=10)
