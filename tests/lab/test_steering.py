@@ -120,6 +120,8 @@ def tuple_of(local, remote, local_port=40000, remote_port=80):
 
 V4 = tuple_of(topology.RX_IPV4, topology.TX_IPV4)
 V6 = tuple_of(topology.RX_IPV6, topology.TX_IPV6)
+# Its ports are the bytes of the far end's address, where a header without its last word would have them.
+ODD = tuple_of(topology.RX_IPV4, topology.TX_IPV4, 10 << 8 | 77, 1)
 ETHER = Ether(src=topology.TX_MAC, dst=topology.RX_MAC)
 OPTION, MANY = {"options": [IPOption_Router_Alert()]}, {"options": [IPOption_NOP()] * 40}
 
@@ -227,7 +229,9 @@ OTHERS = {
     "quotes too little, ipv6": error6(raw(outgoing(V6))[:43]),
     "quotes half a header": error4(raw(outgoing(V4))[:12]),
     "quotes nothing": error4(b""),
-    "quotes a short header": error4(b"\x44" + raw(outgoing(V4))[1:]),
+    "quotes a short header": error4(b"\x44" + raw(outgoing(ODD))[1:]),
+    "quotes another version": error4(b"\x65" + raw(outgoing(V4))[1:]),
+    "quotes another version, ipv6": error6(b"\x40" + raw(outgoing(V6))[1:]),
     "quotes ipv6": error4(outgoing(V6)),
     "quotes ipv4": error6(outgoing(V4)),
     "first fragment of an error": error4(outgoing(V4), flags="MF"),
@@ -251,7 +255,7 @@ def ways(here, packets):
 
 
 def test_exactly_its_packets(wire):
-    with steered(wire, V4, V6) as here:
+    with steered(wire, V4, V6, ODD) as here:
         assert ways(here, OURS) == all_of(OURS, "socket")
         assert ways(here, OTHERS) == all_of(OTHERS, "kernel")
 
