@@ -134,7 +134,17 @@ static bool loop_has_ended(const struct xske_tcp_conn *c)
 
 int xske_tcp_connect(struct xske_tcp_conn *c)
 {
-	return xske_loop_command(c->tcp->loop, XSKE_COMMAND_CONNECT, c);
+	struct xske_tcp *t = c->tcp;
+	int err;
+
+	if (atomic_fetch_add_explicit(&t->opened, 1, memory_order_relaxed) >= t->config.max_connections) {
+		atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
+		return -ENOBUFS;
+	}
+	err = xske_loop_command(t->loop, XSKE_COMMAND_CONNECT, c);
+	if (err)
+		atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
+	return err;
 }
 
 /* Wakes the loop, which then takes submits and wants. */

@@ -132,6 +132,7 @@ static void undo(struct xske_tcp_conn *c)
 		sents_at(c, i)->flags &= (uint16_t)~SENT_LOST;
 	c->lost_bytes = 0;
 	cc_on_undo(&c->cc);
+	c->rack.reordering_seen = true; /* what was thought lost was late */
 	tcp_count(&c->info.undone_recoveries, 1);
 	if (c->recovery != TCP_OPEN)
 		end(c);

@@ -99,7 +99,8 @@ void tcp_established(struct xske_tcp_conn *c)
 	uint64_t first;
 
 	set_mss(c);
-	cc_init(&c->cc, c->config.congestion == XSKE_TCP_RENO ? CC_RENO : CC_CUBIC, c->mss);
+	cc_init(&c->cc, c->config.congestion == XSKE_TCP_RENO ? CC_RENO : CC_CUBIC, c->mss,
+	        c->config.flags & XSKE_TCP_CONN_PACING);
 	if (c->syn_lost) { /* RFC 5681, 3.1; RFC 6298, 5.7 */
 		c->cc.cwnd = c->mss;
 		if (!c->rtt.srtt_ns)

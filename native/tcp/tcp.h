@@ -193,7 +193,8 @@ struct xske_tcp_conn {
 	uint32_t snd_una, snd_nxt;
 	uint32_t snd_end; /* behind the last submitted byte, without FIN */
 	uint32_t snd_wl1, snd_wl2;
-	uint64_t snd_wnd; /* scaled */
+	uint16_t told_wnd; /* as it stood in the last ACK */
+	uint64_t snd_wnd;  /* scaled */
 	uint64_t max_snd_wnd;
 	uint32_t rcv_nxt;
 	uint32_t rcv_adv; /* highest right edge told */
@@ -259,7 +260,8 @@ struct xske_tcp_conn {
 	uint32_t challenges;
 	bool cwnd_limited;
 	bool in_table;
-	bool stuck; /* its submit ring holds blocks that the send queue had no room for */
+	bool connected; /* counts as opened */
+	bool stuck;     /* its submit ring holds blocks that the send queue had no room for */
 	struct tcp_app app;
 };
 
@@ -283,6 +285,7 @@ struct xske_tcp {
 	uint64_t now_ns;
 	uint64_t active_ns; /* the last time that something came */
 	uint32_t conn_count;
+	_Atomic uint32_t opened; /* by applications, and not closed yet */
 	struct xske_receive_counters arrived;
 	struct pollfd *fds; /* what the loop sleeps on: its wake_fd, and the queues' */
 	struct xske_tcp_conn *dead,
