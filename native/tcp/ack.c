@@ -128,7 +128,7 @@ static void measure(struct xske_tcp_conn *c, uint64_t sample_ns)
 static bool take_window(struct xske_tcp_conn *c, const struct segment *s)
 {
 	uint64_t wnd = (uint64_t)s->window << c->snd_wscale;
-	bool changed = s->window != c->told_wnd;
+	bool changed = c->told_wnd >= 0 && s->window != c->told_wnd;
 
 	if (seq_before(s->seq, c->snd_wl1) || (s->seq == c->snd_wl1 && seq_before(s->ack, c->snd_wl2)))
 		return false;

@@ -31,7 +31,7 @@ struct cc_ops {
 	const char *name;
 	/* Congestion avoidance; acked: what slow start has not used. */
 	void (*avoid)(struct cc *c, const struct cc_ack *ack, uint64_t acked);
-	/* A loss with so much inflight; returns ssthresh. */
+	/* A loss with so much not acknowledged (FlightSize, RFC 5681, 2); returns ssthresh. */
 	uint64_t (*lost)(struct cc *c, uint64_t inflight_bytes);
 	/* Time that does not count: nothing was wanted. */
 	void (*idled)(struct cc *c, uint64_t ns);

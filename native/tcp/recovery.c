@@ -112,7 +112,7 @@ static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
 static void fast_recovery(struct xske_tcp_conn *c)
 {
 	begin(c, TCP_RECOVERY);
-	cc_on_loss(&c->cc, tcp_pipe(c) + c->lost_bytes, c->tcp->now_ns);
+	cc_on_loss(&c->cc, c->snd_nxt - c->snd_una, c->tcp->now_ns);
 	tcp_count(&c->info.recoveries, 1);
 }
 
@@ -182,7 +182,7 @@ static void settle_probe(struct xske_tcp_conn *c, bool advanced)
 	} else if (seq_after(c->snd_una, r->tlp_end_seq)) {
 		r->tlp_is_out = false;
 		if (c->recovery == TCP_OPEN)
-			cc_on_loss(&c->cc, tcp_pipe(c), c->tcp->now_ns);
+			cc_on_loss(&c->cc, c->snd_nxt - c->snd_una, c->tcp->now_ns);
 	}
 }
 
@@ -249,7 +249,7 @@ void recovery_timeout(struct xske_tcp_conn *c)
 	c->timeout_una = c->snd_una;
 	c->rack.tlp_is_out = false;
 	begin(c, TCP_LOSS);
-	cc_on_timeout(&c->cc, tcp_pipe(c) + c->lost_bytes, !again, now);
+	cc_on_timeout(&c->cc, c->snd_nxt - c->snd_una, !again, now);
 	rtt_back_off(&c->rtt);
 	tcp_count(&c->info.timeouts, 1);
 }

@@ -101,8 +101,9 @@ void tcp_established(struct xske_tcp_conn *c)
 	set_mss(c);
 	cc_init(&c->cc, c->config.congestion == XSKE_TCP_RENO ? CC_RENO : CC_CUBIC, c->mss,
 	        c->config.flags & XSKE_TCP_CONN_PACING);
-	if (c->syn_lost) { /* RFC 5681, 3.1; RFC 6298, 5.7 */
+	if (c->lost_syns > 1) /* one may be late: RFC 6928, 2 */
 		c->cc.cwnd = c->mss;
+	if (c->lost_syns) { /* RFC 6298, 5.7 */
 		if (!c->rtt.srtt_ns)
 			c->rtt.rto_ns = RTO_AFTER_SYN_NS;
 		c->rtt.backoffs = 0;

@@ -193,8 +193,8 @@ struct xske_tcp_conn {
 	uint32_t snd_una, snd_nxt;
 	uint32_t snd_end; /* behind the last submitted byte, without FIN */
 	uint32_t snd_wl1, snd_wl2;
-	uint16_t told_wnd; /* as it stood in the last ACK */
-	uint64_t snd_wnd;  /* scaled */
+	int32_t told_wnd; /* as it stood in the last ACK; -1: in a SYN, where it is never scaled */
+	uint64_t snd_wnd; /* scaled */
 	uint64_t max_snd_wnd;
 	uint32_t rcv_nxt;
 	uint32_t rcv_adv; /* highest right edge told */
@@ -248,7 +248,7 @@ struct xske_tcp_conn {
 	bool has_ack_echo;
 	uint32_t probes; /* in a row without an answer: of a closed window, or keepalive */
 	uint32_t syn_tries;
-	bool syn_lost;        /* a SYN of ours was not answered in time */
+	uint32_t lost_syns;   /* that were not answered in time */
 	uint64_t life_end_ns; /* SYN_SENT: gives up; FIN_WAIT_2 without an application, TIME_WAIT: ends */
 	uint64_t
 	        progress_ns; /* the last time the peer acknowledged something new, or there was nothing to acknowledge */

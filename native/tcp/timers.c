@@ -113,7 +113,8 @@ static void rto(struct xske_tcp_conn *c)
 			return;
 		}
 		rtt_back_off(&c->rtt);
-		c->syn_due = c->syn_lost = true;
+		c->syn_due = true;
+		c->lost_syns++;
 	} else if (patience_has_ended(c)) {
 		tcp_fail(c, why_silent(c));
 		return;
