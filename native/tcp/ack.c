@@ -40,7 +40,7 @@ static void sack_one(struct xske_tcp_conn *c, const struct sack_block *b)
 		if (seq_before(s->seq, b->start) || s->flags & SENT_SACKED)
 			continue;
 		if (s->flags & SENT_LOST) {
-			s->flags &= (uint16_t)~SENT_LOST;
+			s->flags &= ~SENT_LOST;
 			c->lost_bytes -= s->len;
 		}
 		s->flags |= SENT_SACKED;

@@ -188,7 +188,7 @@ static int send_again(struct xske_tcp_conn *c, struct sent *s)
 	was_sent(c, &o, payload);
 	if (s->flags & SENT_LOST)
 		c->lost_bytes -= s->len;
-	s->flags = (uint16_t)((s->flags & ~SENT_LOST) | SENT_RETRANS);
+	s->flags = (s->flags & ~(SENT_LOST | SENT_TOO_LONG)) | SENT_RETRANS;
 	s->sent_ns = c->tcp->now_ns;
 	tcp_count(&c->info.retransmitted_segments, 1);
 	tcp_count(&c->info.retransmitted_bytes, payload);

@@ -128,9 +128,14 @@ static void end(struct xske_tcp_conn *c)
 
 static void undo(struct xske_tcp_conn *c)
 {
-	for (uint32_t i = 0, n = sents_count(c); i < n; i++)
-		sents_at(c, i)->flags &= (uint16_t)~SENT_LOST;
-	c->lost_bytes = 0;
+	for (uint32_t i = 0, n = sents_count(c); i < n; i++) {
+		struct sent *s = sents_at(c, i);
+
+		if ((s->flags & (SENT_LOST | SENT_TOO_LONG)) != SENT_LOST)
+			continue;
+		s->flags &= ~SENT_LOST;
+		c->lost_bytes -= s->len;
+	}
 	cc_on_undo(&c->cc);
 	c->rack.reordering_seen = true; /* what was thought lost was late */
 	tcp_count(&c->info.undone_recoveries, 1);
@@ -239,7 +244,7 @@ void recovery_timeout(struct xske_tcp_conn *c)
 		struct sent *s = sents_at(c, i);
 
 		if (reneged && s->flags & SENT_SACKED) {
-			s->flags &= (uint16_t)~SENT_SACKED;
+			s->flags &= ~SENT_SACKED;
 			c->sacked_bytes -= s->len;
 		}
 		if (!i || !c->rack.rtt_ns || s->sent_ns + c->rack.rtt_ns + reordering_window_ns(c) <= now)

@@ -304,8 +304,10 @@ void tcp_set_path_mtu(struct xske_tcp_conn *c, uint32_t mtu)
 	for (uint32_t i = 0; i < sents_count(c); i++) {
 		struct sent *s = sents_at(c, i);
 
-		if (s->len > c->mss)
-			recovery_mark_lost(c, s);
+		if (s->len - !!(s->flags & SENT_FIN) <= c->mss)
+			continue;
+		recovery_mark_lost(c, s);
+		s->flags |= SENT_TOO_LONG;
 	}
 	if (!sents_split(c, c->mss)) {
 		tcp_abort(c, ENOMEM);

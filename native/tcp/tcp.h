@@ -78,17 +78,15 @@ struct block {
 struct sent {
 	uint64_t sent_ns; /* the last time */
 	uint32_t seq;
-	uint32_t len;             /* of sequence space: FIN counts */
-	uint16_t flags;           /* SENT_* */
-	uint16_t times;           /* sent so often */
-	uint32_t end_seq_at_send; /* snd_nxt when it was sent the last time (RFC 8985, 5.2) */
+	uint32_t len;   /* of sequence space: FIN counts */
+	uint16_t flags; /* SENT_* */
 };
 enum {
 	SENT_FIN = 1,
 	SENT_SACKED = 2,
-	SENT_LOST = 4,         /* and not sent again since */
-	SENT_RETRANS = 8,      /* was sent again */
-	SENT_APP_LIMITED = 16, /* there was nothing more to send */
+	SENT_LOST = 4,      /* and not sent again since */
+	SENT_RETRANS = 8,   /* was sent again */
+	SENT_TOO_LONG = 16, /* for the path, as a router has said: lost for sure */
 };
 
 /* Rings that grow by doubling; the loop's. head: the oldest; tail: behind the newest; both count up. */
