@@ -37,8 +37,8 @@ class EngineConfig:
     fds: Sequence[int] = ()
     """AF_XDP sockets that somebody else has opened, not bound yet, one for each queue; they stay his"""
     tcp: bool = False
-    """connections with Engine.tcp: sockets on all queues of the interface receive for them, and an XDP program
-    steers their packets there"""
+    """connections with Engine.tcp: sockets on all queues of the interface receive for them, and an XDP
+    program steers their packets there"""
     tcp_connections: int = 4096
     """at most so many at a time, those in TIME-WAIT included"""
     debug: bool = False

@@ -1,5 +1,5 @@
-"""The engine's hold on an interface for TCP: sockets on all its queues receive, because the peers' segments may
-come to any, and the steering program sends them those of the connections' tuples."""
+"""The engine's hold on an interface for TCP: sockets on all its queues receive, because the peers' segments
+may come to any, and the steering program sends them those of the connections' tuples."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from xsk_engine.umem import Umem
 from xsk_engine.xsk import RxXsk, Xsk, bind_both
 
 # Entries of each receive and fill ring, and so chunks that it has, in copy mode: twice veth's own ring of 256
-# (VETH_RING_SIZE), so that what a whole one brings fits while the loop is at work. ACKs are cumulative: one that
-# finds no room costs nothing. Lower: a peer's data is lost, which it sends again; higher: 2 MiB of umem more
-# for each queue and doubling.
+# (VETH_RING_SIZE), so that what a whole one brings fits while the loop is at work. ACKs are cumulative: one
+# that finds no room costs nothing. Lower: a peer's data is lost, which it sends again; higher: 2 MiB of umem
+# more for each queue and doubling.
 _RX_ENTRIES = 512
 # A driver in zero-copy keeps as many chunks as its receive ring has entries; the others are for the loop.
 _RX_SHARE = 2
@@ -40,7 +40,8 @@ def rx_entries(netdev: NetDev, mode: str, most: int) -> int:
 
 class SteeredBinding(Binding):
     """``xsks`` send on the engine's queues, ``rx_xsks`` receive on all of the interface's: a queue with both
-    has one socket. ``steering``: its program. ``multi_buffer``: packets may be of several descs.
+    has one socket. ``steering``: its program. ``multi_buffer``: packets may be of several descs;
+    ``offload``: the device finishes checksums.
 
     `mode` is "copy" or "zerocopy"; Refused when the driver has no zero-copy. UnavailableError: without
     CAP_BPF and CAP_NET_ADMIN, or beside another XDP program. Open and close in one thread."""
@@ -51,6 +52,7 @@ class SteeredBinding(Binding):
         self.rx_xsks: tuple[RxXsk, ...] = ()
         self.steering: Steering | None = None
         self._entries = entries
+        self.offload = "checksum" in config.tx_metadata
         longest = config.max_frame_bytes or netdev.max_frame_bytes
         self.multi_buffer = longest > umem.chunk_size - _XDP_HEADROOM_BYTES
         super().__init__(
@@ -66,7 +68,7 @@ class SteeredBinding(Binding):
 
     def fds(self) -> list[int]:
         """As Binding's."""
-        program = self.steering.fds() if self.steering is not None else []
+        program = [self.steering.fileno()] if self.steering is not None else []
         return [fd for fd in (*(xsk.fd for xsk in self.rx_xsks), *program) if fd >= 0]
 
     def close(self) -> None:
@@ -125,8 +127,8 @@ class SteeredBinding(Binding):
 def open_steered(
     stack: contextlib.ExitStack, config: EngineConfig, netdev: NetDev
 ) -> tuple[Umem, SteeredBinding]:
-    """As open_binding(), for an engine with TCP. Checksums are the device's where it, or copy mode on a kernel with
-    tx metadata (Linux 6.11), finishes them."""
+    """As open_binding(), for an engine with TCP. Checksums are the device's where it, or copy mode on a
+    kernel with tx metadata (Linux 6.11), finishes them."""
     if netdev.queues > MOST_QUEUES:
         what = f"it has {netdev.queues} queues, and TCP receives on at most {MOST_QUEUES}; see ethtool -L"
         raise UnavailableError("open", config.interface, what)

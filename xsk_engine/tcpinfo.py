@@ -22,8 +22,8 @@ STATES = (
 
 @dataclass(frozen=True)
 class TcpInfo:
-    """One connection at one moment. Its words are read one by one, so sums may be off by what happens meanwhile;
-    exact once it is closed. Immutable: any thread.
+    """One connection at one moment. Its words are read one by one, so sums may be off by what happens
+    meanwhile; exact once it is closed. Immutable: any thread.
 
         print(connection.info().retransmitted_segments)
     """

@@ -24,7 +24,7 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 7200.0, 75.0, 9
 class TcpOptions:
     """What Engine.tcp takes by keyword. ValueError for what cannot be.
 
-        connection = engine.tcp("10.77.0.2", 9001, nodelay=True, congestion="reno")
+    connection = engine.tcp("10.77.0.2", 9001, nodelay=True, congestion="reno")
     """
 
     congestion: str = "cubic"
@@ -76,7 +76,9 @@ class TcpOptions:
         frame = mtu + _ETHERNET_BYTES
         # Where a segment fits into a chunk, each block is one, with its header's room (native/tcp/tcp.h).
         payload = (
-            usable_bytes if frame > usable_bytes else (chunk_size // (frame + _SLACK_BYTES) or 1) * (mtu - _HEADERS_BYTES)
+            usable_bytes
+            if frame > usable_bytes
+            else (chunk_size // (frame + _SLACK_BYTES) or 1) * (mtu - _HEADERS_BYTES)
         )
         return -(-self.send_buffer_bytes // max(payload, 1)) + _SLACK_CHUNKS
 

@@ -68,10 +68,7 @@ class TcpConnConfig(ctypes.Structure):
         ("header", Header),
         ("local_port", c_uint16),
         ("remote_port", c_uint16),
-        *(
-            (name, c_uint32)
-            for name in ("mtu", "flags", "congestion", "entries", "receive_buffer_bytes")
-        ),
+        *((name, c_uint32) for name in ("mtu", "flags", "congestion", "entries", "receive_buffer_bytes")),
         *(
             (name, c_uint64)
             for name in (
@@ -156,7 +153,8 @@ SHORT: dict[str, Any] = {
     "xske_tcp_await": ([c_void_p, c_uint32], None, None),
     "xske_tcp_info": ([c_void_p, POINTER(TcpInfo)], None, None),
 }
-"""As native.short: with the GIL, for what is done in a microsecond. They return a negative errno themselves."""
+"""As native.short: with the GIL, for what is done in a microsecond. They return a negative errno
+themselves."""
 LONG: dict[str, Any] = {
     "xske_tcp_write": ([c_void_p, c_void_p, c_uint64], c_int64, None),
     "xske_tcp_read": ([c_void_p, c_void_p, c_uint64], c_int64, None),
@@ -166,3 +164,4 @@ LONG: dict[str, Any] = {
 native: Any = declare(ctypes.CDLL(library_path()), "libxske.so", TABLE, prefix="xske_tcp_")
 short: Any = declare(ctypes.PyDLL(library_path()), "libxske.so", SHORT, prefix="xske_tcp_")
 long: Any = declare(ctypes.CDLL(library_path()), "libxske.so", LONG, prefix="xske_tcp_")
+announce: Any = getattr(short, "await")  # a keyword
