@@ -58,15 +58,16 @@ static inline void put_u16(uint8_t *to, uint32_t value)
 	to[1] = (uint8_t)value;
 }
 
-/* Returns where UDP begins. The version is the header's own: what stands in the frame may be anything. */
-static inline uint32_t pseudo_and_length(uint8_t *ip, bool six, uint32_t udp_len, uint64_t *sum)
+/* Returns where UDP or TCP begins, which is `len` bytes with its payload. The version is the header's own: what stands in
+ * the frame may be anything. */
+static inline uint32_t pseudo_and_length(uint8_t *ip, bool six, uint32_t len, uint64_t *sum)
 {
 	if (six) {
-		put_u16(ip + 4, udp_len);
+		put_u16(ip + 4, len);
 		*sum += csum_bytes(ip + 8, 32);
 		return 40;
 	}
-	put_u16(ip + 2, 20 + udp_len);
+	put_u16(ip + 2, 20 + len);
 	put_u16(ip + 10, (uint16_t)~csum_fold(csum_bytes(ip, 10) + csum_bytes(ip + 12, 8)));
 	*sum += csum_bytes(ip + 12, 8);
 	return 20;

@@ -5,6 +5,11 @@
 
 #include <stdint.h>
 
+#include "xske.h"
+
+/* Longer chains are no packet that a device sends: 64 KiB in chunks of 4 KiB are 17 (MAX_SKB_FRAGS + 1, Linux 6.6). */
+#define RX_PIECES XSKE_MAX_DESCS_PER_PACKET
+
 struct piece {
 	const uint8_t *bytes;
 	uint32_t len;

@@ -19,9 +19,6 @@
 #include "check.h"
 #include "chunk.h"
 
-/* Longer chains are no packet that a device sends: 64 KiB in chunks of 4 KiB are 17 (MAX_SKB_FRAGS + 1, Linux 6.6). */
-#define RX_PIECES XSKE_MAX_DESCS_PER_PACKET
-
 struct rxq {
 	struct xsk_ring_cons rx;
 	struct xsk_ring_prod fill;

@@ -91,7 +91,7 @@ enum {
 	SENT_APP_LIMITED = 16, /* there was nothing more to send */
 };
 
-/* A ring of n elements that grows by doubling; the loop's. head and tail count up. */
+/* Rings that grow by doubling; the loop's. head: the oldest; tail: behind the newest; both count up. */
 struct blocks {
 	struct block *ring;
 	uint32_t mask, head, tail; /* ring NULL: mask 0 */
@@ -195,10 +195,13 @@ struct xske_tcp_conn {
 	uint64_t max_snd_wnd;
 	uint32_t rcv_nxt;
 	uint32_t rcv_adv; /* highest right edge told */
+	uint32_t rcv_mss; /* the longest payload that came in one segment */
 	uint8_t snd_wscale, rcv_wscale;
 	bool timestamps_ok, sack_ok, wscale_ok;
 	bool fin_wanted; /* behind snd_end comes FIN */
 	bool fin_sent, fin_acked, fin_received;
+	bool syn_due, reset_due;   /* owed, and there was no room */
+	int abort_error;           /* what a reset that is due ends it with */
 	bool ack_now, ack_delayed; /* owed */
 	bool app_gone; /* nobody reads any more: RFC 9293, 3.6 and RFC 2525, 2.17: data then means a reset */
 	uint32_t header_room;
@@ -219,16 +222,30 @@ struct xske_tcp_conn {
 	uint32_t recovery_end; /* ends when this is acknowledged */
 	uint32_t dupacks;      /* in a row, for who has no SACK */
 	uint32_t undo_retrans; /* retransmissions of this episode that no DSACK has told of */
-	uint32_t undo_una;
+	uint32_t undo_end;     /* what is acknowledged beyond it says nothing of the episode any more */
+	uint32_t timeout_una;  /* snd_una at the last RTO */
 	bool may_undo;
+	bool acked_retrans;     /* the oldest segment that the ACK in hand covers was sent again */
 	uint64_t retrans_stamp; /* ts_val of the first retransmission of the episode (Eifel, RFC 3522) */
 	bool has_retrans_stamp;
 	struct rack rack;
 	struct rtt rtt;
 	struct cc cc;
 	enum tcp_retrans retrans;
+	uint64_t
+	        rto_due_ns; /* when the RTO expires, whatever the timer is armed for; 0: nothing outstanding */
+	bool resend_now; /* the first retransmission of an episode does not wait for cwnd (RFC 6675, 5, 4.3) */
+	uint64_t reorder_due_ns; /* RACK: when more may be lost; 0: nothing is waited for */
+	bool override_due;       /* a small segment has waited long enough (RFC 9293, 3.8.6.2.1) */
+	uint32_t alive_probes;   /* keepalive: without an answer */
+	uint64_t alive_since_ns;
+	bool probe_due; /* TLP: output.c sends one segment */
+	/* Of the ACK in hand: the echoed timestamp, if it has one. */
+	uint32_t ack_echo;
+	bool has_ack_echo;
 	uint32_t probes; /* in a row without an answer: of a closed window, or keepalive */
 	uint32_t syn_tries;
+	bool syn_lost;        /* a SYN of ours was not answered in time */
 	uint64_t life_end_ns; /* SYN_SENT: gives up; FIN_WAIT_2 without an application, TIME_WAIT: ends */
 	uint64_t
 	        progress_ns; /* the last time the peer acknowledged something new, or there was nothing to acknowledge */
@@ -255,7 +272,8 @@ struct xske_tcp {
 	uint32_t table_mask;
 	struct xske_tcp_conn *conns;
 	struct xske_tcp_conn *ready, **ready_end; /* turns in order */
-	_Atomic(struct xske_tcp_conn *) pending;  /* handed over by applications */
+	struct xske_tcp_conn *gone; /* by next_ready: closed, and its application does not know yet */
+	_Atomic(struct xske_tcp_conn *) pending; /* handed over by applications */
 	struct wheel wheel;
 	struct isn_secret secret;
 	uint8_t table_key[16];
@@ -274,23 +292,24 @@ void tcp_set_state(struct xske_tcp_conn *c, uint32_t state);
 void tcp_fail(struct xske_tcp_conn *c,
               int err); /* CLOSED with this errno, 0: orderly; everything goes back */
 void tcp_abort(struct xske_tcp_conn *c, int err); /* likewise, with RST first */
+void tcp_closed(struct xske_tcp_conn *c); /* tells the application; the connection may be gone afterwards */
 void tcp_fin_is_sent(struct xske_tcp_conn *c);
 void tcp_fin_is_acked(struct xske_tcp_conn *c);
 void tcp_fin_has_come(struct xske_tcp_conn *c);
 void tcp_set_path_mtu(struct xske_tcp_conn *c, uint32_t mtu);
 void tcp_icmp(struct xske_tcp_conn *c, const struct segment *s, enum segment_kind kind);
 /* input.c */
-void tcp_input(struct xske_tcp_conn *c, const struct segment *s);
+void tcp_input(struct xske_tcp_conn *c, struct segment *s); /* which it may change */
 uint32_t tcp_receive_room(const struct xske_tcp_conn *c);
 /* ack.c */
 bool tcp_ack(struct xske_tcp_conn *c,
              const struct segment *s);            /* false: not acceptable, nothing more is taken from s */
 uint32_t tcp_pipe(const struct xske_tcp_conn *c); /* bytes thought to be in the network (RFC 6675) */
 /* recovery.c */
-void rack_delivered(struct xske_tcp_conn *c, const struct sent *s, bool measured);
-void rack_detect(struct xske_tcp_conn *c); /* marks what is lost, arms the reordering timer */
-void recovery_dsack(struct xske_tcp_conn *c, const struct sack_block *b);
-void recovery_after_ack(struct xske_tcp_conn *c, bool una_advanced, bool sack_advanced);
+void rack_delivered(struct xske_tcp_conn *c, const struct sent *s, bool by_ack); /* else: sacked */
+void rack_detect(struct xske_tcp_conn *c);    /* marks what is lost, arms the reordering timer */
+void recovery_dsack(struct xske_tcp_conn *c); /* something has come twice */
+void recovery_after_ack(struct xske_tcp_conn *c, uint32_t una_before);
 void recovery_mark_lost(struct xske_tcp_conn *c, struct sent *s);
 void recovery_timeout(struct xske_tcp_conn *c); /* RTO */
 bool recovery_probe(
@@ -299,12 +318,16 @@ bool recovery_probe(
 void tcp_timer_expired(struct tcp_timer *t);
 void tcp_arm(struct xske_tcp_conn *c, enum tcp_timer_kind kind, uint64_t due_ns);
 void tcp_disarm(struct xske_tcp_conn *c, enum tcp_timer_kind kind);
-void tcp_arm_retrans(struct xske_tcp_conn *c); /* RTO, TLP, probe: by what is outstanding */
+void tcp_restart_rto(
+        struct xske_tcp_conn
+                *c); /* from now on, or not at all when nothing is outstanding (RFC 6298, 5.2, 5.3) */
+void tcp_arm_retrans(struct xske_tcp_conn *c);                  /* RTO, TLP, probe: by what is outstanding */
+void tcp_arm_reorder(struct xske_tcp_conn *c, uint64_t due_ns); /* RACK, before the RTO */
 /* output.c */
 enum tcp_turn { TCP_TURN_DONE, TCP_TURN_MORE, TCP_TURN_NO_ROOM };
 enum tcp_turn tcp_output(struct xske_tcp_conn *c, uint32_t limit, uint32_t *posted);
-void tcp_send_reset(struct xske_tcp_conn *c); /* now, if there is room */
-void tcp_challenge(struct xske_tcp_conn *c);
+void tcp_challenge(struct xske_tcp_conn *c);   /* an ACK to what may be an attack (RFC 5961) */
+void tcp_tell_window(struct xske_tcp_conn *c); /* an ACK, if that opens the window far enough */
 /* One segment without payload, now: SYN, ACK, RST, probes. -EAGAIN: no room. */
 int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq);
 /* post.c: the segment `out` with `len` payload bytes of the send queue from out->seq on. again: was sent before.
@@ -313,8 +336,10 @@ int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t le
 /* How much of `len` bytes from seq on fits into one packet: the descs of a packet are counted. */
 uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len);
 /* stack.c */
-void tcp_ready(struct xske_tcp_conn *c);  /* it has something to send: gets a turn */
-void tcp_unlink(struct xske_tcp_conn *c); /* the stack forgets it; its application may not */
+void tcp_ready(struct xske_tcp_conn *c); /* it has something to send: gets a turn */
+/* Off all lists, and onto tcp->gone: tcps_turn and tcps_post call tcp_closed() for those as the last thing they do, since
+ * the application may destroy it from then on. What its submit ring holds is dropped. */
+void tcp_unlink(struct xske_tcp_conn *c);
 void tcp_signal(struct xske_tcp_conn *c,
                 uint32_t what);      /* XSKE_TCP_*: wakes the application if it awaits that */
 bool tcps_turn(struct xske_loop *l); /* takes what has come, expires timers; true: something moved */
@@ -339,7 +364,9 @@ struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
 struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
 uint32_t sents_count(const struct xske_tcp_conn *c);
 uint32_t sents_find(const struct xske_tcp_conn *c,
-                    uint32_t seq);        /* index of the first that ends behind seq; count: none */
+                    uint32_t seq); /* index of the first that ends behind seq; count: none */
+bool sents_split(struct xske_tcp_conn *c,
+                 uint32_t most);          /* none carries more than so many bytes; false: no memory */
 void sendq_free(struct xske_tcp_conn *c); /* all references go */
 
 /* ---- small things -------------------------------------------------------------------------------- */

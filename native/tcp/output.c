@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * output.c - what a connection sends in its turn, in order of need: what must go whatever the windows say (SYN, RST), what
+ * is lost, a tail loss probe, new data, and an ACK if nothing else has carried it.
+ */
+#include <errno.h>
+
+#include "tcp.h"
+
+/* How far a paced segment may be ahead of its time. Lower: more timers than the wheel tells apart; higher: bursts. */
+#define PACE_SLACK_NS (2 * WHEEL_TICK_NS)
+
+/* ---- the header ---------------------------------------------------------------------------------- */
+
+/* RFC 9293, 3.8.6.2.2: the right edge moves by a full segment or half the buffer, or it stays; it is never taken
+ * back. The rounding of a scaled window may not do so either (RFC 7323, 2.4). */
+static uint32_t window_to_tell(const struct xske_tcp_conn *c)
+{
+	uint32_t told = seq_after(c->rcv_adv, c->rcv_nxt) ? c->rcv_adv - c->rcv_nxt : 0;
+	uint32_t room = tcp_receive_room(c), unit = 1u << c->rcv_wscale;
+	uint32_t step = min_u32((c->app.receive_mask + 1) / 2, c->rcv_mss);
+	uint32_t most = (uint32_t)UINT16_MAX << c->rcv_wscale, window;
+
+	if (room <= told || room - told < step)
+		window = told;
+	else
+		window = room & ~(unit - 1);
+	if (window < told || window % unit)
+		window = align_up(told, unit);
+	return min_u32(window, most);
+}
+
+static void fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uint32_t seq)
+{
+	bool syn = flags & TCP_SYN;
+
+	*o = (struct segment_out){
+	        .header = &c->config.header,
+	        .seq = seq,
+	        .ack = flags & TCP_ACK ? c->rcv_nxt : 0,
+	        .local_port = c->config.local_port,
+	        .remote_port = c->config.remote_port,
+	        .flags = flags,
+	        .wscale = SEGMENT_NO_WSCALE,
+	        .has_timestamp = c->timestamps_ok || (syn && !(flags & TCP_ACK)),
+	        .ts_val = tcp_stamp(c),
+	        .ts_ecr = flags & TCP_ACK ? c->ts_recent : 0,
+	};
+	if (syn) {
+		bool answer =
+		        flags & TCP_ACK; /* what the peer has not offered is not offered (RFC 7323, 2.2) */
+
+		o->window = (uint16_t)min_u32(tcp_receive_room(c), UINT16_MAX);
+		o->mss = (uint16_t)(c->config.mtu - (tcp_is_six(c) ? 40 : 20) - 20); /* RFC 6691 */
+		o->sack_permitted = !answer || c->sack_ok;
+		o->wscale = !answer || c->wscale_ok ? c->rcv_wscale : SEGMENT_NO_WSCALE;
+	} else if (flags & TCP_ACK) {
+		o->window = (uint16_t)(window_to_tell(c) >> c->rcv_wscale);
+	}
+}
+
+/* It is on its way, and with it what it acknowledges and tells. */
+static void was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t payload)
+{
+	uint32_t scale = o->flags & TCP_SYN ? 0 : c->rcv_wscale;
+
+	tcp_count(&c->info.sent_segments, 1);
+	tcp_count(&c->info.sent_bytes, payload);
+	c->last_sent_ns = c->tcp->now_ns;
+	if (!(o->flags & TCP_ACK))
+		return;
+	c->last_ack_sent = o->ack;
+	c->rcv_adv = seq_max(c->rcv_adv, o->ack + ((uint32_t)o->window << scale));
+	c->ack_now = c->ack_delayed = false;
+	/* Told that it is small, the application says when it has read (see xske_tcp_read()). It may have done so
+	 * just now. */
+	if (c->rcv_adv - c->rcv_nxt <= c->app.receive_mask / 2) {
+		atomic_store_explicit(&c->app.window_closed, 1, memory_order_seq_cst);
+		atomic_thread_fence(memory_order_seq_cst);
+		tcp_tell_window(c);
+	}
+}
+
+int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq)
+{
+	struct segment_out o;
+	int err;
+
+	fill(c, &o, flags, seq);
+	err = tcp_post(c, &o, 0, false);
+	if (!err)
+		was_sent(c, &o, 0);
+	return err;
+}
+
+void tcp_tell_window(struct xske_tcp_conn *c)
+{
+	uint32_t told = seq_after(c->rcv_adv, c->rcv_nxt) ? c->rcv_adv - c->rcv_nxt : 0;
+
+	if (c->state < XSKE_TCP_ESTABLISHED || c->state == XSKE_TCP_CLOSED || c->fin_received)
+		return;
+	if (window_to_tell(c) - told >= min_u32((c->app.receive_mask + 1) / 2, 2 * c->rcv_mss)) {
+		atomic_store_explicit(&c->app.window_closed, 0, memory_order_relaxed);
+		c->ack_now = true;
+		tcp_ready(c);
+	}
+}
+
+void tcp_challenge(struct xske_tcp_conn *c)
+{
+	uint64_t now = c->tcp->now_ns;
+
+	if (now - c->challenge_since_ns >= NSEC_PER_SEC || !c->challenge_since_ns) {
+		c->challenge_since_ns = now;
+		c->challenges = 0;
+	}
+	if (c->challenges >= TCP_CHALLENGES_PER_SECOND)
+		return;
+	c->challenges++;
+	c->ack_now = true;
+	tcp_count(&c->info.challenge_acks, 1);
+	tcp_ready(c);
+}
+
+/* ---- SYN and RST --------------------------------------------------------------------------------- */
+
+static enum tcp_turn send_syn(struct xske_tcp_conn *c, uint32_t *posted)
+{
+	uint8_t flags = c->state == XSKE_TCP_SYN_RECEIVED ? TCP_SYN | TCP_ACK : TCP_SYN;
+
+	if (tcp_send_control(c, flags, c->iss))
+		return TCP_TURN_NO_ROOM;
+	if (c->state == XSKE_TCP_SYN_SENT && c->syn_tries)
+		tcp_count(&c->info.retransmitted_segments, 1);
+	c->syn_tries++;
+	c->syn_due = false;
+	++*posted;
+	return TCP_TURN_DONE;
+}
+
+static enum tcp_turn send_reset(struct xske_tcp_conn *c, uint32_t *posted)
+{
+	if (tcp_send_control(c, TCP_RST | TCP_ACK, c->snd_nxt))
+		return TCP_TURN_NO_ROOM;
+	++*posted;
+	tcp_fail(c, c->abort_error);
+	return TCP_TURN_DONE;
+}
+
+/* ---- pace ---------------------------------------------------------------------------------------- */
+
+static bool must_wait(struct xske_tcp_conn *c)
+{
+	uint64_t now = c->tcp->now_ns;
+
+	if (!(c->config.flags & XSKE_TCP_CONN_PACING) || c->next_pace_ns <= now + PACE_SLACK_NS)
+		return false;
+	tcp_arm(c, TCP_TIMER_PACE, c->next_pace_ns - PACE_SLACK_NS);
+	return true;
+}
+
+/* cwnd goes out in half a round trip while it doubles in each, and in 5/6 of one afterwards: the ratios of
+ * net/ipv4/tcp_input.c, tcp_update_pacing_rate(). */
+static void pace(struct xske_tcp_conn *c, uint32_t bytes)
+{
+	uint64_t cwnd = cc_cwnd(&c->cc), rtt_ns = c->rtt.srtt_ns;
+	uint64_t gap_ns = cwnd ? bytes * rtt_ns / cwnd : 0;
+
+	if (!(c->config.flags & XSKE_TCP_CONN_PACING))
+		return;
+	gap_ns = cwnd < c->cc.ssthresh / 2 ? gap_ns / 2 : gap_ns * 5 / 6;
+	c->next_pace_ns = (c->next_pace_ns > c->tcp->now_ns ? c->next_pace_ns : c->tcp->now_ns) + gap_ns;
+}
+
+/* ---- again --------------------------------------------------------------------------------------- */
+
+static int send_again(struct xske_tcp_conn *c, struct sent *s)
+{
+	bool fin = s->flags & SENT_FIN;
+	uint32_t payload = s->len - fin;
+	struct segment_out o;
+	int err;
+
+	fill(c, &o, (uint8_t)(TCP_ACK | (payload ? TCP_PSH : 0) | (fin ? TCP_FIN : 0)), s->seq);
+	err = tcp_post(c, &o, payload, true);
+	if (err)
+		return err;
+	was_sent(c, &o, payload);
+	if (s->flags & SENT_LOST)
+		c->lost_bytes -= s->len;
+	s->flags = (uint16_t)((s->flags & ~SENT_LOST) | SENT_RETRANS);
+	s->sent_ns = c->tcp->now_ns;
+	tcp_count(&c->info.retransmitted_segments, 1);
+	tcp_count(&c->info.retransmitted_bytes, payload);
+	c->undo_retrans++;
+	if (!c->has_retrans_stamp) {
+		c->has_retrans_stamp = true;
+		c->retrans_stamp = o.ts_val;
+	}
+	pace(c, s->len);
+	return 0;
+}
+
+static enum tcp_turn send_lost(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
+{
+	for (uint32_t i = 0; c->lost_bytes && i < sents_count(c); i++) {
+		struct sent *s = sents_at(c, i);
+
+		if (!(s->flags & SENT_LOST))
+			continue;
+		if (!c->resend_now && tcp_pipe(c) + s->len > cc_cwnd(&c->cc) && tcp_pipe(c))
+			return TCP_TURN_DONE;
+		if (must_wait(c))
+			return TCP_TURN_DONE;
+		if (*sent == limit)
+			return TCP_TURN_MORE;
+		if (send_again(c, s))
+			return TCP_TURN_NO_ROOM;
+		c->resend_now = false;
+		++*sent;
+	}
+	return TCP_TURN_DONE;
+}
+
+/* ---- new data ------------------------------------------------------------------------------------ */
+
+static uint32_t unsent(const struct xske_tcp_conn *c)
+{
+	return seq_after(c->snd_end, c->snd_nxt) ? c->snd_end - c->snd_nxt : 0;
+}
+
+/* What the peer's window has room for beyond snd_nxt. */
+static uint32_t window_room(const struct xske_tcp_conn *c)
+{
+	uint64_t out = c->snd_nxt - c->snd_una;
+
+	return c->snd_wnd > out ? (uint32_t)min_u64(c->snd_wnd - out, UINT32_MAX) : 0;
+}
+
+static bool fin_is_due(const struct xske_tcp_conn *c)
+{
+	return c->fin_wanted && !c->fin_sent;
+}
+
+/* RFC 9293, 3.8.6.2.1 (the sender's silly window) and 3.7.4 (Nagle). len: what could go. */
+static bool is_worth_it(const struct xske_tcp_conn *c, uint32_t len, uint32_t waiting)
+{
+	bool nodelay = c->config.flags & XSKE_TCP_CONN_NODELAY;
+
+	if (len >= c->mss || c->override_due)
+		return true;
+	if (len == waiting)
+		return nodelay || c->snd_una == c->snd_nxt || fin_is_due(c);
+	return len >= c->max_snd_wnd / 2;
+}
+
+/* The next segment: its payload, and whether FIN goes with it. false: nothing may go now. */
+static bool choose(struct xske_tcp_conn *c, bool probing, uint32_t *len, bool *fin)
+{
+	uint32_t waiting = unsent(c), window = window_room(c), pipe = tcp_pipe(c), most;
+
+	*len = 0;
+	*fin = false;
+	if (!waiting && !fin_is_due(c))
+		return false;
+	most = min_u32(min_u32(waiting, c->mss), window);
+	if (!probing && pipe + max_u32(most, 1) > cc_cwnd(&c->cc) && pipe) {
+		c->cwnd_limited = true;
+		return false;
+	}
+	if (waiting && (!most || !is_worth_it(c, most, waiting)))
+		return false;
+	*len = most ? tcp_fits(c, c->snd_nxt, most) : 0;
+	*fin = fin_is_due(c) && *len == waiting && window > *len;
+	return *len || *fin;
+}
+
+static int send_new(struct xske_tcp_conn *c, uint32_t len, bool fin)
+{
+	bool last = len && len == unsent(c);
+	struct segment_out o;
+	struct sent *s;
+	int err;
+
+	if (c->snd_una == c->snd_nxt) {
+		c->progress_ns = c->tcp->now_ns;
+		cc_on_idle(&c->cc, c->tcp->now_ns - c->last_sent_ns, rtt_rto_ns(&c->rtt), c->tcp->now_ns);
+	}
+	s = sents_push(c);
+	if (!s)
+		return -EAGAIN;
+	fill(c, &o, (uint8_t)(TCP_ACK | (last ? TCP_PSH : 0) | (fin ? TCP_FIN : 0)), c->snd_nxt);
+	err = tcp_post(c, &o, len, false);
+	if (err) {
+		c->sents.tail--;
+		return err;
+	}
+	was_sent(c, &o, len);
+	*s = (struct sent){
+	        .sent_ns = c->tcp->now_ns, .seq = c->snd_nxt, .len = len + fin, .flags = fin ? SENT_FIN : 0};
+	c->snd_nxt += len + fin;
+	c->override_due = false;
+	if (c->retrans == TCP_RETRANS_PROBE)
+		c->retrans = TCP_RETRANS_NONE;
+	if (fin) {
+		c->fin_sent = true;
+		tcp_fin_is_sent(c);
+	}
+	pace(c, len);
+	return 0;
+}
+
+static enum tcp_turn send_data(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
+{
+	uint32_t len, before = *sent;
+	enum tcp_turn turn = TCP_TURN_DONE;
+	bool fin;
+
+	while (choose(c, false, &len, &fin)) {
+		if (must_wait(c))
+			break;
+		turn = *sent == limit          ? TCP_TURN_MORE
+		       : send_new(c, len, fin) ? TCP_TURN_NO_ROOM
+		                               : TCP_TURN_DONE;
+		if (turn != TCP_TURN_DONE)
+			break;
+		++*sent;
+	}
+	/* Ran out of data with most of cwnd used: it may be too small all the same (RFC 9438, 5.8; is_cwnd_limited() of
+	 * Linux in slow start). */
+	if (!unsent(c) && turn == TCP_TURN_DONE)
+		c->cwnd_limited = cc_cwnd(&c->cc) < 2ull * tcp_pipe(c);
+	if (*sent != before || c->retrans == TCP_RETRANS_NONE) /* RFC 8985, 7.2: not by waiting */
+		tcp_arm_retrans(c);
+	return turn;
+}
+
+/* RFC 8985, 7.3: a new segment if there is one, else the last one again; cwnd does not matter. */
+static enum tcp_turn send_probe(struct xske_tcp_conn *c, uint32_t *sent)
+{
+	uint32_t len, n = sents_count(c);
+	bool fin, fresh;
+	int err = 0;
+
+	fresh = choose(c, true, &len, &fin);
+	if (fresh)
+		err = send_new(c, len, fin);
+	else if (n)
+		err = send_again(c, sents_at(c, n - 1));
+	if (err)
+		return TCP_TURN_NO_ROOM;
+	c->probe_due = false;
+	if (!fresh && !n)
+		return TCP_TURN_DONE;
+	c->rack.tlp_is_out = true;
+	c->rack.tlp_is_retrans = !fresh;
+	c->rack.tlp_end_seq = c->snd_nxt;
+	++*sent;
+	tcp_arm_retrans(c);
+	return TCP_TURN_DONE;
+}
+
+static enum tcp_turn run(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
+{
+	enum tcp_turn turn = TCP_TURN_DONE;
+
+	if (c->reset_due)
+		return send_reset(c, sent);
+	if (c->state < XSKE_TCP_ESTABLISHED)
+		return c->syn_due ? send_syn(c, sent) : TCP_TURN_DONE;
+	if (c->state < XSKE_TCP_TIME_WAIT) {
+		turn = send_lost(c, limit, sent);
+		if (turn == TCP_TURN_DONE && c->probe_due)
+			turn = *sent == limit ? TCP_TURN_MORE : send_probe(c, sent);
+		if (turn == TCP_TURN_DONE)
+			turn = send_data(c, limit, sent);
+	}
+	if (turn == TCP_TURN_DONE && c->ack_now && c->state != XSKE_TCP_CLOSED) {
+		if (*sent == limit)
+			return TCP_TURN_MORE;
+		if (tcp_send_control(c, TCP_ACK, c->snd_nxt))
+			return TCP_TURN_NO_ROOM;
+		++*sent;
+	}
+	return turn;
+}
+
+enum tcp_turn tcp_output(struct xske_tcp_conn *c, uint32_t limit, uint32_t *posted)
+{
+	uint32_t sent = 0;
+	enum tcp_turn turn = run(c, limit, &sent);
+
+	*posted += sent;
+	if (sent && c->state != XSKE_TCP_CLOSED)
+		tcp_publish(c);
+	return turn;
+}
