@@ -113,6 +113,7 @@ static __always_inline int find_headers(struct xdp_md *ctx, struct headers *h)
 			return 0;
 		h->version = 6;
 		h->protocol = ip->nexthdr;
+		h->above_at += sizeof(*ip);
 		at = ip + 1;
 		barrier_var(at);
 		return find_ports(h, at, end);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, c_int, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int32, c_uint8, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
 from xsk_engine._ffi import native as ffi
@@ -15,6 +15,21 @@ from xsk_engine.umem import Umem
 BUILD = Path(os.environ.get("XSK_NATIVE_BUILD", Path(__file__).parents[2] / "build/native"))
 
 _RING = POINTER(ffi.Ring)
+
+
+class Frame(ctypes.Structure):
+    """As it left a fake device."""
+
+    _fields_ = [
+        ("bytes", POINTER(c_uint8)),
+        ("now_ns", c_uint64),
+        *(
+            (name, c_uint32)
+            for name in ("len", "descs", "csum_requested", "csum_start", "csum_offset", "bad")
+        ),
+    ]
+
+
 fake = declare(
     open_library(str(BUILD / "tests/native/libfake_kernel.so"), "make test-native builds it"),
     "libfake_kernel.so",
@@ -36,6 +51,20 @@ fake = declare(
         "fake_now": ([c_void_p], c_uint64, None),
         "fake_sleep": ([c_void_p, c_uint64], None, None),
         "fake_kick": ([c_void_p], c_int, None),
+        "fake_clock": ([c_void_p], c_uint64, None),
+        "fake_wake_ns": ([c_void_p], c_uint64, None),
+        "fake_turn": ([c_void_p, c_uint64], None, None),
+        "fake_run": ([c_void_p, c_void_p, c_void_p, c_uint64, c_uint32], c_int32, None),
+        "fake_device_create": ([c_void_p, c_void_p, c_uint32, c_uint32], c_void_p, None),
+        "fake_device_destroy": ([c_void_p], None, None),
+        "fake_device_frames": ([c_void_p], c_uint32, None),
+        "fake_device_frame": ([c_void_p, c_uint32], POINTER(Frame), None),
+        "fake_device_drop": ([c_void_p], None, None),
+        "fake_device_changed": ([c_void_p], c_uint64, None),
+        "fake_rx_create": ([c_void_p, c_uint32, c_uint32, c_uint32, c_uint32], c_void_p, None),
+        "fake_rx_destroy": ([c_void_p], None, None),
+        "fake_rx_rings": ([c_void_p, _RING, _RING], None, None),
+        "fake_rx_give": ([c_void_p, c_char_p, c_uint32, c_uint32], c_int, None),
     },
     prefix="fake_",
 )
@@ -83,6 +112,8 @@ class Bench:
         progress_timeout_ns=10**9,
         drain_timeout_ns=10**9,
         capture=None,
+        virtual_time=0,
+        event_fd=-1,
     ):
         self.umem = Umem(chunks * chunk_size, chunk_size, tx_metadata_len=metadata_len)
         self.kernel = fake.create(ring, cq or ring, cursor)
@@ -99,12 +130,12 @@ class Bench:
             counters=ctypes.pointer(self.counters),
             gaps=ctypes.pointer(self.gaps),
             capture=capture,
-            clock=ffi.Clock(address(fake.now), address(fake.sleep), self.kernel),
+            clock=ffi.Clock(address(fake.now), address(fake.sleep), self.kernel, virtual_time),
             link_timeout_ns=link_timeout_ns,
             progress_timeout_ns=progress_timeout_ns,
             drain_timeout_ns=drain_timeout_ns,
             wake_fd=self.wake_fd,
-            event_fd=-1,
+            event_fd=event_fd,
         )
         self.loop = ffi.create(native.loop_create, ctypes.byref(loop_config))
         self.mixes = []
@@ -195,16 +226,11 @@ class Bench:
 
     def close(self):
         """Ends the loop if it runs, checks conservation, frees everything."""
-        if self.counters.state < ffi.LOOP_STOPPED:
-            fake.policy(self.kernel, 1 << 30, 1)
-            fake.script(self.kernel, 0, 0)
-            while fake.held(self.kernel) and fake.complete(self.kernel, 0) == 0:
-                pass
-            native.loop_command(self.loop, ffi.DRAIN, None)
-            self.run()
+        self.end()
         page = self.counters
         assert page.submitted_descs == page.completed_descs + page.inflight_descs
         audit = self.umem.audit()
+        self.free_guests()
         native.loop_destroy(self.loop)
         for mix in self.mixes:
             native.mix_destroy(mix)
@@ -218,3 +244,16 @@ class Bench:
         os.close(self.wake_fd)
         self.umem.close()
         return audit
+
+    def free_guests(self):
+        """What goes before the loop does."""
+
+    def end(self):
+        """The loop, with everything completed, if it still runs."""
+        if self.counters.state < ffi.LOOP_STOPPED:
+            fake.policy(self.kernel, 1 << 30, 1)
+            fake.script(self.kernel, 0, 0)
+            while fake.held(self.kernel) and fake.complete(self.kernel, 0) == 0:
+                pass
+            native.loop_command(self.loop, ffi.DRAIN, None)
+            self.run()

@@ -26,6 +26,10 @@ struct fake_kernel {
 	uint32_t pass_before_drop;
 	uint32_t tx_taken;
 	uint64_t now_ns, slept_ns, taken, kicks;
+	uint64_t turn_ns, until_ns, wake_ns;
+	uint32_t sleeps;
+	fake_desc_fn posted, completed;
+	void *watcher;
 };
 
 struct fake_kernel *fake_create(uint32_t tx_size, uint32_t cq_size, uint32_t first_cursor)
@@ -40,6 +44,8 @@ struct fake_kernel *fake_create(uint32_t tx_size, uint32_t cq_size, uint32_t fir
 	k->held = calloc(k->held_max, sizeof(*k->held));
 	k->budget = tx_size;
 	k->now_ns = 1000000000;
+	k->turn_ns = TURN_NS;
+	k->until_ns = UINT64_MAX;
 	return k;
 }
 
@@ -84,6 +90,8 @@ int fake_complete(struct fake_kernel *k, uint32_t i)
 
 	if (i >= k->held_count || fake_complete_addr(k, held[i].addr))
 		return -1;
+	if (k->completed)
+		k->completed(k->watcher, &held[i], k->now_ns);
 	k->held_count--;
 	memmove(&held[i], &held[i + 1], (k->held_count - i) * sizeof(*held));
 	return 0;
@@ -127,8 +135,10 @@ static uint32_t take(struct fake_kernel *k, uint32_t most)
 	for (uint32_t i = 0; i < n; i++) {
 		struct xske_desc desc = ((struct xske_desc *)k->tx.slots)[(tail + i) & k->tx.mask];
 
+		if (k->posted)
+			k->posted(k->watcher, &desc, k->now_ns);
 		/* In order and nothing held: complete without the detour, for the benchmark. */
-		if (k->auto_complete && !k->held_count && !fake_complete_addr(k, desc.addr))
+		if (k->auto_complete && !k->held_count && !k->posted && !fake_complete_addr(k, desc.addr))
 			continue;
 		if (hold(k, desc)) {
 			n = i;
@@ -168,15 +178,59 @@ uint64_t fake_now(void *ctx)
 {
 	struct fake_kernel *k = ctx;
 
-	return k->now_ns += TURN_NS;
+	return k->now_ns += k->turn_ns;
 }
 
 void fake_sleep(void *ctx, uint64_t ns)
 {
 	struct fake_kernel *k = ctx;
 
+	uint64_t left_ns = k->until_ns > k->now_ns ? k->until_ns - k->now_ns : 0;
+
+	k->sleeps++;
+	k->wake_ns = k->now_ns + ns;
+	ns = ns < left_ns ? ns : left_ns;
 	k->now_ns += ns;
 	k->slept_ns += ns;
+}
+
+void fake_turn(struct fake_kernel *k, uint64_t ns)
+{
+	k->turn_ns = ns;
+}
+
+void fake_watch(struct fake_kernel *k, fake_desc_fn posted, fake_desc_fn completed, void *watcher)
+{
+	k->posted = posted;
+	k->completed = completed;
+	k->watcher = watcher;
+}
+
+int32_t fake_run(struct fake_kernel *k, fake_step_fn step, void *loop, uint64_t until_ns, uint32_t most)
+{
+	uint32_t turns = 0, idle = 0, sleeps;
+	int state = XSKE_LOOP_RUNNING;
+
+	k->until_ns = until_ns;
+	/* It has settled when it wants to sleep twice in a row at the end of the time. */
+	while (idle < 2 && turns < most && (state == XSKE_LOOP_RUNNING || state == XSKE_LOOP_DRAINING)) {
+		sleeps = k->sleeps;
+		state = step(loop);
+		turns++;
+		idle = k->sleeps != sleeps && k->now_ns >= until_ns ? idle + 1 : 0;
+	}
+	k->until_ns = UINT64_MAX;
+	return turns < most ? (int32_t)turns : -1;
+}
+
+uint64_t fake_clock(const struct fake_kernel *k)
+{
+	return k->now_ns;
+}
+
+uint64_t fake_wake_ns(const struct fake_kernel *k)
+{
+	return k->wake_ns;
 }
 
 void fake_advance(struct fake_kernel *k, uint64_t ns)

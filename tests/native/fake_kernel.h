@@ -18,6 +18,20 @@ XSKE_API uint64_t fake_now(void *k);
 XSKE_API void fake_sleep(void *k, uint64_t ns);
 XSKE_API void fake_advance(struct fake_kernel *k, uint64_t ns);
 XSKE_API uint64_t fake_slept_ns(const struct fake_kernel *k);
+XSKE_API uint64_t fake_clock(const struct fake_kernel *k);   /* a look that takes no time */
+XSKE_API uint64_t fake_wake_ns(const struct fake_kernel *k); /* until when the loop last wanted to sleep */
+/* What a look at the clock takes; 0: time passes by sleeping alone. */
+XSKE_API void fake_turn(struct fake_kernel *k, uint64_t ns);
+
+/* Steps a loop until it is until_ns and the loop has nothing to do but to sleep; no sleep goes beyond. Turns that it took;
+ * -1: not within `most`. */
+typedef int (*fake_step_fn)(void *loop);
+XSKE_API int32_t fake_run(struct fake_kernel *k, fake_step_fn step, void *loop, uint64_t until_ns,
+                          uint32_t most);
+
+/* Told of every desc that a kick takes, and of those that were held when they complete. */
+typedef void (*fake_desc_fn)(void *watcher, const struct xske_desc *desc, uint64_t now_ns);
+XSKE_API void fake_watch(struct fake_kernel *k, fake_desc_fn posted, fake_desc_fn completed, void *watcher);
 
 /* Each kick takes at most `budget` descs; auto_complete completes them at once, as far as the ring goes. */
 XSKE_API void fake_policy(struct fake_kernel *k, uint32_t budget, int auto_complete);

@@ -1,0 +1,249 @@
+"""Where payload is while it is written, inflight, acknowledged or not: the contract of native/tcp/tcp.h."""
+
+import hashlib
+from collections import Counter
+
+import pytest
+from abi import NODELAY
+from fake import fake
+from tcp_bench import LAYOUTS, pattern
+
+FULL = 1448
+
+
+def held(one):
+    """Chunks that somebody holds, without those of the fill rings."""
+    audit = one.umem.audit()
+    return audit.referenced - one.receive_chunks
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_acknowledged_chunks_are_free(bench, layout):
+    """Contract 1: a block lives until its last byte is acknowledged; then it is free at once."""
+    one = bench(**LAYOUTS[layout])
+    conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"mss": one.mtu - 40})
+    full = one.mtu - 52
+    conn.write(pattern(2 * full))
+    peer.expect_all()
+    one.advance(ms=1)
+    before = held(one)
+    peer.send("A", ack=1 + full)
+    assert held(one) < before
+    peer.send("A", ack=1 + 2 * full)
+    one.advance(ms=20)
+    assert held(one) == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_block_that_is_acknowledged_in_part(bench, layout):
+    """Contract 1: the rest of it is still there to be sent again, from the first byte that is missing (RFC 6298, 5.4)."""
+    one = bench(**LAYOUTS[layout])
+    conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"mss": one.mtu - 40, "sack": False})
+    data = pattern(one.mtu - 52)
+    conn.write(data)
+    peer.expect("A", length=len(data))
+    peer.send("A", ack=501)
+    again = peer.expect("A", within_ms=500)
+    assert again.seq <= 501
+    assert again.payload == data[again.seq - 1 :]
+    assert held(one) > 0
+    one.advance(ms=5)
+    peer.send("A", ack=len(data) + 1)
+    one.advance(ms=20)
+    assert held(one) == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("version", [4, 6])
+def test_sent_again_while_the_first_copy_is_inflight(bench, layout, offload, version):
+    """Contract 4: a header of its own in front of the same payload, or a copy where a packet is one desc; the bytes that
+    are inflight never change (the fake device compares them when they complete)."""
+    one = bench(version=version, offload=offload, **LAYOUTS[layout])
+    size = one.mtu - (40 if version == 4 else 60)
+    conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"mss": size, "sack": False})
+    data = pattern(2 * (size - 12) - 33)
+    one.hold_completions()
+    conn.write(data)
+    first = peer.expect_all()
+    again = [peer.expect("A", within_ms=1000, seq=1) for _ in range(3)]
+    for segment in again:
+        assert segment.payload == first[0].payload
+        assert segment.ts != first[0].ts
+        assert segment.descs == (1 if layout == "one desc" else first[0].descs + (layout == "in chunk"))
+    assert one.tcp_counters.copied_segments == (3 if layout == "one desc" else 0)
+    one.complete()
+    assert fake.device_changed(one.device) == 0
+    peer.send("A", ack=1 + len(data))
+    one.advance(ms=20)
+    assert held(one) == 0
+
+
+def test_sent_again_when_the_first_copy_has_completed(bench):
+    """Contract 4: then the header is written in place: one desc, nothing copied."""
+    one = bench(multi_buffer=True)
+    conn, peer = one.connected(rtt_ms=10, peer={"sack": False})
+    conn.write(pattern(FULL))
+    peer.expect("A", length=FULL)
+    assert peer.expect("A", within_ms=500, seq=1).descs == 1
+    assert one.tcp_counters.copied_segments == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_acknowledged_before_it_completes(bench, layout):
+    """Contract 2: the txq holds it while it is inflight."""
+    one = bench(**LAYOUTS[layout])
+    conn, peer = one.connected(rtt_ms=10, peer={"mss": one.mtu - 40})
+    one.hold_completions()
+    conn.write(pattern(5000))
+    peer.read_held = peer.expect_all()
+    peer.send("A", ack=peer.ack)
+    one.advance(ms=20)
+    assert one.umem.audit().inflight_descs > 0
+    assert held(one) > 0
+    one.complete()
+    one.advance(ms=20)
+    assert held(one) == 0
+
+
+def test_completed_in_any_order(bench):
+    """A device completes as it likes; nothing is freed early and nothing stays."""
+    one = bench(multi_buffer=True)
+    conn, peer = one.connected(rtt_ms=10)
+    one.hold_completions()
+    conn.write(pattern(10 * FULL))
+    assert len(peer.expect_all()) == 10
+    one.advance(ms=900)  # probes and retransmissions among them
+    peer.expect_all()
+    peer.send("A", ack=5 * FULL + 1)
+    order = [7, 0, 3, 3, 1]
+    for i in order:
+        if i < fake.held(one.kernel):
+            assert fake.complete(one.kernel, i) == 0
+            one.settle()
+            one.umem.audit()
+    one.complete()
+    peer.send("A", ack=10 * FULL + 1)
+    one.advance(ms=20)
+    assert held(one) == 0
+
+
+def test_an_idle_connection_owns_nothing(bench):
+    """Contract 6: with nothing to send it parks its arena."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10)
+    conn.write(pattern(10 * FULL))
+    peer.expect_all()
+    one.advance(ms=1)
+    assert conn.stats.owned_chunks > 0
+    peer.send("A")
+    one.advance(ms=25)
+    assert conn.stats.owned_chunks == 0
+    conn.send(b"again")
+    peer.expect("A", payload=b"again")
+    peer.send("A")
+    one.advance(ms=25)
+    assert conn.stats.owned_chunks == 0
+
+
+def test_a_connection_that_only_receives_owns_nothing(bench):
+    """Contract 6; received bytes are copied: their chunks go back to the fill ring."""
+    one = bench(rx_ring=16)
+    conn, peer = one.connected(rtt_ms=10)
+    for i in range(40):
+        peer.send("A", pattern(FULL, i * FULL))
+        assert conn.read() == pattern(FULL, i * FULL)
+    one.advance(ms=25)
+    assert conn.stats.owned_chunks == 0
+    assert held(one) == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_aborted_with_everything_on_the_way(bench, layout):
+    """Whatever was written, outstanding, inflight: it all goes back."""
+    one = bench(ring=8, **LAYOUTS[layout])
+    conn, peer = one.connected(rtt_ms=10, peer={"mss": one.mtu - 40})
+    one.hold_completions()
+    conn.write(pattern(28_000))
+    one.settle()
+    peer.expect_all()
+    conn.abort()
+    one.advance(ms=1)
+    one.complete()
+    assert conn.state == "CLOSED"
+    one.advance(ms=25)
+    assert held(one) == 0
+
+
+def test_frags_given_out_outlive_the_connection(bench):
+    """The contract of xske_tcp_conn_destroy."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10)
+    addr, room = conn.alloc()
+    peer.send("R")
+    assert conn.state == "CLOSED"
+    conn.destroy()
+    one.umem.area.view(addr, room)[:] = b"x" * room
+    one.advance(ms=25)
+    assert held(one) == 1
+    from xsk_engine._ffi.native import native
+
+    native.frag_unref(one.umem.handle, None, addr)
+    one.advance(ms=25)
+    assert held(one) == 0
+
+
+def test_a_long_stream(bench):
+    """A megabyte through a window that grows, every byte compared, every chunk back."""
+    one = bench(ring=512, quick=16)
+    conn, peer = one.connected(rtt_ms=2, peer={"window": 1 << 20})
+    size, got, sent, digest = 1 << 20, 0, 0, hashlib.sha256()
+    data = pattern(size)
+    for _ in range(10_000):
+        while sent < size and isinstance(taken := conn.write(data[sent : sent + 20_000]), int):
+            sent += taken
+        for segment in peer.expect_all():
+            digest.update(segment.payload)
+            got += len(segment.payload)
+        if got == size:
+            break
+        one.advance(ms=1)
+        peer.send("A")
+    assert digest.digest() == hashlib.sha256(data).digest()
+    one.advance(us=1)
+    assert conn.info.retransmitted_segments == 0
+    peer.send("A")
+    one.advance(ms=20)
+    assert held(one) == 0
+
+
+def test_a_thousand_connections_share_a_queue(bench):
+    """The contract: each has its turn before anybody has two more."""
+    count = 1000
+    one = bench(ring=64, max_connections=count, chunks=16384, quick=200, rx_ring=256)
+    conns = []
+    for i in range(count):
+        conn = one.connect(
+            local_port=20000 + i, quota=16, entries=16, receive_buffer_bytes=4096, flags=NODELAY
+        )
+        conns.append(conn)
+    for conn in conns:
+        conn.peer.expect("S")
+        conn.peer.send("SA")
+        conn.peer.expect("A")
+    one.hold_completions()
+    for conn in conns:
+        assert conn.write(pattern(5 * FULL)) == 5 * FULL
+    order = []
+    for _ in range(5 * count // 64 + 100):
+        one.settle()
+        for conn in conns:
+            order += [(s.time_ns, conn.local_port) for s in conn.peer.expect_all()]
+        if len(order) == 5 * count:
+            break
+        one.complete(again=False)
+        one.advance(us=50)
+    assert len(order) == 5 * count
+    share = Counter(port for _, port in sorted(order)[: 5 * count // 2])
+    assert max(Counter(port for _, port in order).values()) == 5
+    assert len(share) >= count // 2 - 64
