@@ -241,10 +241,9 @@ def test_no_room(wire, engine):
 
     with peer(wire, later, receive_buffer=8192) as one:
         connection = engine.tcp(ADDRESS[4], one.port, send_buffer_bytes=65536)
-        sent = 0
-        with pytest.raises(xsk_engine.WouldBlockError):
-            for _ in range(1000):
-                sent += connection.send(bytes(10_000), 0)
+        with pytest.raises(xsk_engine.WouldBlockError) as stopped:
+            connection.sendall(bytes(10 * MIB), 0)
+        sent = stopped.value.sent
         with pytest.raises(xsk_engine.DeadlineError, match="not all is acknowledged"):
             connection.flush(0.1)
         with pytest.raises(xsk_engine.WouldBlockError) as stopped:
@@ -270,10 +269,7 @@ def test_a_megabyte_for_a_slow_reader(wire, engine, into):
             for turn in range(5000):
                 if turn < 20:
                     time.sleep(0.01)
-                if into:
-                    part = buffer[: connection.recv_into(buffer)]
-                else:
-                    part = connection.recv(5000)
+                part = buffer[: connection.recv_into(buffer)] if into else connection.recv(5000)
                 if not part:
                     break
                 received += part
@@ -507,14 +503,18 @@ def test_more_than_there_may_be(wire, real_root):
 
 def test_beside_datagrams_and_the_kernels_own_connections(wire, engine):
     """What is not a connection's passes."""
-    with peer(wire, echo) as one, wire.listening() as datagrams, engine.tcp(ADDRESS[4], one.port) as ours:
-        with socket.create_connection((ADDRESS[4], one.port), 10) as kernels:
-            engine.udp((ADDRESS[4], 9000)).send(b"datagram")
-            for sock in (ours, kernels):
-                sock.sendall(b"hello")
-            assert ours.recv(10) == kernels.recv(10) == b"hello"
-            datagrams.settimeout(10)
-            assert datagrams.recv(100) == b"datagram"
+    with (
+        peer(wire, echo) as one,
+        wire.listening() as datagrams,
+        engine.tcp(ADDRESS[4], one.port) as ours,
+        socket.create_connection((ADDRESS[4], one.port), 10) as kernels,
+    ):
+        engine.udp((ADDRESS[4], 9000)).send(b"datagram")
+        for sock in (ours, kernels):
+            sock.sendall(b"hello")
+        assert ours.recv(10) == kernels.recv(10) == b"hello"
+        datagrams.settimeout(10)
+        assert datagrams.recv(100) == b"datagram"
 
 
 def test_a_neighbour_that_changes_its_mac(wire, engine):
