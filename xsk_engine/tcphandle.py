@@ -26,6 +26,7 @@ from xsk_engine.errors import (
     TcpRefusedError,
     TcpResetError,
     TcpTimeoutError,
+    UnavailableError,
     WouldBlockError,
     XskError,
 )
@@ -244,6 +245,9 @@ class TcpHandle(Single):
         if number == errno.ETIMEDOUT:
             text = f"no answer within {self.options.connect_timeout_s:g} s; check the address, or a firewall"
             raise TcpTimeoutError("connect", self.name, text, errno=number)
+        if number == errno.ENOBUFS:
+            text = "as many connections as tcp_connections says are open or in TIME-WAIT"
+            raise UnavailableError("connect", self.name, text, errno=number)
         raise self.ended("connect", number) if number else self.why_over("connect")
 
     def is_flushed(self) -> bool:

@@ -30,6 +30,8 @@ from xsk_engine.waiting import wait_until
 from xsk_engine.worker import Worker
 
 _IPPROTO_TCP = 6
+_LEAST_MTU = {4: 576, 6: 1280}
+"""RFC 9293, 3.7.1, and RFC 8200, 5"""
 # Of the umem's chunks, one in so many is left to the loop, which needs some for headers and ACKs whatever
 # applications have written. More: smaller send buffers; fewer: it may have none.
 _LOOPS_SHARE = 8
@@ -56,7 +58,6 @@ class TcpStack:
         """that a connection may own"""
         self._binding = binding
         self._netdev = netdev
-        self._most_connections = config.tcp_connections
         self._mtu = (config.max_frame_bytes or netdev.max_frame_bytes) - ETHERNET_HEADER_BYTES
         self._counters = tcp.TcpCounters()
         self._lock = threading.Lock()
@@ -96,14 +97,17 @@ class TcpStack:
         `where` leaves open. UnavailableError, ClosedError."""
         self.reap()
         datagram = where.datagram(self._netdev.mac, hop)
+        mtu = self._mtu if hop is None or hop.mtu is None else min(self._mtu, hop.mtu)
+        if mtu < _LEAST_MTU[datagram.dst.version]:
+            text = f"packets of {mtu} bytes at most; TCP needs {_LEAST_MTU[datagram.dst.version]}"
+            raise UnavailableError("connect", f"{datagram.dst}, {self.interface}", text, errno=errno.EMSGSIZE)
         holder = hold_port(datagram.src, port, self._netdev.ifindex)
         try:
-            known = hop.mtu if hop is not None and hop.mtu is not None else self._mtu
             ends = Ends(
                 Tuple(datagram.src, holder.getsockname()[1], datagram.dst, datagram.dst_port),
                 datagram.network_header(_IPPROTO_TCP),
                 datagram.ip_offset,
-                min(self._mtu, known),
+                mtu,
                 holder,
             )
             made = kind(self, ends, options)
@@ -117,8 +121,9 @@ class TcpStack:
             made.release()
             if error.errno == errno.EPIPE:
                 raise made.why_over("connect") from None
-            text = f"{self._most_connections} connections are open or in TIME-WAIT; raise tcp_connections"
-            raise UnavailableError("connect", made.name, text, errno=error.errno) from None
+            raise BusyError(
+                "connect", made.name, "the loop's command ring is full", errno=error.errno
+            ) from None
         except BaseException:
             made.release()
             raise
