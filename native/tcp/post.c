@@ -55,12 +55,25 @@ static void gather(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len, bo
 	}
 }
 
+/* Where a block is a segment, what an application's odd write has shifted is put right again: a segment ends where a full
+ * block begins that it would cut, if it is half a segment by then. Otherwise all that follow would be copied. */
+static bool ends_before(const struct xske_tcp_conn *c, const struct block *b, uint32_t so_far, uint32_t left)
+{
+	return c->header_room && left < b->len && b->len >= c->mss && so_far >= c->mss / 2;
+}
+
 uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len)
 {
-	struct gathered g;
+	uint32_t offset, index, fits = 0;
+	const struct block *b = blocks_find(c, seq, &offset, &index);
 
-	gather(c, seq, len, false, &g);
-	return g.len;
+	for (uint32_t n = 0; b && fits < len && n < MOST_PIECES; n++, offset = 0) {
+		if (ends_before(c, b, fits, len - fits))
+			break;
+		fits += min_u32(b->len - offset, len - fits);
+		b = ++index == c->blocks.tail ? NULL : &c->blocks.ring[index & c->blocks.mask];
+	}
+	return fits;
 }
 
 /* What the first desc has in front of it; returns its options. */
