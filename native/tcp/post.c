@@ -55,11 +55,11 @@ static void gather(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len, bo
 	}
 }
 
-/* Where a block is a segment, what an application's odd write has shifted is put right again: a segment ends where a full
- * block begins that it would cut, if it is half a segment by then. Otherwise all that follow would be copied. */
+/* Where a block is a segment, one that has begun before a full block does not cut it: else an application's odd write
+ * would shift all that follow, and all of those would be copied. */
 static bool ends_before(const struct xske_tcp_conn *c, const struct block *b, uint32_t so_far, uint32_t left)
 {
-	return c->header_room && left < b->len && b->len >= c->mss && so_far >= c->mss / 2;
+	return c->header_room && so_far && left < b->len && b->len >= c->mss;
 }
 
 uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len)
