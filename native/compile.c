@@ -5,10 +5,7 @@
 
 #include "csum.h"
 #include "flow.h"
-
-/* include/uapi/linux/if_xdp.h: XDP_TXMD_FLAGS_TIMESTAMP, XDP_TXMD_FLAGS_CHECKSUM */
-#define TXMD_TIMESTAMP 1ull
-#define TXMD_CHECKSUM 2ull
+#include "metadata.h"
 
 /* Jumbo frames whose fields all lie in front: a head this short is copied, the rest posted from the template.
  * Lower than the fields' end is not possible; higher: bytes copied for nothing. */
@@ -276,7 +273,6 @@ static int allocate(struct xske_flow *f, const struct xske_flow_config *c)
 	return 0;
 }
 
-/* net/xdp/xsk.c, xsk_skb_metadata(): struct xsk_tx_metadata ends where the packet begins. */
 static int request_metadata(struct xske_flow *f, const struct xske_flow_config *c,
                             const struct xske_umem *umem)
 {
@@ -288,7 +284,7 @@ static int request_metadata(struct xske_flow *f, const struct xske_flow_config *
 		return -EOPNOTSUPP;
 	f->first_options = XSKE_DESC_METADATA;
 	f->metadata[0] = (f->timestamp ? TXMD_TIMESTAMP : 0) | (c->offload_start ? TXMD_CHECKSUM : 0);
-	f->metadata[1] = (c->offload_start & 0xffff) | (c->offload_offset & 0xffff) << 16;
+	f->metadata[1] = metadata_checksum(c->offload_start, c->offload_offset);
 	return 0;
 }
 

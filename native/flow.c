@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "csum.h"
 #include "flow.h"
+#include "metadata.h"
 
 /* ---- templates in the umem ------------------------------------------------------------------------- */
 
-/* Launch times are not asked for (XDP_TXMD_FLAGS_LAUNCH_TIME), so the kernel leaves that field alone, and the time of the
- * post can wait there for the tx timestamp. */
 static void write_metadata(const struct xske_flow *f, uint8_t *head, uint64_t posted_ns)
 {
-	const uint64_t metadata[] = {f->metadata[0], f->metadata[1], posted_ns};
-
-	_Static_assert(sizeof(metadata) == XSKE_TX_METADATA_BYTES, "struct xsk_tx_metadata");
 	if (f->first_options & XSKE_DESC_METADATA)
-		memcpy(head - XSKE_TX_METADATA_BYTES, metadata, sizeof(metadata));
+		metadata_write(head, f->metadata[0], f->metadata[1], posted_ns);
 }
 
 /* Only a packet's first desc has some, and who reads stamps must see that. */

@@ -7,6 +7,7 @@
 
 #include "datagram.h"
 #include "loop.h"
+#include "metadata.h"
 #include "tracker.h"
 
 /* Descs that are handed over at a time. Lower: more stores that the loop's core must fetch; higher: it waits for the
@@ -14,8 +15,6 @@
 #define GROUP 64u
 
 #define ETHERNET_BYTES 14u
-/* Of a tx ring that the kernel reads: include/uapi/linux/if_xdp.h, XDP_TXMD_FLAGS_TIMESTAMP, Linux 6.8 */
-#define TXMD_TIMESTAMP 1ull
 
 static int enter(struct xske_endpoint *e, const struct xske_header *h)
 {
@@ -41,10 +40,9 @@ static uint8_t *bytes_at(const struct xske_endpoint *e, uint64_t addr)
 static uint32_t write_metadata(const struct xske_endpoint *e, uint64_t addr, bool first)
 {
 	bool stamped = first && e->flags & XSKE_ENDPOINT_TIMESTAMPS;
-	const uint64_t metadata[3] = {stamped ? TXMD_TIMESTAMP : 0, 0, 0}; /* without a time of the post */
 
 	if (e->arena->umem->metadata_len >= XSKE_TX_METADATA_BYTES)
-		memcpy(bytes_at(e, addr) - XSKE_TX_METADATA_BYTES, metadata, sizeof(metadata));
+		metadata_write(bytes_at(e, addr), stamped ? TXMD_TIMESTAMP : 0, 0, 0);
 	return stamped ? XSKE_DESC_METADATA : 0;
 }
 

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "gaps.h"
+#include "metadata.h"
 #include "tracker.h"
 #include "txq.h"
 
@@ -12,9 +13,6 @@ _Static_assert(sizeof(struct xske_ring) == sizeof(struct xsk_ring_cons), "libxdp
 _Static_assert(offsetof(struct xske_ring, flags) == offsetof(struct xsk_ring_prod, flags), "ring flags");
 _Static_assert(offsetof(struct xske_ring, producer) == offsetof(struct xsk_ring_prod, producer), "producer");
 _Static_assert(sizeof(struct xske_desc) == sizeof(struct xdp_desc), "struct xdp_desc");
-
-/* include/uapi/linux/if_xdp.h, XDP_TXMD_FLAGS_TIMESTAMP, Linux 6.8 */
-#define XDP_TXMD_TIMESTAMP 1ull
 
 /* So many timeouts for a driver to look at the probe at all; then the loop will find out that it does not. */
 #define PROBE_LOOKS 10u
@@ -194,7 +192,7 @@ static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr)
 	memcpy(&flags, metadata, sizeof(flags));
 	memcpy(&stamp, metadata + sizeof(flags), sizeof(stamp));
 	/* Not of a desc behind the first; nor is it one where the request's own four bytes still stand. */
-	return flags & XDP_TXMD_TIMESTAMP && stamp >> 32 ? stamp : 0;
+	return flags & TXMD_TIMESTAMP && stamp >> 32 ? stamp : 0;
 }
 
 static void COLD settle_watches(struct xske_txq *q, const struct chunk *c)

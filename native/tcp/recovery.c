@@ -102,6 +102,7 @@ static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
 		c->may_undo = true;
 		c->undo_retrans = 0;
 		c->has_retrans_stamp = false;
+		cc_on_episode(&c->cc);
 	}
 	c->recovery = kind;
 	c->recovery_end = c->snd_nxt;
@@ -246,9 +247,9 @@ void recovery_timeout(struct xske_tcp_conn *c)
 	c->dupacks = 0;
 	c->timeout_una = c->snd_una;
 	c->rack.tlp_is_out = false;
+	begin(c, TCP_LOSS);
 	cc_on_timeout(&c->cc, tcp_pipe(c) + c->lost_bytes, !again, now);
 	rtt_back_off(&c->rtt);
-	begin(c, TCP_LOSS);
 	tcp_count(&c->info.timeouts, 1);
 }
 

@@ -147,7 +147,8 @@ void tcp_closed(struct xske_tcp_conn *c)
 {
 	/* Whoever waits for anything must look. tcp_signal() reads the connection: it comes before the word that lets
 	 * its application destroy it, and the loop writes its event at the end of the turn. */
-	atomic_store_explicit(&c->app.at_end, 1, memory_order_release);
+	if (!c->fin_received)
+		atomic_store_explicit(&c->app.at_end, TCP_END_OF_CONNECTION, memory_order_release);
 	tcp_signal(c, UINT32_MAX);
 	c->tcp->loop->signal = true; /* who comes between these two and waits is woken, too */
 	atomic_store_explicit(&c->app.state, XSKE_TCP_CLOSED, memory_order_release);
@@ -218,7 +219,7 @@ void tcp_fin_is_acked(struct xske_tcp_conn *c)
 void tcp_fin_has_come(struct xske_tcp_conn *c)
 {
 	c->fin_received = true;
-	atomic_store_explicit(&c->app.at_end, 1, memory_order_seq_cst);
+	atomic_store_explicit(&c->app.at_end, TCP_END_OF_STREAM, memory_order_seq_cst);
 	tcp_signal(c, XSKE_TCP_READABLE);
 	switch (c->state) {
 	case XSKE_TCP_ESTABLISHED:

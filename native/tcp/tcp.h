@@ -163,12 +163,13 @@ struct tcp_app {
 	_Atomic uint32_t block_bytes; /* of payload in a block; 0 = not connected yet */
 	_Atomic uint32_t state;       /* enum xske_tcp_state */
 	_Atomic uint32_t error;       /* errno, once CLOSED */
-	_Atomic uint32_t at_end;      /* the peer's FIN has come: no more than receive_head will */
+	_Atomic uint32_t at_end;        /* TCP_END_*: no more than receive_head will come */
 	_Atomic uint32_t
 	        window_closed; /* the application's reading is to be told: the window had become small */
 	/* Shared: what the application waits for, XSKE_TCP_READABLE ...; who does what it waits for clears it and signals. */
 	_Atomic uint32_t awaits;
 };
+enum { TCP_END_OF_STREAM = 1, TCP_END_OF_CONNECTION = 2 }; /* by the peer's FIN; without */
 enum { TCP_WANTS_SHUTDOWN = 1, TCP_WANTS_ABORT = 2, TCP_WANTS_WINDOW = 4, TCP_WANTS_CLOSE = 8 };
 
 struct xske_tcp_conn {

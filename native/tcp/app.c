@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * app.c - the application's side of a connection: its thread copies into blocks or fills them in place, hands them over,
+ * reads what has come, and says what it wants. The loop is never waited for. Calls that write enter the arena, so that a
+ * second thread gets -EBUSY.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "../datagram.h"
+#include "tcp.h"
+
+/* In front of payload: the header of any segment with data, so that payload begins at a multiple of 8, as copies like
+ * it. */
+static uint32_t room_in_front(const struct xske_tcp_conn_config *config)
+{
+	return align_up(config->header.len + 20 + TCP_TIMESTAMP_BYTES, 8);
+}
+
+static bool is_power_of_two(uint32_t n)
+{
+	return n && !(n & (n - 1));
+}
+
+static bool header_is_fit(const struct xske_header *h)
+{
+	uint32_t ip_bytes;
+
+	if (h->len > XSKE_HEADER_BYTES || h->ip_offset % 2 || h->ip_offset >= h->len)
+		return false;
+	ip_bytes = is_ipv6(h) ? 40 : 20;
+	return h->ip_offset + ip_bytes == h->len;
+}
+
+static bool config_is_fit(const struct xske_tcp *tcp, const struct xske_tcp_conn_config *config)
+{
+	const struct xske_txq *q = tcp->loop->txq;
+	bool six = is_ipv6(&config->header);
+
+	return config->arena && config->arena->umem == q->umem && config->arena->txq_id == q->id &&
+	       header_is_fit(&config->header) && config->local_port && config->remote_port &&
+	       config->mtu >= (six ? TCP_MIN_PMTU6 : 576u) && config->mtu <= 65535 &&
+	       is_power_of_two(config->entries) && config->entries >= 2 &&
+	       is_power_of_two(config->receive_buffer_bytes) && config->receive_buffer_bytes >= 4096 &&
+	       config->receive_buffer_bytes <= 1u << 30 && config->send_buffer_bytes && config->connect_timeout_ns &&
+	       (config->congestion == XSKE_TCP_RENO || config->congestion == XSKE_TCP_CUBIC);
+}
+
+static void set_tuple(struct xske_tcp_conn *c)
+{
+	const struct xske_header *h = &c->config.header;
+	const uint8_t *ip = (const uint8_t *)h->words + h->ip_offset;
+	bool six = is_ipv6(h);
+
+	memcpy(c->tuple.local, six ? ip + 8 : ip + 12, six ? 16 : 4);
+	memcpy(c->tuple.remote, six ? ip + 24 : ip + 16, six ? 16 : 4);
+	c->tuple.local_port = c->config.local_port;
+	c->tuple.remote_port = c->config.remote_port;
+	c->tuple.version = six ? 6 : 4;
+}
+
+/* A block is a segment with room in front where the longest one fits into a chunk; and where a packet is one desc it
+ * has to. */
+static uint32_t choose_room(const struct xske_tcp *tcp, const struct xske_tcp_conn_config *config)
+{
+	const struct xske_umem *umem = tcp->loop->txq->umem;
+	uint32_t front = room_in_front(config), ip_bytes = is_ipv6(&config->header) ? 40 : 20;
+	uint32_t longest = front + config->mtu - ip_bytes - 20 + umem->metadata_len;
+
+	return longest <= umem->chunk_size || !(tcp->config.flags & XSKE_TCP_MULTI_BUFFER) ? front : 0;
+}
+
+int xske_tcp_open(struct xske_tcp *tcp, const struct xske_tcp_conn_config *config, struct xske_tcp_conn **out)
+{
+	struct xske_tcp_conn *c;
+
+	if (!config_is_fit(tcp, config))
+		return -EINVAL;
+	c = aligned_alloc(XSKE_CACHE_LINE, align_up(sizeof(*c), XSKE_CACHE_LINE));
+	if (!c)
+		return -ENOMEM;
+	memset(c, 0, sizeof(*c));
+	c->tcp = tcp;
+	c->arena = config->arena;
+	c->config = *config;
+	c->header_room = choose_room(tcp, config);
+	set_tuple(c);
+	for (int kind = 0; kind < TCP_TIMERS; kind++) {
+		c->timers[kind].conn = c;
+		c->timers[kind].kind = (enum tcp_timer_kind)kind;
+	}
+	/* Untouched pages cost nothing: a connection that receives little takes little. */
+	c->app.received = malloc(config->receive_buffer_bytes);
+	c->app.receive_mask = config->receive_buffer_bytes - 1;
+	if (!c->app.received || !spsc_init(&c->app.submits, config->entries)) {
+		app_free(c);
+		return -ENOMEM;
+	}
+	*out = c;
+	return 0;
+}
+
+void xske_tcp_conn_destroy(struct xske_tcp_conn *c)
+{
+	if (!c)
+		return;
+	app_drop_submits(c); /* one that crossed its end */
+	tcp_bury(c);
+}
+
+void app_free(struct xske_tcp_conn *c)
+{
+	free(c->app.submits.slots);
+	free(c->app.received);
+	free(c);
+}
+
+/* Of a connection that has ended, by whoever is the ring's last reader. */
+void app_drop_submits(struct xske_tcp_conn *c)
+{
+	uint32_t first, ready = spsc_ready(&c->app.submits, &first);
+
+	for (uint32_t i = 0; i < ready; i++)
+		frag_unref(NULL, chunk_of(c->arena->umem,
+		                          c->app.submits.slots[(first + i) & c->app.submits.mask].addr));
+	spsc_pop(&c->app.submits, ready);
+}
+
+static bool loop_has_ended(const struct xske_tcp_conn *c)
+{
+	return atomic_load_explicit(&c->tcp->loop->ended, memory_order_acquire);
+}
+
+int xske_tcp_connect(struct xske_tcp_conn *c)
+{
+	return xske_loop_command(c->tcp->loop, XSKE_COMMAND_CONNECT, c);
+}
+
+/* Wakes the loop, which then takes submits and wants. */
+static void hand_over(struct xske_tcp_conn *c)
+{
+	struct xske_tcp *t = c->tcp;
+	struct xske_tcp_conn *head;
+
+	/* Acq_rel: pairs with the loop's, which clears it before it looks. */
+	if (!atomic_exchange_explicit(&c->queued, 1, memory_order_acq_rel)) {
+		head = atomic_load_explicit(&t->pending, memory_order_relaxed);
+		do {
+			c->next_pending = head;
+		} while (!atomic_compare_exchange_weak_explicit(&t->pending, &head, c, memory_order_release,
+		                                                memory_order_relaxed));
+	}
+	loop_wake(t->loop);
+}
+
+static void want(struct xske_tcp_conn *c, uint32_t what)
+{
+	atomic_fetch_or_explicit(&c->app.wants, what, memory_order_release);
+	hand_over(c);
+}
+
+/* ---- writing ------------------------------------------------------------------------------------- */
+
+static int ended_by(const struct xske_tcp_conn *c)
+{
+	int err = xske_tcp_error(c);
+
+	return err ? -err : -EPIPE;
+}
+
+/* Enters the arena of a connection that may write; or why not. */
+static int enter(struct xske_tcp_conn *c)
+{
+	int state = xske_tcp_state(c), err;
+
+	if (state == XSKE_TCP_CLOSED || loop_has_ended(c))
+		return ended_by(c);
+	if (c->app.shutdown_called)
+		return -EPIPE;
+	if (!atomic_load_explicit(&c->app.block_bytes, memory_order_acquire))
+		return state == XSKE_TCP_NEW || state < XSKE_TCP_ESTABLISHED ? -ENOTCONN : -EPIPE;
+	err = xske_arena_enter(c->arena);
+	return err;
+}
+
+/* Bytes that the send buffer has room for. */
+static uint64_t room(const struct xske_tcp_conn *c)
+{
+	const struct tcp_app *a = &c->app;
+	uint64_t held = a->submitted_bytes - atomic_load_explicit(&a->acked_bytes, memory_order_acquire);
+	uint64_t most = atomic_load_explicit(&a->send_buffer, memory_order_relaxed);
+
+	return most > held ? most - held : 0;
+}
+
+static uint32_t sum_of(const struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
+{
+	if (c->tcp->config.flags & XSKE_TCP_OFFLOAD)
+		return 0;
+	return (uint32_t)csum_bytes(c->arena->umem->area + addr, len);
+}
+
+static int submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
+{
+	const struct xske_desc block = {.addr = addr, .len = len, .options = sum_of(c, addr, len)};
+
+	if (!spsc_push(&c->app.submits, &block, 1))
+		return -EAGAIN;
+	c->app.submitted_bytes += len;
+	return 0;
+}
+
+int64_t xske_tcp_write(struct xske_tcp_conn *c, const uint8_t *bytes, uint64_t len)
+{
+	uint64_t taken = 0, most;
+	int err = enter(c);
+
+	if (err)
+		return err;
+	most = min_u64(len, room(c));
+	if (!most && len)
+		err = -EAGAIN;
+	while (taken < most && !err) {
+		uint32_t block_bytes = atomic_load_explicit(&c->app.block_bytes, memory_order_relaxed);
+		uint32_t part = (uint32_t)min_u64(most - taken, block_bytes);
+		uint64_t addr;
+
+		if (!spsc_room(&c->app.submits)) {
+			err = -EAGAIN;
+			break;
+		}
+		err = arena_alloc(c->arena, c->header_room + part, &addr);
+		if (err)
+			break;
+		addr += c->header_room;
+		memcpy(c->arena->umem->area + addr, bytes + taken, part);
+		submit(c, addr, part);
+		taken += part;
+	}
+	xske_arena_leave(c->arena);
+	if (taken)
+		hand_over(c);
+	return taken ? (int64_t)taken : err;
+}
+
+int xske_tcp_alloc(struct xske_tcp_conn *c, uint64_t *addr, uint32_t *bytes)
+{
+	int err = enter(c);
+
+	if (err)
+		return err;
+	*bytes = atomic_load_explicit(&c->app.block_bytes, memory_order_relaxed);
+	err = room(c) ? arena_alloc(c->arena, c->header_room + *bytes, addr) : -EAGAIN;
+	xske_arena_leave(c->arena);
+	if (!err)
+		*addr += c->header_room;
+	return err;
+}
+
+/* A block of this connection's arena, as xske_tcp_alloc() gave it. */
+static bool is_block(const struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
+{
+	const struct xske_umem *umem = c->arena->umem;
+	const struct chunk *h;
+
+	if (!chunk_holds_desc(umem, addr, len) || (addr & (umem->chunk_size - 1)) < umem->metadata_len + c->header_room)
+		return false;
+	h = chunk_of(umem, addr);
+	return atomic_load_explicit(&h->refs, memory_order_relaxed) && chunk_arena(h) == c->arena;
+}
+
+int xske_tcp_submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
+{
+	int err;
+
+	if (!is_block(c, addr, len))
+		return -EINVAL;
+	err = enter(c);
+	if (err)
+		return err;
+	err = submit(c, addr, len);
+	xske_arena_leave(c->arena);
+	if (!err)
+		hand_over(c);
+	return err;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------- */
+
+/* The peer has been told of a small window, and there is room again: the loop tells it (output.c, was_sent()). */
+static void tell_window(struct xske_tcp_conn *c)
+{
+	struct tcp_app *a = &c->app;
+
+	/* Store of the tail, then load: pairs with the loop's store of the flag, then load of the tail. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!atomic_load_explicit(&a->window_closed, memory_order_relaxed) ||
+	    tcp_receive_room(c) < (a->receive_mask + 1) / 2)
+		return;
+	if (atomic_exchange_explicit(&a->window_closed, 0, memory_order_relaxed))
+		want(c, TCP_WANTS_WINDOW);
+}
+
+int64_t xske_tcp_read(struct xske_tcp_conn *c, uint8_t *to, uint64_t len)
+{
+	struct tcp_app *a = &c->app;
+	/* at_end first: what came before it is seen then. */
+	uint32_t end = atomic_load_explicit(&a->at_end, memory_order_acquire);
+	uint64_t head = atomic_load_explicit(&a->receive_head, memory_order_acquire);
+	uint64_t tail = atomic_load_explicit(&a->receive_tail, memory_order_relaxed);
+	uint32_t at = (uint32_t)tail & a->receive_mask, n = (uint32_t)min_u64(head - tail, len), first;
+
+	if (!n && len) {
+		if (end == TCP_END_OF_STREAM)
+			return 0;
+		if (end == TCP_END_OF_CONNECTION || loop_has_ended(c))
+			return ended_by(c);
+		return xske_tcp_state(c) < XSKE_TCP_ESTABLISHED ? -ENOTCONN : -EAGAIN;
+	}
+	first = min_u32(n, a->receive_mask + 1 - at);
+	memcpy(to, a->received + at, first);
+	memcpy(to + first, a->received, n - first);
+	/* Release: the bytes are read out. */
+	atomic_store_explicit(&a->receive_tail, tail + n, memory_order_release);
+	tell_window(c);
+	return n;
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------ */
+
+int xske_tcp_shutdown(struct xske_tcp_conn *c)
+{
+	if (xske_tcp_state(c) == XSKE_TCP_CLOSED || loop_has_ended(c))
+		return ended_by(c);
+	if (c->app.shutdown_called)
+		return 0;
+	c->app.shutdown_called = true;
+	want(c, TCP_WANTS_SHUTDOWN);
+	return 0;
+}
+
+int xske_tcp_close(struct xske_tcp_conn *c)
+{
+	if (c->app.closed || xske_tcp_state(c) == XSKE_TCP_CLOSED || loop_has_ended(c))
+		return 0;
+	c->app.closed = c->app.shutdown_called = true;
+	want(c, TCP_WANTS_CLOSE);
+	return 0;
+}
+
+int xske_tcp_abort(struct xske_tcp_conn *c)
+{
+	if (xske_tcp_state(c) != XSKE_TCP_CLOSED && !loop_has_ended(c))
+		want(c, TCP_WANTS_ABORT);
+	return 0;
+}
+
+int xske_tcp_state(const struct xske_tcp_conn *c)
+{
+	return (int)atomic_load_explicit(&c->app.state, memory_order_acquire);
+}
+
+int xske_tcp_error(const struct xske_tcp_conn *c)
+{
+	return (int)atomic_load_explicit(&c->app.error, memory_order_relaxed);
+}
+
+void xske_tcp_set_mac(struct xske_tcp_conn *c, const uint8_t mac[6])
+{
+	xske_header_set_mac(&c->config.header, mac);
+}
+
+void xske_tcp_await(struct xske_tcp_conn *c, uint32_t what)
+{
+	/* Store, then what the caller looks at: pairs with tcp_signal(), which comes after what it tells of. For room in the
+	 * send buffer the quota's chunks are waited for, too. */
+	atomic_fetch_or_explicit(&c->app.awaits, what, memory_order_seq_cst);
+	if (what & XSKE_TCP_WRITABLE)
+		xske_arena_await(c->arena);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes)
+{
+	atomic_store_explicit(&c->app.acked_bytes,
+	                      atomic_load_explicit(&c->app.acked_bytes, memory_order_relaxed) + bytes,
+	                      memory_order_seq_cst);
+	tcp_signal(c, XSKE_TCP_WRITABLE);
+}
+
+void xske_tcp_info(const struct xske_tcp_conn *c, struct xske_tcp_info *out)
+{
+	const uint64_t *from = (const uint64_t *)&c->info;
+	uint64_t *to = (uint64_t *)out;
+
+	for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
+		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}

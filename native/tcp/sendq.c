@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sendq.c - what is not acknowledged: the blocks that hold it, and the segments that carried it. Two rings by sequence,
+ * so that what an ACK covers comes off the front, and anything else is found by bisection.
+ */
+#include <stdlib.h>
+
+#include "tcp.h"
+
+#define FIRST_ENTRIES 64u
+/* Of either ring. A window of 64 MiB in segments of 1 KiB; with segments of one byte it bounds what a connection costs
+ * (2 MiB), and the rest waits in the submit ring. Higher: more of the loop's memory for the same. */
+#define MOST_ENTRIES 65536u
+
+static bool grow(void **ring, uint32_t *mask, uint32_t head, uint32_t tail, size_t size)
+{
+	uint32_t entries = *ring ? 2 * (*mask + 1) : FIRST_ENTRIES;
+	uint8_t *bigger;
+
+	if (entries > MOST_ENTRIES)
+		return false;
+	bigger = malloc(entries * size);
+	if (!bigger)
+		return false;
+	for (uint32_t i = head; i != tail; i++)
+		memcpy(bigger + (i & (entries - 1)) * size, (uint8_t *)*ring + (i & *mask) * size, size);
+	free(*ring);
+	*ring = bigger;
+	*mask = entries - 1;
+	return true;
+}
+
+static bool is_full(const void *ring, uint32_t mask, uint32_t head, uint32_t tail)
+{
+	return !ring || tail - head > mask;
+}
+
+/* ---- blocks -------------------------------------------------------------------------------------- */
+
+bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d)
+{
+	struct blocks *b = &c->blocks;
+	void *ring = b->ring;
+
+	if (unlikely(is_full(b->ring, b->mask, b->head, b->tail))) {
+		if (!grow(&ring, &b->mask, b->head, b->tail, sizeof(*b->ring)))
+			return false;
+		b->ring = ring;
+	}
+	b->ring[b->tail++ & b->mask] =
+	        (struct block){.addr = d->addr, .seq = c->snd_end, .len = d->len, .sum = d->options};
+	c->snd_end += d->len;
+	return true;
+}
+
+const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uint32_t *offset, uint32_t *index)
+{
+	const struct blocks *b = &c->blocks;
+	uint32_t low = 0, high = b->tail - b->head;
+
+	/* The first that ends behind seq. */
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		const struct block *at = &b->ring[(b->head + middle) & b->mask];
+
+		if (seq_after(at->seq + at->len, seq))
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	if (low == b->tail - b->head)
+		return NULL;
+	*index = b->head + low;
+	*offset = seq - b->ring[*index & b->mask].seq;
+	return &b->ring[*index & b->mask];
+}
+
+static void drop(struct xske_tcp_conn *c, const struct block *b)
+{
+	struct xske_txq *q = c->tcp->loop->txq;
+
+	if (frag_unref(q->self, chunk_of(q->umem, b->addr)))
+		q->owner_waits = true;
+}
+
+void blocks_acked(struct xske_tcp_conn *c, uint32_t upto)
+{
+	struct blocks *b = &c->blocks;
+
+	while (b->head != b->tail) {
+		const struct block *at = &b->ring[b->head & b->mask];
+
+		if (seq_after(at->seq + at->len, upto))
+			return;
+		drop(c, at);
+		b->head++;
+	}
+}
+
+/* ---- segments ------------------------------------------------------------------------------------ */
+
+uint32_t sents_count(const struct xske_tcp_conn *c)
+{
+	return c->sents.tail - c->sents.head;
+}
+
+struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index)
+{
+	return &c->sents.ring[(c->sents.head + index) & c->sents.mask];
+}
+
+struct sent *sents_push(struct xske_tcp_conn *c)
+{
+	struct sents *s = &c->sents;
+	void *ring = s->ring;
+
+	if (unlikely(is_full(s->ring, s->mask, s->head, s->tail))) {
+		if (!grow(&ring, &s->mask, s->head, s->tail, sizeof(*s->ring)))
+			return NULL;
+		s->ring = ring;
+	}
+	return &s->ring[s->tail++ & s->mask];
+}
+
+uint32_t sents_find(const struct xske_tcp_conn *c, uint32_t seq)
+{
+	uint32_t low = 0, high = sents_count(c);
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		const struct sent *s = sents_at(c, middle);
+
+		if (seq_after(s->seq + s->len, seq))
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+/* Its FIN goes with the last part. */
+static bool split_one(struct xske_tcp_conn *c, struct sent s, uint32_t most)
+{
+	uint32_t payload = s.len - !!(s.flags & SENT_FIN);
+
+	while (payload > most) {
+		struct sent *part = sents_push(c);
+
+		if (!part)
+			return false;
+		*part = s;
+		part->len = most;
+		part->flags &= (uint16_t)~SENT_FIN;
+		s.seq += most;
+		s.len -= most;
+		payload -= most;
+	}
+	if (s.len) {
+		struct sent *rest = sents_push(c);
+
+		if (!rest)
+			return false;
+		*rest = s;
+	}
+	return true;
+}
+
+bool sents_split(struct xske_tcp_conn *c, uint32_t most)
+{
+	struct sents old = c->sents;
+	bool done = true;
+
+	c->sents = (struct sents){0};
+	for (uint32_t i = old.head; done && i != old.tail; i++)
+		done = split_one(c, old.ring[i & old.mask], most);
+	free(old.ring);
+	return done;
+}
+
+void sendq_free(struct xske_tcp_conn *c)
+{
+	struct blocks *b = &c->blocks;
+
+	for (; b->head != b->tail; b->head++)
+		drop(c, &b->ring[b->head & b->mask]);
+	free(b->ring);
+	free(c->sents.ring);
+	c->blocks = (struct blocks){0};
+	c->sents = (struct sents){0};
+	c->sacked_bytes = c->lost_bytes = 0;
+}
