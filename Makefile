@@ -24,7 +24,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive bench-micro bench-limit bench-start \
+	machine machine-shell docs lint format test-traffic fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
 
@@ -78,13 +78,13 @@ example-fan_out example-video example-two_producers example-flow_beside: example
 example-log_shipper: example-%: build
 	@seq -f 'line %.0f' 1000 | $(LAB) $(BIN)/python examples/$*.py vtx $(EXAMPLE_ADDRESS)
 
-fuzz: fuzz-flow fuzz-edit fuzz-check fuzz-receive ## libFuzzer over flows, edits, received frames and receive rings: ASan, UBSan; FUZZ_SECONDS=300
+fuzz: fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment ## libFuzzer over flows, edits, received frames, receive rings and TCP segments: ASan, UBSan; FUZZ_SECONDS=300
 
-fuzz-flow fuzz-edit fuzz-check fuzz-receive: fuzz-%: build
+fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment: fuzz-%: build
 	@PYTHON=$(PYTHON) .ci/setup fuzz
 	mkdir -p build/fuzz/$*
 	clang -g -O1 -std=c11 -D_GNU_SOURCE -Inative $$(pkg-config --cflags libxdp libbpf) -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=undefined tests/fuzz/$*_fuzz.c native/*.c -lpthread -lm -o build/fuzz/$*_fuzz
+		-fno-sanitize-recover=undefined tests/fuzz/$*_fuzz.c native/*.c native/tcp/*.c -lpthread -lm -o build/fuzz/$*_fuzz
 	build/fuzz/$*_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=400 -print_final_stats=1 \
 		-artifact_prefix=build/fuzz/ build/fuzz/$*
 

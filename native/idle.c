@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "loop.h"
+#include "tcp/tcp.h"
 
 /* A paced packet is awaited awake for as long as sleeps have lately been late, within these bounds. Lower: late by the
  * scheduler's wake-up latency (50 us here, more where the hypervisor has the core); higher: burns the core. */
@@ -25,6 +26,10 @@
 /* Nothing to do for so long: memory goes back to the pool (DESIGN: an idle owner owns nothing). */
 #define IDLE_PARK_NS (10 * NSEC_PER_MSEC)
 
+/* Awake for so long after the last segment that came. Lower: asleep between the ACKs of a fast stream, and each pays for
+ * waking us; higher: takes time from who answers where they share a core. As SPIN_NS of receive.c. */
+#define TCP_SPIN_NS (20 * NSEC_PER_USEC)
+
 /* Nobody needs it; a bound on every wait all the same. */
 #define IDLE_SLEEP_NS (10 * NSEC_PER_SEC)
 
@@ -40,11 +45,18 @@ static uint64_t real_now(void *ctx)
 static void real_sleep(void *ctx, uint64_t ns)
 {
 	const struct xske_loop *l = ctx;
-	struct pollfd wake = {.fd = l->config.wake_fd, .events = POLLIN};
+	struct pollfd alone = {.fd = l->config.wake_fd, .events = POLLIN},
+	              *fds = l->tcp ? l->tcp->fds : &alone;
+	uint32_t n = l->tcp ? l->tcp->config.queue_count + 1 : 1;
 	struct timespec t = {.tv_sec = (time_t)(ns / NSEC_PER_SEC), .tv_nsec = (long)(ns % NSEC_PER_SEC)};
 	uint64_t drop;
 
-	if (ppoll(&wake, 1, &t, NULL) > 0 && read(wake.fd, &drop, sizeof(drop)) < 0)
+	if (ppoll(fds, n, &t, NULL) <= 0)
+		return;
+	for (uint32_t i = 1; i < n; i++) /* a device that is gone wakes nobody again */
+		if (fds[i].revents & (POLLERR | POLLHUP | POLLNVAL))
+			fds[i].fd = -1;
+	if (fds[0].revents && read(fds[0].fd, &drop, sizeof(drop)) < 0)
 		return; /* somebody else emptied it: awake all the same */
 }
 
@@ -68,7 +80,7 @@ static bool has_mail(struct xske_loop *l)
 
 	/* A backlog waits for completions, not for mail. */
 	return spsc_ready(&l->commands, &first) || (!l->backlog && !l->served && endpoints_have_work(l)) ||
-	       atomic_load_explicit(&l->aborted, memory_order_relaxed);
+	       tcps_have_mail(l) || atomic_load_explicit(&l->aborted, memory_order_relaxed);
 }
 
 static void doze(struct xske_loop *l, uint64_t ns)
@@ -82,7 +94,7 @@ static void doze(struct xske_loop *l, uint64_t ns)
 
 bool loop_has_work(const struct xske_loop *l)
 {
-	return l->mixes.count || endpoints_have_work(l) || txq_inflight(l->txq);
+	return l->mixes.count || endpoints_have_work(l) || tcps_have_work(l) || txq_inflight(l->txq);
 }
 
 void loop_park(struct xske_loop *l)
@@ -133,26 +145,35 @@ static void doze_before_packet(struct xske_loop *l, uint64_t ns)
 		l->spin_ns -= (l->spin_ns - SPIN_MIN_NS) / SPIN_DECAY;
 }
 
+/* What peers answer comes soon after what was sent. */
+static bool awaits_answers(const struct xske_loop *l)
+{
+	return l->tcp && !l->config.clock.virtual_time && l->now_ns - l->tcp->active_ns < TCP_SPIN_NS;
+}
+
 /* Nothing moved in this turn: how long may we be away? */
 void loop_rest(struct xske_loop *l)
 {
 	uint64_t now = l->now_ns, spin = l->config.clock.virtual_time ? 0 : l->spin_ns, next, ns;
+	uint64_t timer = tcps_next_ns(l), until_timer = timer > now ? timer - now : 0;
 
 	if (l->down_since_ns) {
-		doze(l, l->probe_ns > now ? l->probe_ns - now : 0);
+		doze(l, min_u64(until_timer, l->probe_ns > now ? l->probe_ns - now : 0));
 		return;
 	}
+	if (awaits_answers(l))
+		return;
 	if (!loop_has_work(l)) {
 		if (!l->idle_since_ns)
 			l->idle_since_ns = now;
 		/* Again after every sleep: an application may have allocated and not sent. */
 		if (now - l->idle_since_ns >= IDLE_PARK_NS)
 			loop_park(l);
-		doze(l, l->parked ? IDLE_SLEEP_NS : IDLE_PARK_NS);
+		doze(l, min_u64(until_timer, l->parked ? IDLE_SLEEP_NS : IDLE_PARK_NS));
 		return;
 	}
-	next = mixes_next_ns(l);
-	if (l->outlet.starved || l->outlet.waits)
+	next = min_u64(mixes_next_ns(l), timer > now ? timer : now);
+	if (l->outlet.starved || l->outlet.waits || tcps_have_work(l))
 		next = now; /* for completions, or the capture's reader */
 	if (txq_inflight(l->txq) || next == now) {
 		ns = l->sleep_ns;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "loop.h"
+#include "tcp/tcp.h"
 
 /* Commands of one engine: a start per flow and a few more. Full = -EAGAIN to the caller. */
 #define COMMAND_ENTRIES 1024u
@@ -73,6 +74,9 @@ static bool take_commands(struct xske_loop *l)
 		case XSKE_COMMAND_REMOVE_ENDPOINT:
 			endpoint_remove(l, object);
 			break;
+		case XSKE_COMMAND_CONNECT:
+			tcps_connect(l, object);
+			break;
 		case XSKE_COMMAND_PARK:
 			loop_park(l);
 			break;
@@ -87,17 +91,19 @@ static bool take_commands(struct xske_loop *l)
 	return ready > 0;
 }
 
-/* Endpoints and mixes take turns, round by round; where room runs out is where the next turn begins. */
+/* Endpoints, mixes and connections take turns, round by round; where room runs out is where the next turn begins. */
 static bool post(struct xske_loop *l, uint32_t limit)
 {
+	static bool (*const run[PARTIES])(struct xske_loop *, uint32_t, uint32_t *) = {
+	        [PARTY_ENDPOINTS] = endpoints_post, [PARTY_MIXES] = mixes_run, [PARTY_TCP] = tcps_post};
 	uint32_t posted = 0;
 
-	for (int rounds = 0; rounds < 2; rounds++) {
-		if (!(l->mixes_next ? mixes_run : endpoints_post)(l, limit, &posted))
+	for (int rounds = 0; rounds < PARTIES; rounds++) {
+		if (!run[l->next_turn](l, limit, &posted))
 			break;
-		l->mixes_next = !l->mixes_next;
+		l->next_turn = (l->next_turn + 1) % PARTIES;
 	}
-	if (!posted)
+	if (!l->txq->filled) /* answers to what has come are there already */
 		return false;
 	txq_submit(l->txq);
 	l->last_post_ns = l->now_ns;
@@ -168,6 +174,8 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 	turn_ns = min_u64(turn_ns, MAX_TURN_NS);
 	if (l->state == XSKE_LOOP_DRAINING) {
 		l->draining_ns += turn_ns;
+		if (l->tcp && (tcps_are_settled(l) || l->draining_ns > l->config.drain_timeout_ns / 2))
+			tcps_end(l, true);
 		if (!loop_has_work(l))
 			l->state = XSKE_LOOP_STOPPED;
 		else if (l->draining_ns > l->config.drain_timeout_ns)
@@ -201,6 +209,8 @@ static bool turn(struct xske_loop *l)
 	l->now_ns = l->config.clock.now_ns(l->config.clock.ctx);
 	moved = reap(l);
 	moved |= take_commands(l);
+	if (l->tcp)
+		moved |= tcps_turn(l);
 	if (unlikely(l->down_since_ns)) {
 		moved |= probe_link(l);
 	} else if (likely(l->state < XSKE_LOOP_STOPPED)) {
@@ -283,6 +293,7 @@ void loop_finish(struct xske_loop *l)
 	start_draining(l);
 	while (l->endpoints)
 		endpoint_remove(l, l->endpoints);
+	tcps_end(l, false);
 	txq_lose_watches(l->txq);
 	xske_arena_park(l->arena);
 	xske_arena_leave(l->arena);
@@ -331,7 +342,7 @@ int xske_loop_command(struct xske_loop *l, uint32_t op, void *object)
 	const struct xske_desc command = {.addr = (uintptr_t)object, .len = op};
 	int err = 0;
 
-	if (op < XSKE_COMMAND_START_MIX || op > XSKE_COMMAND_REPACE)
+	if (op < XSKE_COMMAND_START_MIX || op > XSKE_COMMAND_CONNECT)
 		return -EINVAL;
 	pthread_mutex_lock(&l->command_lock);
 	if (atomic_load_explicit(&l->ended, memory_order_relaxed))

@@ -12,6 +12,9 @@ struct schedule {
 	uint32_t count;
 };
 
+/* Who posts, in turns. */
+enum loop_party { PARTY_ENDPOINTS, PARTY_MIXES, PARTY_TCP, PARTIES };
+
 struct xske_loop {
 	/* The loop thread's own. */
 	struct xske_loop_config config;
@@ -24,8 +27,9 @@ struct xske_loop {
 	struct xske_endpoint *backlog; /* endpoints whose turn is still to come in this round */
 	struct xske_endpoint *served;  /* and those that have had it and have more */
 	struct xske_endpoint **served_end;
-	bool mixes_next;     /* it is the mixes' turn, the endpoints' otherwise */
-	uint32_t mixes_left; /* in this round */
+	struct xske_tcp *tcp;      /* NULL: none */
+	enum loop_party next_turn; /* whose it is */
+	uint32_t mixes_left;       /* in this round */
 	uint64_t state, error, error_errno, error_arg;
 	uint64_t turns, backpressure, active_flows, finished_flows;
 	uint64_t now_ns;

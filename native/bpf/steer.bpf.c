@@ -6,11 +6,18 @@
  *   steer_xsks    queue -> socket; a queue without one passes everything
  *   steer_rules   one word, STEER_*: what is looked at
  *   steer_ports   UDP destination ports, host order; the values are not looked at
- *   steer_tuples  4-tuples of TCP and UDP as they stand in the packet
+ *   steer_tuples  4-tuples of TCP as they stand in a packet that comes in; the values are not looked at. They come and
+ *                 go while the program runs
  *   steer_reflected  per CPU, what has been sent back; written here, read by the loader
  *
  * Everything that is not matched passes. Packets of several fragments are looked at too (xdp.frags), headers only in
- * the first one. IPv4 options and fragments, and IPv6 with extension headers, match by signature alone.
+ * the first one. VLAN tags, at most two, are skipped. IP fragments, and IPv6 with extension headers, match by signature
+ * alone.
+ *
+ * STEER_BY_TUPLE: with a tuple come the ICMP errors about what its connection has sent. They quote one of its packets
+ * (RFC 792, RFC 4443 2.4), whose source is our end, so that is looked up the other way round. Of errors in IP
+ * fragments, and of those that quote a later fragment, an extension header or too little, nobody can tell: they pass.
+ * Whether an error is believed is not decided here (RFC 5927).
  *
  * STEER_REFLECT: packets with a signature leave by the interface they came from (XDP_TX), with MAC addresses, those of
  * IPv4 or IPv6, and the ports of the UDP or TCP header behind them swapped; VLAN tags stay. No checksum changes by a
@@ -24,11 +31,11 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <linux/udp.h>
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "dissect.h"
 #include "steer.h"
 
 struct {
@@ -66,31 +73,6 @@ struct {
 	__type(value, struct steer_counters);
 } steer_reflected SEC(".maps");
 
-struct vlan_tag {
-	__be16 tci;
-	__be16 protocol;
-};
-
-/* Ports stand at the same place in UDP and TCP. */
-struct ports {
-	__be16 src;
-	__be16 dst;
-};
-
-/* What stands in the first fragment. Pointers are never compared with NULL, subtracted or moved by what a packet says:
- * the verifier forbids that to who has CAP_BPF without CAP_PERFMON. */
-struct headers {
-	struct ethhdr *eth;
-	void *ip;            /* if version */
-	struct ports *ports; /* if has_ports, and not has_options */
-	__u32 ports_at;      /* if has_ports: bytes from the packet's start */
-	int version;         /* 4, 6, or 0: no IP */
-	int protocol;
-	int has_options; /* of IPv4 */
-	int is_fragment; /* of IPv4 */
-	int has_ports;   /* UDP or TCP */
-};
-
 static __always_inline int has_signature(struct xdp_md *ctx, __u32 magic)
 {
 	__u64 len = bpf_xdp_get_buff_len(ctx);
@@ -100,95 +82,6 @@ static __always_inline int has_signature(struct xdp_md *ctx, __u32 magic)
 		return 0;
 	return !bpf_xdp_load_bytes(ctx, len - STEER_SIGNATURE_BYTES, &found, sizeof(found)) &&
 	       found == bpf_htonl(magic);
-}
-
-/* Those behind an IP header without options, which ends at `above`. */
-static __always_inline int find_ports(struct headers *h, void *above, void *end)
-{
-	if ((h->protocol != IPPROTO_UDP && h->protocol != IPPROTO_TCP) || h->is_fragment)
-		return 1;
-	h->has_ports = 1;
-	if (h->has_options)
-		return 1;
-	h->ports = above;
-	return (void *)(h->ports + 1) <= end;
-}
-
-/* 0: one of them goes on beyond the first fragment's end, or contradicts itself. */
-static __always_inline int find_headers(struct xdp_md *ctx, struct headers *h)
-{
-	void *at = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__be16 protocol;
-
-	h->eth = at;
-	h->ports_at = ETH_HLEN;
-	if ((void *)(h->eth + 1) > end)
-		return 0;
-	protocol = h->eth->h_proto;
-	at = h->eth + 1;
-	for (int i = 0; i < 2; i++) {
-		struct vlan_tag *tag = at;
-
-		if (protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD))
-			break;
-		if ((void *)(tag + 1) > end)
-			return 0;
-		protocol = tag->protocol;
-		at = tag + 1;
-		h->ports_at += sizeof(*tag);
-	}
-	h->ip = at;
-	if (protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr *ip = at;
-
-		if ((void *)(ip + 1) > end || ip->ihl < 5)
-			return 0;
-		h->version = 4;
-		h->protocol = ip->protocol;
-		h->has_options = ip->ihl != 5;
-		h->is_fragment = !!(ip->frag_off & bpf_htons(0x3fff));
-		h->ports_at += ip->ihl * 4;
-		at = ip + 1;
-		barrier_var(at); /* or the compiler adds the header's length as a variable */
-		return find_ports(h, at, end);
-	}
-	if (protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr *ip = at;
-
-		if ((void *)(ip + 1) > end)
-			return 0;
-		h->version = 6;
-		h->protocol = ip->nexthdr;
-		at = ip + 1;
-		barrier_var(at);
-		return find_ports(h, at, end);
-	}
-	return 1;
-}
-
-/* 1: addresses, protocol and ports are in the tuple. */
-static __always_inline int dissect(struct xdp_md *ctx, struct steer_tuple *tuple)
-{
-	struct headers h = {};
-
-	if (!find_headers(ctx, &h) || !h.has_ports || h.has_options)
-		return 0;
-	if (h.version == 4) {
-		struct iphdr *ip = h.ip;
-
-		tuple->src[3] = ip->saddr;
-		tuple->dst[3] = ip->daddr;
-	} else {
-		struct ipv6hdr *ip = h.ip;
-
-		__builtin_memcpy(tuple->src, &ip->saddr, 16);
-		__builtin_memcpy(tuple->dst, &ip->daddr, 16);
-	}
-	tuple->version = h.version;
-	tuple->protocol = h.protocol;
-	tuple->src_port = h.ports->src;
-	tuple->dst_port = h.ports->dst;
-	return 1;
 }
 
 /* Class D and the limited broadcast: RFC 1112, RFC 919. */
@@ -266,7 +159,7 @@ static __always_inline int reflect(struct xdp_md *ctx)
 	}
 	swap(&h);
 	/* What follows ends the life of the pointers, and the second cannot fail: it has been read there. */
-	if (h.has_ports && h.has_options && !swap_far_ports(ctx, h.ports_at))
+	if (h.has_ports && h.has_options && !swap_far_ports(ctx, h.above_at))
 		return XDP_ABORTED;
 	if (bpf_xdp_store_bytes(ctx, len - STEER_SIGNATURE_BYTES, (void *)&magic, sizeof(magic)))
 		return XDP_ABORTED;
@@ -278,15 +171,25 @@ static __always_inline int reflect(struct xdp_md *ctx)
 	return XDP_TX;
 }
 
+static __always_inline int has_tuple(const struct steer_tuple *tuple)
+{
+	return !!bpf_map_lookup_elem(&steer_tuples, tuple);
+}
+
 static __always_inline int is_wanted(struct xdp_md *ctx, __u32 rules)
 {
 	struct steer_tuple tuple = {};
+	struct headers h = {};
 
 	if (rules & STEER_BY_SIGNATURE && has_signature(ctx, STEER_MAGIC))
 		return 1;
 	if (rules & STEER_BY_REFLECTED && has_signature(ctx, STEER_REFLECTED_MAGIC))
 		return 1;
-	if (!(rules & (STEER_BY_PORT | STEER_BY_TUPLE)) || !dissect(ctx, &tuple))
+	if (!(rules & (STEER_BY_PORT | STEER_BY_TUPLE)) || !find_headers(ctx, &h))
+		return 0;
+	if (!h.has_ports)
+		return rules & STEER_BY_TUPLE && dissect_quoted(ctx, &h, &tuple) && has_tuple(&tuple);
+	if (!dissect(ctx, &h, &tuple))
 		return 0;
 	if (rules & STEER_BY_PORT && tuple.protocol == IPPROTO_UDP) {
 		__u32 port = bpf_ntohs(tuple.dst_port);
@@ -294,7 +197,7 @@ static __always_inline int is_wanted(struct xdp_md *ctx, __u32 rules)
 		if (bpf_map_lookup_elem(&steer_ports, &port))
 			return 1;
 	}
-	return rules & STEER_BY_TUPLE && bpf_map_lookup_elem(&steer_tuples, &tuple);
+	return rules & STEER_BY_TUPLE && has_tuple(&tuple);
 }
 
 SEC("xdp.frags")

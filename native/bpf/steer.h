@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* steer.h - what the steering program and who loads it agree on; xsk_engine/_ffi/native.py mirrors it. */
+/* steer.h - what the steering program and who loads it agree on; xsk_engine/steering.py mirrors it. */
 #ifndef XSKE_STEER_H
 #define XSKE_STEER_H
 
@@ -8,8 +8,8 @@
 enum {
 	STEER_BY_SIGNATURE = 1,
 	STEER_BY_PORT = 2,
-	STEER_BY_TUPLE = 4,
-	STEER_REFLECT = 8, /* the signed ones go back where they come from, and no other rule is looked at */
+	STEER_BY_TUPLE = 4, /* these connections' packets, and ICMP errors about them */
+	STEER_REFLECT = 8,  /* the signed ones go back where they come from, and no other rule is looked at */
 	STEER_BY_REFLECTED = 16, /* signed ones that have been sent back */
 };
 
@@ -23,7 +23,7 @@ enum {
  * over them stays as it is, wherever they begin (RFC 1071). */
 #define STEER_REFLECTED_MAGIC 0x6b657873
 
-/* As the packet has it, network order; an IPv4 address in the last word, the others 0. */
+/* As a packet that comes in has it, network order: src is the far end. An IPv4 address in the last word, the others 0. */
 struct steer_tuple {
 	__be32 src[4];
 	__be32 dst[4];
@@ -31,7 +31,7 @@ struct steer_tuple {
 	__be16 dst_port;
 	__u8 protocol;
 	__u8 version;
-	__u16 reserved;
+	__u16 reserved; /* 0 */
 };
 
 /* Of one CPU; steer_reflected has one for each. */

@@ -42,7 +42,8 @@ static bool config_is_fit(const struct xske_tcp *tcp, const struct xske_tcp_conn
 	       config->mtu >= (six ? TCP_MIN_PMTU6 : 576u) && config->mtu <= 65535 &&
 	       is_power_of_two(config->entries) && config->entries >= 2 &&
 	       is_power_of_two(config->receive_buffer_bytes) && config->receive_buffer_bytes >= 4096 &&
-	       config->receive_buffer_bytes <= 1u << 30 && config->send_buffer_bytes && config->connect_timeout_ns &&
+	       config->receive_buffer_bytes <= 1u << 30 && config->send_buffer_bytes &&
+	       config->connect_timeout_ns &&
 	       (config->congestion == XSKE_TCP_RENO || config->congestion == XSKE_TCP_CUBIC);
 }
 
@@ -263,7 +264,8 @@ static bool is_block(const struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
 	const struct xske_umem *umem = c->arena->umem;
 	const struct chunk *h;
 
-	if (!chunk_holds_desc(umem, addr, len) || (addr & (umem->chunk_size - 1)) < umem->metadata_len + c->header_room)
+	if (!chunk_holds_desc(umem, addr, len) ||
+	    (addr & (umem->chunk_size - 1)) < umem->metadata_len + c->header_room)
 		return false;
 	h = chunk_of(umem, addr);
 	return atomic_load_explicit(&h->refs, memory_order_relaxed) && chunk_arena(h) == c->arena;

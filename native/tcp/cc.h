@@ -50,7 +50,7 @@ struct cc {
 	uint64_t cwnd;
 	uint64_t ssthresh;
 	uint32_t mss;
-	bool after_timeout; /* slow start in small steps, until ssthresh */
+	bool after_timeout;                    /* slow start in small steps, until ssthresh */
 	uint64_t before_cwnd, before_ssthresh; /* the episode */
 	uint64_t acked_ns;                     /* the last ACK */
 	uint64_t reno_acked;

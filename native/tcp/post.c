@@ -27,10 +27,11 @@ static bool is_offloaded(const struct xske_tcp_conn *c)
 }
 
 /* A piece that begins at an odd byte of the payload has its bytes in the other halves of the words (RFC 1071, 2 (B)). */
-static uint64_t sum_of(const struct xske_tcp_conn *c, const struct block *b, uint32_t offset, uint32_t len, uint32_t at)
+static uint64_t sum_of(const struct xske_tcp_conn *c, const struct block *b, uint32_t offset, uint32_t len,
+                       uint32_t at)
 {
-	uint64_t sum = !offset && len == b->len ? b->sum
-	                                        : csum_bytes(c->arena->umem->area + b->addr + offset, len);
+	uint64_t sum =
+	        !offset && len == b->len ? b->sum : csum_bytes(c->arena->umem->area + b->addr + offset, len);
 
 	return at & 1 ? sum << 8 : sum;
 }
@@ -122,7 +123,8 @@ static int post_pieces(struct xske_tcp_conn *c, const struct segment_out *out, c
 /* Everything in one frag of the loop's. A frame that is too short is made longer (FRAME_MIN_BYTES). */
 static int post_copy(struct xske_tcp_conn *c, const struct segment_out *out, const struct gathered *g)
 {
-	uint32_t header = segment_header_bytes(out), frame = max_u32(header + g->len, FRAME_MIN_BYTES), options;
+	uint32_t header = segment_header_bytes(out), frame = max_u32(header + g->len, FRAME_MIN_BYTES),
+	         options;
 	struct xske_txq *q = c->tcp->loop->txq;
 	uint8_t *to;
 	uint64_t addr;

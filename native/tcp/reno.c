@@ -11,7 +11,8 @@ static void avoid(struct cc *c, const struct cc_ack *ack, uint64_t acked)
 	if (c->reno_acked < c->cwnd)
 		return;
 	c->reno_acked -= c->cwnd;
-	c->reno_acked = min_u64(c->reno_acked, c->cwnd); /* one per ACK: an ACK of everything is no reason to leap */
+	c->reno_acked =
+	        min_u64(c->reno_acked, c->cwnd); /* one per ACK: an ACK of everything is no reason to leap */
 	c->cwnd += c->mss;
 }
 

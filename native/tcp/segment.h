@@ -55,12 +55,11 @@ struct sack_block {
 
 /* Known only of SEGMENT_TCP, and of ICMP errors as far as said here. What is not there is 0. */
 struct segment {
-	struct tcp_tuple
-	        tuple;        /* local = where it came to; of an ICMP error: the embedded segment's source */
-	uint32_t seq, ack;    /* of an ICMP error: seq only */
-	uint32_t payload_len; /* bytes, without SYN and FIN */
-	uint16_t window;      /* as in the header, not scaled */
-	uint8_t flags;
+	struct tcp_tuple tuple; /* local: where it came to; of an ICMP error: the embedded source */
+	uint32_t seq, ack;      /* of an ICMP error: seq only */
+	uint32_t payload_len;   /* bytes, without SYN and FIN */
+	uint16_t window;        /* as in the header, not scaled */
+	uint8_t flags;          /* all eight: ECE and CWR (RFC 3168), too */
 	bool csum_partial;
 	bool has_timestamp, sack_permitted;
 	uint8_t wscale; /* SEGMENT_NO_WSCALE: not there; larger than 14 as it is, but 254 for 255 */

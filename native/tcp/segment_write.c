@@ -26,14 +26,20 @@ static uint8_t *put_bytes(uint8_t *to, uint8_t a, uint8_t b, uint8_t c, uint8_t 
 	return to + 4;
 }
 
-/* All but SACK blocks, in whole words. */
+/* All but SACK blocks, in whole words. "SACK permitted" needs one of its own where no timestamps are. */
 static uint32_t fixed_option_bytes(const struct segment_out *out)
 {
-	return (out->mss ? 4u : 0) +
-	       (out->has_timestamp    ? 12u
-	        : out->sack_permitted ? 4u
-	                              : 0) +
-	       (out->wscale != SEGMENT_NO_WSCALE ? 4u : 0);
+	uint32_t bytes = 0;
+
+	if (out->mss)
+		bytes += 4;
+	if (out->has_timestamp)
+		bytes += 12;
+	else if (out->sack_permitted)
+		bytes += 4;
+	if (out->wscale != SEGMENT_NO_WSCALE)
+		bytes += 4;
+	return bytes;
 }
 
 /* The first ones are the newest (RFC 2018, 4), so what does not fit are the oldest. */

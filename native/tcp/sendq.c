@@ -53,7 +53,8 @@ bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d)
 	return true;
 }
 
-const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uint32_t *offset, uint32_t *index)
+const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uint32_t *offset,
+                                uint32_t *index)
 {
 	const struct blocks *b = &c->blocks;
 	uint32_t low = 0, high = b->tail - b->head;

@@ -163,7 +163,7 @@ struct tcp_app {
 	_Atomic uint32_t block_bytes; /* of payload in a block; 0 = not connected yet */
 	_Atomic uint32_t state;       /* enum xske_tcp_state */
 	_Atomic uint32_t error;       /* errno, once CLOSED */
-	_Atomic uint32_t at_end;        /* TCP_END_*: no more than receive_head will come */
+	_Atomic uint32_t at_end;      /* TCP_END_*: no more than receive_head will come */
 	_Atomic uint32_t
 	        window_closed; /* the application's reading is to be told: the window had become small */
 	/* Shared: what the application waits for, XSKE_TCP_READABLE ...; who does what it waits for clears it and signals. */
@@ -185,7 +185,8 @@ struct xske_tcp_conn {
 	_Atomic uint32_t queued;            /* on the pending list */
 	struct xske_tcp_conn *next_ready;   /* has something to send */
 	bool ready;
-	uint32_t state; /* enum xske_tcp_state */
+	uint64_t died_ns; /* when its application destroyed it */
+	uint32_t state;   /* enum xske_tcp_state */
 	struct tcp_timer timers[TCP_TIMERS];
 	/* RFC 9293, 3.3.1 */
 	uint32_t iss, irs;
@@ -257,7 +258,8 @@ struct xske_tcp_conn {
 	uint64_t challenge_since_ns;
 	uint32_t challenges;
 	bool cwnd_limited;
-	bool in_table, idle_parked;
+	bool in_table;
+	bool stuck; /* its submit ring holds blocks that the send queue had no room for */
 	struct tcp_app app;
 };
 
@@ -281,6 +283,10 @@ struct xske_tcp {
 	uint64_t now_ns;
 	uint64_t active_ns; /* the last time that something came */
 	uint32_t conn_count;
+	struct xske_receive_counters arrived;
+	struct pollfd *fds; /* what the loop sleeps on: its wake_fd, and the queues' */
+	struct xske_tcp_conn *dead,
+	        **dead_end; /* by next; under the umem's lock: destroyed, the oldest first */
 };
 
 /* ---- who does what ------------------------------------------------------------------------------- */
@@ -341,18 +347,30 @@ void tcp_ready(struct xske_tcp_conn *c); /* it has something to send: gets a tur
 /* Off all lists, and onto tcp->gone: tcps_turn and tcps_post call tcp_closed() for those as the last thing they do, since
  * the application may destroy it from then on. What its submit ring holds is dropped. */
 void tcp_unlink(struct xske_tcp_conn *c);
-void tcp_signal(struct xske_tcp_conn *c,
-                uint32_t what);      /* XSKE_TCP_*: wakes the application if it awaits that */
+/* Its application has destroyed it: its memory goes when nobody can be about to look at it any more. */
+void tcp_bury(struct xske_tcp_conn *c);
+/* XSKE_TCP_*, just stored with seq_cst: wakes the application if it awaits that. */
+void tcp_signal(struct xske_tcp_conn *c, uint32_t what);
+struct xske_tcp_conn *tcp_find(const struct xske_tcp *t, const struct tcp_tuple *tuple);
+/* For the loop. */
+void tcps_connect(struct xske_loop *l, struct xske_tcp_conn *c);
 bool tcps_turn(struct xske_loop *l); /* takes what has come, expires timers; true: something moved */
-bool tcps_post(struct xske_loop *l, uint32_t limit, uint32_t *posted); /* as endpoints_post() */
-bool tcps_have_work(const struct xske_loop *l);                        /* handed over, or ready */
-uint64_t tcps_next_ns(const struct xske_loop *l);                      /* when to be awake; UINT64_MAX */
-bool tcps_park(struct xske_loop *l);
-void tcps_end(struct xske_loop *l); /* the loop ends: resets and closes all */
-bool tcps_drained(const struct xske_loop
-                          *l); /* no connection has anything left to do but to wait for its application */
+/* As endpoints_post(). */
+bool tcps_post(struct xske_loop *l, uint32_t limit, uint32_t *posted);
+bool tcps_have_work(const struct xske_loop *l);   /* somebody has something to send, or to say */
+bool tcps_have_mail(const struct xske_loop *l);   /* an application has */
+uint64_t tcps_next_ns(const struct xske_loop *l); /* when to be awake; UINT64_MAX: no timer is armed */
+bool tcps_are_settled(
+        const struct xske_loop *l); /* everything written is acknowledged, and no FIN is under way */
+void tcps_end(struct xske_loop *l, bool with_resets); /* all connections; idempotent */
+/* arrive.c */
+bool tcp_arrive(struct xske_tcp *t); /* what the receive rings hold */
+int arrive_open(struct xske_tcp *t);
+void arrive_close(struct xske_tcp *t);
 /* app.c, for the loop: */
 void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes);
+void app_drop_submits(struct xske_tcp_conn *c);
+void app_free(struct xske_tcp_conn *c);
 
 /* sendq.c */
 bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d); /* false: no memory */

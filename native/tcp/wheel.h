@@ -17,7 +17,8 @@
  * reordering window (a quarter of the round trip, so some 250 us for 1 ms) and tail loss probes would be late by more than
  * they are long. */
 #define WHEEL_TICK_NS (1ull << 18)
-#define WHEEL_LEVELS 6u /* 64^6 ticks: 208 days; what is further stands in the last slot and is looked at again */
+#define WHEEL_LEVELS                                                                                         \
+	6u /* 64^6 ticks: 208 days; what is further stands in the last slot and is looked at again */
 #define WHEEL_SLOTS 64u
 
 struct wheel_timer {

@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import ipaddress
 import json
 import re
 import shutil
@@ -133,6 +134,7 @@ def test_the_steering_programs_constants_are_the_headers():
     for name, value in (
         ("STEER_BY_SIGNATURE", steering.BY_SIGNATURE),
         ("STEER_BY_PORT", steering.BY_PORT),
+        ("STEER_BY_TUPLE", steering.BY_TUPLE),
         ("STEER_REFLECT", steering.REFLECT),
         ("STEER_BY_REFLECTED", steering.BY_REFLECTED),
     ):
@@ -140,6 +142,7 @@ def test_the_steering_programs_constants_are_the_headers():
     for name, value in (
         ("STEER_QUEUES", steering.MOST_QUEUES),
         ("STEER_PORTS", steering.MOST_PORTS),
+        ("STEER_TUPLES", steering.MOST_TUPLES),
         ("STEER_SIGNATURE_BYTES", payload.SIGNATURE_BYTES),
         ("STEER_MAGIC", hex(payload.MAGIC)),
         ("STEER_REFLECTED_MAGIC", hex(payload.REFLECTED_MAGIC)),
@@ -151,6 +154,41 @@ def test_the_steering_programs_constants_are_the_headers():
     check = (ROOT / "native/check.h").read_text()
     assert f"#define SIGNATURE_MAGIC {payload.MAGIC:#x}u" in check
     assert f"#define REFLECTED_MAGIC {payload.REFLECTED_MAGIC:#x}u" in check
+
+
+# A packet that comes in: port 80 of the second address sends to port 40000 of the first.
+TUPLE_PROBE = """
+#include <arpa/inet.h>
+#include <stdio.h>
+#include "bpf/steer.h"
+static void show(int family, int words, const char *local, const char *remote, int version)
+{
+	struct steer_tuple t = {.protocol = IPPROTO_TCP, .version = version};
+	inet_pton(family, remote, t.src + 4 - words);
+	inet_pton(family, local, t.dst + 4 - words);
+	t.src_port = htons(80);
+	t.dst_port = htons(40000);
+	fwrite(&t, sizeof(t), 1, stdout);
+}
+int main(void)
+{
+	show(AF_INET, 1, "10.77.0.2", "192.0.2.1", 4);
+	show(AF_INET6, 4, "fd77::2", "2001:db8::1", 6);
+	return 0;
+}
+"""
+
+
+def test_a_tuple_is_laid_out_as_the_header_says(tmp_path):
+    (tmp_path / "tuple.c").write_text(TUPLE_PROBE)
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    command = [compiler, "-std=gnu11", f"-I{ROOT / 'native'}", str(tmp_path / "tuple.c")]
+    subprocess.run([*command, "-o", str(tmp_path / "tuple")], check=True)
+    said = subprocess.run([tmp_path / "tuple"], capture_output=True, check=True).stdout
+    ends = [("10.77.0.2", "192.0.2.1"), ("fd77::2", "2001:db8::1")]
+    four, six = (tuple(map(ipaddress.ip_address, pair)) for pair in ends)
+    ours = [steering.Tuple(local, 40000, remote, 80).packed for local, remote in (four, six)]
+    assert b"".join(ours) == said
 
 
 def test_every_exported_function_has_a_signature():

@@ -97,6 +97,7 @@ _TABLE: dict[str, Any] = {
     "bpf_obj_get_info_by_fd": ([c_int, c_void_p, POINTER(c_uint32)], c_int, negative_errno),
     "libbpf_num_possible_cpus": ([], c_int, negative_errno),
     "bpf_map_update_elem": ([c_int, c_void_p, c_void_p, c_uint64], c_int, negative_errno),
+    "bpf_map_delete_elem": ([c_int, c_void_p], c_int, negative_errno),
     "libbpf_set_print": ([c_void_p], c_void_p, None),
     "libbpf_version_string": ([], c_char_p, None),
 }
@@ -140,6 +141,11 @@ class BpfObject:
         """Sets one element; both as long as the map has it."""
         found = libbpf.bpf_object__find_map_by_name(self._handle, map_name.encode())
         libbpf.bpf_map_update_elem(libbpf.bpf_map__fd(found), key, value, 0)
+
+    def delete(self, map_name: str, key: bytes) -> None:
+        """One element; OSError ENOENT when it is not there."""
+        found = libbpf.bpf_object__find_map_by_name(self._handle, map_name.encode())
+        libbpf.bpf_map_delete_elem(libbpf.bpf_map__fd(found), key)
 
     def lookup_on_cpus(self, map_name: str, key: bytes, length: int) -> list[bytes]:
         """One element of a per-CPU map, of each possible CPU."""
