@@ -13,9 +13,12 @@ UNSET = object()
 
 
 class Peer:
-    """wscale, mss, ts, sack: what its SYN offers; None, False: it does not. window: bytes that it takes."""
+    """wscale, mss, ts, sack: what its SYN offers; None, False: it does not. window: bytes that it takes, as they
+    are the same scaled and not."""
 
-    def __init__(self, bench, conn, *, isn=NEAR_WRAP, mss=1460, wscale=7, sack=True, ts=True, window=1 << 20):
+    def __init__(
+        self, bench, conn, *, isn=NEAR_WRAP, mss=1460, wscale=7, sack=True, ts=True, window=510 << 7
+    ):
         self.bench, self.conn = bench, conn
         self.isn, self.mss, self.wscale, self.sack, self.ts = isn, mss, wscale, sack, ts
         self.window = window
