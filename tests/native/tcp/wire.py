@@ -129,7 +129,7 @@ class Wire:
             message = unreachable(segment, bench.version, None, code=4, mtu=faults.mtu)
             self.put(now + faults.delay_us * 500 + 1000, message, sender)
             return
-        if self.burst_left or draw() < faults.loss:
+        if self.burst_left or draw() < faults.loss / faults.burst:
             self.burst_left = self.burst_left - 1 if self.burst_left else faults.burst - 1
             self.lost += 1
             return
