@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * isn.h - initial sequence numbers by RFC 6528, and timestamp offsets by RFC 7323, 5.4: who does not know the secret cannot tell
- * those of one connection from those of another. Both are keyed with SipHash-2-4 (Aumasson and Bernstein, 2012), as in
- * Linux (net/core/secure_seq.c), which is also what hash tables are keyed with whose keys a peer may choose.
+ * isn.h - initial sequence numbers by RFC 6528, and timestamp offsets by RFC 7323, 5.4: who does not know the
+ * secret cannot tell those of one connection from those of another. Both are keyed with SipHash-2-4 (Aumasson
+ * and Bernstein, 2012), as in Linux (net/core/secure_seq.c), which is also what hash tables are keyed with
+ * whose keys a peer may choose.
  */
 #ifndef XSKE_TCP_ISN_H
 #define XSKE_TCP_ISN_H

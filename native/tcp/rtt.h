@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * rtt.h - round-trip times of one connection and its retransmission timeout, by RFC 6298. Who calls keeps Karn's rule:
- * no sample of a segment that was sent twice, unless a timestamp tells which one was answered (RFC 6298, 3).
+ * rtt.h - round-trip times of one connection and its retransmission timeout, by RFC 6298. Who calls keeps
+ * Karn's rule: no sample of a segment that was sent twice, unless a timestamp tells which one was answered
+ * (RFC 6298, 3).
  */
 #ifndef XSKE_TCP_RTT_H
 #define XSKE_TCP_RTT_H
@@ -9,25 +10,27 @@
 #include "tcp/wheel.h"
 #include "util.h"
 
-/* RFC 6298, 2.1, and Linux's TCP_TIMEOUT_INIT. Lower: long paths are sent everything twice. Higher: a lost SYN costs
- * more. */
+/* RFC 6298, 2.1, and Linux's TCP_TIMEOUT_INIT. Lower: long paths are sent everything twice. Higher: a lost
+ * SYN costs more. */
 #define RTO_INITIAL_NS NSEC_PER_SEC
 
 /* RFC 6298, 5.7, and Linux's TCP_TIMEOUT_FALLBACK. */
 #define RTO_AFTER_SYN_NS (3 * NSEC_PER_SEC)
 
 /*
- * Linux's TCP_RTO_MIN; RFC 6298, 2.4, has 1 s, a SHOULD. As in Linux (tcp_rtt_estimator(), tcp_input.c) it bounds
- * what is added to SRTT, not the sum: a receiver may hold an ACK back for 200 ms (TCP_DELACK_MAX), however long the
- * path. Lower: such ACKs cost spurious timeouts. Higher: a lost tail that no probe saves waits longer.
+ * Linux's TCP_RTO_MIN; RFC 6298, 2.4, has 1 s, a SHOULD. As in Linux (tcp_rtt_estimator(), tcp_input.c) it
+ * bounds what is added to SRTT, not the sum: a receiver may hold an ACK back for 200 ms (TCP_DELACK_MAX),
+ * however long the path. Lower: such ACKs cost spurious timeouts. Higher: a lost tail that no probe saves
+ * waits longer.
  */
 #define RTO_MIN_NS (200 * NSEC_PER_MSEC)
 
 /* Linux's TCP_RTO_MAX; RFC 6298, 2.5, wants 60 s or more. Higher: a path that is back is noticed late. */
 #define RTO_MAX_NS (120 * NSEC_PER_SEC)
 
-/* Linux's tcp_min_rtt_wlen. RFC 8985, 6.2, leaves it to us: of the whole connection, or of a window. Shorter: a standing
- * queue becomes the minimum. Longer: a path that became longer keeps RACK's window too short. */
+/* Linux's tcp_min_rtt_wlen. RFC 8985, 6.2, leaves it to us: of the whole connection, or of a window.
+ * Shorter: a standing queue becomes the minimum. Longer: a path that became longer keeps RACK's window too
+ * short. */
 #define RTT_MIN_WINDOW_NS (300 * NSEC_PER_SEC)
 
 struct rtt {
