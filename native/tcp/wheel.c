@@ -50,7 +50,7 @@ static void put_on(struct wheel *w, struct wheel_timer *t, uint64_t tick)
 
 void wheel_arm(struct wheel *w, struct wheel_timer *t, uint64_t due_ns)
 {
-	uint64_t tick;
+	uint64_t soonest_ns = w->now_tick << WHEEL_TICK_SHIFT | (WHEEL_TICK_NS - 1);
 
 	if (wheel_is_armed(t)) {
 		if (likely(due_ns >= t->due_ns)) {
@@ -59,9 +59,9 @@ void wheel_arm(struct wheel *w, struct wheel_timer *t, uint64_t due_ns)
 		}
 		take_off(w, t);
 	}
-	t->due_ns = due_ns;
-	tick = due_tick(t);
-	put_on(w, t, tick > w->now_tick ? tick : w->now_tick + 1);
+	/* With the next tick at the earliest: a loop of wheel_expire() must not find it. */
+	t->due_ns = due_ns > soonest_ns ? due_ns : soonest_ns;
+	put_on(w, t, due_tick(t));
 }
 
 void wheel_cancel(struct wheel *w, struct wheel_timer *t)
