@@ -1,7 +1,7 @@
 """Reno against RFC 5681 and RFC 3465, CUBIC against RFC 9438's formulas, in floating point."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pieces import MS, SECOND, UNLIMITED, Piece, pieces
 
@@ -169,25 +169,34 @@ class Cubic(Model):
 
 MODELS = {RENO: Reno, CUBIC: Cubic}
 part = st.floats(0, 1)
+times = st.one_of(st.integers(0, 20 * MS), st.integers(0, SECOND), st.integers(0, 100 * SECOND))
 events = st.one_of(
-    st.tuples(st.just("ack"), part, st.integers(0, 300 * MS)),
-    st.tuples(st.just("ack"), st.floats(0, 0.1), st.integers(0, 20 * MS)),
-    st.tuples(st.just("unlimited"), part, st.integers(0, 300 * MS)),
-    st.tuples(st.just("rounds"), st.sampled_from([1, 3, 20]), st.integers(1, 200 * MS)),
+    st.tuples(st.just("ack"), part, times),
+    st.tuples(st.just("unlimited"), part, times),
+    st.tuples(st.just("rounds"), st.sampled_from([1, 5, 20, 60]), st.integers(1, SECOND)),
     st.tuples(st.just("loss"), st.floats(0.5, 1), st.just(0)),
     st.tuples(st.just("timeout"), part, st.just(0)),
     st.tuples(st.just("again"), part, st.just(0)),
 )
+BEYOND_K = [("loss", 1, 0), ("rounds", 60, 100 * MS), ("rounds", 60, 100 * MS)]
+AT_ONCE = [("ack", 1, 1)] * 40
 
 
 @pytest.mark.parametrize("which", [RENO, CUBIC])
 @given(
     mss=st.sampled_from([536, 1448, 8948]),
-    rtt=st.integers(10_000, 10**9),
-    script=st.lists(events, max_size=40),
+    segments=st.sampled_from([10, 40, 300, 1000, 20_000]),
+    rtt=st.one_of(st.integers(10_000, 10**9), st.just(100 * MS)),
+    script=st.lists(events, max_size=20),
 )
 @settings(max_examples=200, deadline=None)
-def test_as_the_rfc(which, mss, rtt, script):
+@example(mss=1448, segments=1000, rtt=100 * MS, script=BEYOND_K)
+@example(mss=1448, segments=1000, rtt=100 * MS, script=BEYOND_K[:2] + BEYOND_K)
+@example(mss=1448, segments=1000, rtt=100 * MS, script=[*BEYOND_K, ("ack", 0.5, 100 * SECOND)])
+@example(mss=1448, segments=40, rtt=SECOND, script=[("loss", 1, 0), ("rounds", 5, SECOND), *AT_ONCE])
+@example(mss=1448, segments=100, rtt=100 * MS, script=[*BEYOND_K[:2], ("timeout", 1, 0), *BEYOND_K[1:]])
+@example(mss=1448, segments=100, rtt=100 * MS, script=[("timeout", 1, 0), ("again", 1, 0), *BEYOND_K[1:]])
+def test_as_the_rfc(which, mss, segments, rtt, script):
     with Cc(which, mss) as cc:
         model = MODELS[which](mss)
 
@@ -209,6 +218,9 @@ def test_as_the_rfc(which, mss, rtt, script):
             model.cwnd = cc.cwnd
 
         model.cwnd = cc.cwnd
+        for _ in range(12):
+            if cc.cwnd < segments * mss:
+                ack(min(segments * mss / cc.cwnd - 1, 1), rtt)
         for what, how, ns in script:
             if what == "ack":
                 ack(how, ns)
@@ -372,6 +384,15 @@ def test_idle(which):
         assert cc.cwnd == 2 * before, "slow start up to ssthresh"
         cc.undo()
         assert cc.cwnd == 2 * before, "what was before the pause is no longer known"
+    with Cc(which).grown_to(20 * MSS) as cc:
+        cc.timeout()
+        for _ in range(60):
+            cc.round()
+        assert cc.cwnd > 40 * MSS
+        cc.idle(SECOND, rto)
+        before = cc.cwnd
+        cc.round(acks=1)
+        assert cc.cwnd == 2 * before, "the timeout is long over"
     with Cc(which) as cc:
         cc.timeout()
         cc.idle(SECOND, rto)
