@@ -1,6 +1,6 @@
 """Congestion control as the tests drive it, and Reno and CUBIC from the RFCs' formulas, in floating point."""
 
-from pieces import MS, SECOND, Piece, pieces
+from ccpieces import MS, SECOND, Piece, pieces
 
 RENO, CUBIC = 1, 2
 MSS = 1448
