@@ -322,8 +322,10 @@ void tcps_end(struct xske_loop *l, bool with_resets)
 		else if (!with_resets)
 			tcp_fail(c, ECONNABORTED);
 	}
-	if (t)
-		tell_the_gone(t);
+	if (!t)
+		return;
+	txq_submit(l->txq); /* resets: what is only filled in is no work that the end waits for */
+	tell_the_gone(t);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------- */
