@@ -381,6 +381,7 @@ const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uin
 void blocks_acked(struct xske_tcp_conn *c,
                   uint32_t upto);                 /* drops references of blocks that end at or before it */
 struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
+bool sents_full(const struct xske_tcp_conn *c);   /* no more until some are acknowledged */
 struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
 uint32_t sents_count(const struct xske_tcp_conn *c);
 uint32_t sents_find(const struct xske_tcp_conn *c,
