@@ -313,17 +313,16 @@ int xske_tcp_submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
 
 /* ---- reading ------------------------------------------------------------------------------------- */
 
-/* The peer has been told of a small window, and there is room again: the loop tells it (output.c, was_sent()). */
+/* The peer has been told of a small window, and there is room again: the loop tells it (output.c, was_sent()), and takes
+ * the mark back only then: it may find that the window would not move far enough, and reading goes on. */
 static void tell_window(struct xske_tcp_conn *c)
 {
 	struct tcp_app *a = &c->app;
 
 	/* Store of the tail, then load: pairs with the loop's store of the flag, then load of the tail. */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!atomic_load_explicit(&a->window_closed, memory_order_relaxed) ||
-	    tcp_receive_room(c) < (a->receive_mask + 1) / 2)
-		return;
-	if (atomic_exchange_explicit(&a->window_closed, 0, memory_order_relaxed))
+	if (atomic_load_explicit(&a->window_closed, memory_order_relaxed) &&
+	    tcp_receive_room(c) >= (a->receive_mask + 1) / 2)
 		want(c, TCP_WANTS_WINDOW);
 }
 
