@@ -19,7 +19,8 @@
 
 static struct xske_tcp_conn **bucket_of(const struct xske_tcp *t, const struct tcp_tuple *tuple)
 {
-	return &t->table[siphash24(t->table_key, (const uint8_t *)tuple, sizeof(*tuple)) & t->table_mask];
+	return &t->table[siphash24(t->table_secret.sequence_key, (const uint8_t *)tuple, sizeof(*tuple)) &
+	                 t->table_mask];
 }
 
 struct xske_tcp_conn *tcp_find(const struct xske_tcp *t, const struct tcp_tuple *tuple)
@@ -363,8 +364,8 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 	t->table = calloc(t->table_mask + 1, sizeof(struct xske_tcp_conn *));
 	wheel_init(&t->wheel, l->config.clock.now_ns(l->config.clock.ctx));
 	err = t->table ? isn_init(&t->secret) : -ENOMEM;
-	memcpy(t->table_key, t->secret.key, sizeof(t->table_key));
-	t->table_key[1] ^= 1; /* another hash than sequence numbers show */
+	if (!err)
+		err = isn_init(&t->table_secret);
 	if (!err)
 		err = arrive_open(t);
 	if (err) {

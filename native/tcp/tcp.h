@@ -279,7 +279,7 @@ struct xske_tcp {
 	_Atomic(struct xske_tcp_conn *) pending; /* handed over by applications */
 	struct wheel wheel;
 	struct isn_secret secret;
-	uint8_t table_key[16];
+	struct isn_secret table_secret; /* another hash than sequence numbers show */
 	uint64_t now_ns;
 	uint64_t active_ns; /* the last time that something came */
 	uint32_t conn_count;

@@ -144,7 +144,8 @@ class Reference:
 
     def transmit(self, most=10):
         """What the window takes, FIN behind it."""
-        limit = min(len(self.stream), self.una + self.window)
+        # With a closed window one byte asks (RFC 9293, 3.8.6.1), whenever the timer expires.
+        limit = min(len(self.stream), self.una + max(self.window, int(most == 1)))
         size = min(self.habits.mss, self.their_mss) - 12
         while self.nxt < limit and most:
             part = self.stream[self.nxt : min(limit, self.nxt + size)]

@@ -97,6 +97,14 @@ def test_out_of_order_is_dropped_with_a_duplicate_ack(bench):
     assert conn.read() == pattern(3 * FULL)
 
 
+def test_each_segment_out_of_order_has_its_duplicate_ack(bench):
+    """RFC 5681, 4.2, 3.2: also when they come together: the peer counts three."""
+    one = bench()
+    conn, peer = one.connected()
+    one.give_now(*(peer.frame("A", pattern(FULL, i * FULL), seq=1 + i * FULL) for i in (1, 2, 3, 4)))
+    assert [s.ack for s in peer.expect_all()] == [1] * 4
+
+
 @pytest.mark.parametrize("start", [1, 50, 100])
 def test_what_overlaps_is_trimmed(bench, start):
     """RFC 9293, 3.10.7.4: only the part in the window is taken."""

@@ -142,7 +142,7 @@ class Wire:
                 delay_us += self.random.randint(1, 3) * faults.delay_us
             self.put(now + delay_us * 1000, frame, 1 - sender)
 
-    def run(self, seconds=900, most=400_000):
+    def run(self, seconds=20_000, most=400_000):
         """Until both are done; bounded in virtual time and in steps. Returns the seconds it took."""
         now = start = self.ends[0].bench.now
         least = self.faults.delay_us * 500
