@@ -168,6 +168,8 @@ struct tcp_app {
 	_Atomic uint32_t awaits;
 };
 enum { TCP_END_OF_STREAM = 1, TCP_END_OF_CONNECTION = 2 }; /* by the peer's FIN; without */
+/* It stands on the pending list; it was destroyed, and who takes it from there buries it. */
+enum { QUEUED_PENDING = 1, QUEUED_DEAD = 2 };
 enum { TCP_WANTS_SHUTDOWN = 1, TCP_WANTS_ABORT = 2, TCP_WANTS_WINDOW = 4, TCP_WANTS_CLOSE = 8 };
 
 struct xske_tcp_conn {
@@ -180,7 +182,7 @@ struct xske_tcp_conn {
 	struct xske_tcp_conn *next_in_bucket;
 	struct xske_tcp_conn *next, **prev; /* of all that the stack has; prev NULL: none */
 	struct xske_tcp_conn *next_pending; /* handed over by its application */
-	_Atomic uint32_t queued;            /* on the pending list */
+	_Atomic uint32_t queued;            /* QUEUED_* */
 	struct xske_tcp_conn *next_ready;   /* has something to send */
 	bool ready;
 	uint64_t died_ns; /* when its application destroyed it */
