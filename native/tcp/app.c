@@ -90,6 +90,7 @@ int xske_tcp_open(struct xske_tcp *tcp, const struct xske_tcp_conn_config *confi
 		c->timers[kind].conn = c;
 		c->timers[kind].kind = (enum tcp_timer_kind)kind;
 	}
+	c->arena->flags |= ARENA_PIECES;
 	/* Untouched pages cost nothing: a connection that receives little takes little. */
 	c->app.received = malloc(config->receive_buffer_bytes);
 	c->app.receive_mask = config->receive_buffer_bytes - 1;
