@@ -261,7 +261,8 @@ static bool choose(struct xske_tcp_conn *c, bool probing, uint32_t *len, bool *f
 
 	*len = 0;
 	*fin = false;
-	if (!waiting && !fin_is_due(c))
+	/* With a full list an ACK is waited for, not room, or nobody else would have a turn. */
+	if ((!waiting && !fin_is_due(c)) || sents_full(c))
 		return false;
 	most = min_u32(min_u32(waiting, c->mss), window);
 	if (!probing && pipe + max_u32(most, 1) > cc_cwnd(&c->cc) && pipe) {

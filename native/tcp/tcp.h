@@ -168,6 +168,8 @@ struct tcp_app {
 	_Atomic uint32_t awaits;
 };
 enum { TCP_END_OF_STREAM = 1, TCP_END_OF_CONNECTION = 2 }; /* by the peer's FIN; without */
+/* It stands on the pending list; it was destroyed, and who takes it from there buries it. */
+enum { QUEUED_PENDING = 1, QUEUED_DEAD = 2 };
 enum { TCP_WANTS_SHUTDOWN = 1, TCP_WANTS_ABORT = 2, TCP_WANTS_WINDOW = 4, TCP_WANTS_CLOSE = 8 };
 
 struct xske_tcp_conn {
@@ -180,7 +182,7 @@ struct xske_tcp_conn {
 	struct xske_tcp_conn *next_in_bucket;
 	struct xske_tcp_conn *next, **prev; /* of all that the stack has; prev NULL: none */
 	struct xske_tcp_conn *next_pending; /* handed over by its application */
-	_Atomic uint32_t queued;            /* on the pending list */
+	_Atomic uint32_t queued;            /* QUEUED_* */
 	struct xske_tcp_conn *next_ready;   /* has something to send */
 	bool ready;
 	uint64_t died_ns; /* when its application destroyed it */
@@ -381,6 +383,7 @@ const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uin
 void blocks_acked(struct xske_tcp_conn *c,
                   uint32_t upto);                 /* drops references of blocks that end at or before it */
 struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
+bool sents_full(const struct xske_tcp_conn *c);   /* no more until some are acknowledged */
 struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
 uint32_t sents_count(const struct xske_tcp_conn *c);
 uint32_t sents_find(const struct xske_tcp_conn *c,

@@ -371,11 +371,16 @@ def test_fin_is_given_up(bench):
 
 
 def test_the_loop_ends_with_open_connections(bench):
-    """The contract: they are closed with it."""
+    """The contract: they are closed with it, and their peers hear of it; nothing stays inflight."""
     one = bench()
-    conn, peer = one.connected(rtt_ms=10)
+    (settled, first), (unsettled, second) = one.connected(rtt_ms=10), one.connected(rtt_ms=10)
+    unsettled.send(pattern(3000))
+    second.expect_all()
     one.drain()
     one.run()
     one.collect()
-    assert conn.state == "CLOSED"
-    assert conn.connect() == "EPIPE" or conn.write(b"x") != 1
+    for conn, peer in ((settled, first), (unsettled, second)):
+        assert conn.state == "CLOSED"
+        assert conn.connect() == "EPIPE" or conn.write(b"x") != 1
+        assert any("R" in segment.flags for segment in peer.arrived)
+    assert one.umem.audit().inflight_descs == one.receive_chunks

@@ -303,6 +303,39 @@ def test_a_tuple_that_is_in_use(bench):
     assert first.state == "SYN_SENT"
 
 
+def test_a_second_connect_changes_nothing(bench):
+    """The contract: -EISCONN; and one that is closed gives one place back."""
+    one = bench(max_connections=2)
+    conn = one.open()
+    assert (conn.connect(), conn.connect()) == (0, "EISCONN")
+    assert conn.state == "SYN_SENT"
+    one.settle()
+    assert conn.connect() == "EISCONN"
+    conn.peer.expect("S")
+    conn.abort()
+    one.settle()
+    assert (conn.state, conn.connect()) == ("CLOSED", "EISCONN")
+    assert [one.open().connect() for _ in range(3)] == [0, 0, "ENOBUFS"]
+
+
+@pytest.mark.parametrize("give_up", ["close", "abort"])
+def test_given_up_before_the_loop_has_seen_it(bench, give_up):
+    """RFC 9293, 3.10.4, 3.10.5: no SYN, or one that nobody answers any more; its place is free again."""
+    one = bench(max_connections=1)
+    conn = one.open()
+    assert getattr(conn, give_up)() == 0
+    assert (conn.shutdown(), conn.state) == ("ENOTCONN", "NEW")
+    conn.destroy()
+    conn = one.open()
+    assert conn.connect() == 0
+    assert getattr(conn, give_up)() == 0
+    one.settle()
+    assert (conn.state, conn.error) == ("CLOSED", "ECONNABORTED")
+    assert len(conn.peer.expect_all()) <= 1
+    conn.destroy()
+    assert one.open().connect() == 0
+
+
 def test_numbers_wrap_in_the_middle(bench):
     """RFC 9293, 3.4: everything modulo 2^32: what comes passes it here, whatever our own number is."""
     one = bench()

@@ -178,6 +178,22 @@ def test_the_window_opens_in_large_steps(bench):
     assert peer.window_of(update) >= 1448
 
 
+@pytest.mark.parametrize("first", [0, 7191, 7500, 8191, 8192])
+def test_the_window_opens_however_it_is_read(bench, first):
+    """RFC 9293, 3.8.6.2.2: by half the buffer or a segment, at the latest when all has been read; in two steps, of which the
+    first frees half of the buffer, less than the window must move by."""
+    one = bench(mtu=9000, multi_buffer=True)
+    conn, peer = one.connected(rtt_ms=2, receive_buffer_bytes=16384, peer={"mss": 8960})
+    for part in (pattern(8948), pattern(6436, 8948)):
+        peer.send("A", part)
+        one.advance(ms=50)
+    assert peer.window_of(peer.expect_all()[-1]) == 1000
+    got = conn.read(first) if first else b""
+    one.settle()
+    assert got + conn.read() == pattern(8948 + 6436)
+    assert peer.window_of(peer.expect("A", within_ms=1)) >= 8192
+
+
 def test_a_probe_of_a_closed_window_is_answered(bench):
     """RFC 9293, 3.8.6.1 (MUST-35, 3.10.7.4): a byte beyond a window of 0 is answered with our ACK and window."""
     one = bench()
