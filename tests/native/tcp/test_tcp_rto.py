@@ -213,3 +213,20 @@ def test_an_echo_of_nothing_measures_nothing(bench):
     one.advance(ms=1)
     assert conn.info.srtt_ns < 100 * MS
     assert conn.info.acked_bytes == 1
+
+
+@pytest.mark.parametrize("sack", [False, True])
+def test_what_waited_for_a_retransmission_measures_nothing(bench, sack):
+    """RFC 6298, 3: the ACK answers the retransmission. The segments behind it that were sent once had come long before:
+    their ACK says when the gap was filled, not how long the path is."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"ts": False, "sack": sack})
+    conn.write(pattern(4 * FULL))
+    assert len(peer.expect_all()) == 4
+    peer.expect_all()
+    one.advance(ms=800)
+    assert 1 in [s.seq for s in peer.expect_all()], "the first one was lost, and every ACK"
+    peer.ack = 4 * FULL + 1
+    peer.send("A", ack=4 * FULL + 1)
+    one.advance(us=1)
+    assert conn.info.srtt_ns == pytest.approx(10 * MS, abs=2 * MS)
