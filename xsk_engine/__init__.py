@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xsk_engine.aio import AsyncEngine
     from xsk_engine.async_endpoints import AsyncRawEndpoint, AsyncUdpEndpoint
+    from xsk_engine.asynctcp import AsyncTcpConnection
     from xsk_engine.config import EngineConfig
     from xsk_engine.connecting import create_datagram_endpoint
     from xsk_engine.endpoints import RawEndpoint, UdpEndpoint
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
         ClosedError,
         DeadlineError,
         QueueTakenError,
+        TcpAbortedError,
+        TcpError,
+        TcpRefusedError,
+        TcpResetError,
+        TcpTimeoutError,
         UnavailableError,
         WouldBlockError,
         XskError,
@@ -40,6 +46,9 @@ if TYPE_CHECKING:
     from xsk_engine.sizes import Sizes
     from xsk_engine.spec import parse_flow
     from xsk_engine.stats import EndpointStats, Snapshot
+    from xsk_engine.tcp import TcpConnection
+    from xsk_engine.tcpinfo import TcpCounters, TcpInfo
+    from xsk_engine.tcpoptions import TcpOptions
     from xsk_engine.tracker import Tracker
     from xsk_engine.transport import XskDatagramTransport
     from xsk_engine.units import Rate
@@ -49,6 +58,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "aio": ("AsyncEngine",),
     "async_endpoints": ("AsyncRawEndpoint", "AsyncUdpEndpoint"),
+    "asynctcp": ("AsyncTcpConnection",),
     "config": ("EngineConfig",),
     "connecting": ("create_datagram_endpoint",),
     "endpoints": ("RawEndpoint", "UdpEndpoint"),
@@ -59,6 +69,11 @@ _PUBLIC = {
         "ClosedError",
         "DeadlineError",
         "QueueTakenError",
+        "TcpAbortedError",
+        "TcpError",
+        "TcpRefusedError",
+        "TcpResetError",
+        "TcpTimeoutError",
         "UnavailableError",
         "WouldBlockError",
         "XskError",
@@ -73,6 +88,9 @@ _PUBLIC = {
     "sizes": ("Sizes",),
     "spec": ("parse_flow",),
     "stats": ("EndpointStats", "Snapshot"),
+    "tcp": ("TcpConnection",),
+    "tcpinfo": ("TcpCounters", "TcpInfo"),
+    "tcpoptions": ("TcpOptions",),
     "tracker": ("Tracker",),
     "transport": ("XskDatagramTransport",),
     "units": ("Rate",),
@@ -82,6 +100,7 @@ _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [
     "AsyncEngine",
     "AsyncRawEndpoint",
+    "AsyncTcpConnection",
     "AsyncUdpEndpoint",
     "BrokenError",
     "BusyError",
@@ -107,6 +126,15 @@ __all__ = [
     "Sequence",
     "Sizes",
     "Snapshot",
+    "TcpAbortedError",
+    "TcpConnection",
+    "TcpCounters",
+    "TcpError",
+    "TcpInfo",
+    "TcpOptions",
+    "TcpRefusedError",
+    "TcpResetError",
+    "TcpTimeoutError",
     "Tracker",
     "Traffic",
     "UdpEndpoint",

@@ -19,6 +19,7 @@ from xsk_engine.single import Single
 from xsk_engine.stats import Snapshot
 
 if TYPE_CHECKING:
+    from xsk_engine.asynctcp import AsyncTcpConnection
     from xsk_engine.flow import Flow, Pace, Traffic
     from xsk_engine.neighbours import Hop
     from xsk_engine.running import RunningTraffic
@@ -139,6 +140,40 @@ class AsyncEngine(Single):
             endpoint.ask_again = functools.partial(self.connect_later, endpoint, where)
             endpoint.ask_again()
         return endpoint
+
+    async def tcp(
+        self,
+        remote: str,
+        port: int,
+        *,
+        source: str | None = None,
+        source_port: int = 0,
+        dst_mac: str | None = None,
+        ttl: int | None = None,
+        dscp: int = 0,
+        **options: Any,
+    ) -> AsyncTcpConnection:
+        """As Engine.tcp; an asynchronous context manager closes it. Cancelled, the connection is reset.
+
+        async with await engine.tcp("10.77.0.2", 9001) as connection:
+            await connection.sendall(b"hello")
+        """
+        from xsk_engine.asynctcp import AsyncTcpConnection
+
+        holdings, bell = self.engine.holdings, self.bell
+        where = holdings.tcp_remote(remote, port, source, dst_mac, ttl, dscp)
+        hop: Hop | None = None
+        if not where.is_complete:
+            hop = await asyncio.wrap_future(holdings.ask(where))
+        connection = holdings.tcp(AsyncTcpConnection, where, source_port, hop, options)
+        connection.bell = bell
+        bell.listen(self.engine.open_tcp().reap)
+        try:
+            await connection.wait_connected()
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
 
     def _endpoint(self, kind: type[E], queue: int | None, tag_bytes: int, options: dict[str, Any]) -> E:
         endpoint = self.engine.holdings.endpoint(kind, queue, tag_bytes, **options)

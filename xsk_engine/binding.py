@@ -30,12 +30,18 @@ _WAKEUP_POLL_S = 0.02
 _ANY_MODE = (*PASSING, errno.EPERM, errno.ENODEV, errno.ENETDOWN, errno.EAFNOSUPPORT)
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """No zero-copy here, and why."""
 
     def __init__(self, reason: str, number: int) -> None:
         super().__init__(reason)
         self.errno = number
+
+    def as_asked(self, netdev: NetDev, queue: int) -> UnavailableError:
+        """For who insists on it."""
+        return UnavailableError(
+            "bind", f"{netdev.name}, queue {queue}, zerocopy", f"{self}; use --mode copy", errno=self.errno
+        )
 
 
 class Binding:
@@ -45,6 +51,8 @@ class Binding:
     packets of several descs (XDP_USE_SG). Constructor, fall_back and close from one thread at a time.
     UnavailableError says what is missing, ValueError an unknown mode.
     """
+
+    needs = "CAP_NET_RAW: run as root, or setcap cap_net_raw+ep on the interpreter"
 
     def __init__(
         self,
@@ -95,7 +103,7 @@ class Binding:
         self.mode, self.falls_back = "copy", True
         try:
             netdevs.wait_for_link(self._netdev.name, self._link_timeout_s, stop)
-            self._bind("copy")
+            self._open_copy()
         finally:
             self.falls_back = False
         self.reason = reason
@@ -119,38 +127,39 @@ class Binding:
 
     def _open(self) -> None:
         if self._asked == "copy":
-            self._bind("copy")
+            self._open_copy()
             return
         try:
             self._open_zerocopy()
-        except _Refused as refusal:
+        except Refused as refusal:
             if self._asked == "zerocopy":
-                raise UnavailableError(
-                    "bind",
-                    f"{self._netdev.name}, queue {self._queues[0]}, zerocopy",
-                    f"{refusal}; use --mode copy",
-                    errno=refusal.errno,
-                ) from None
+                raise refusal.as_asked(self._netdev, self._queues[0]) from None
             self.fall_back(f"{refusal} ({errno_name(refusal.errno)})")
+
+    def _open_copy(self) -> None:
+        self._bind("copy")
+
+    def _sockets(self, mode: str) -> tuple[Xsk, ...]:
+        return bind_queues(
+            self._umem,
+            self._netdev,
+            self._queues,
+            mode,
+            ring_size=self._ring_size,
+            multi_buffer=self._max_frame_bytes > self._umem.usable_bytes,
+            stock=self._stock.put if mode == "zerocopy" and self.rx_chunks else None,
+            fds=self._fds,
+        )
 
     def _bind(self, mode: str) -> None:
         zerocopy = mode == "zerocopy"
         try:
-            self.xsks = bind_queues(
-                self._umem,
-                self._netdev,
-                self._queues,
-                mode,
-                ring_size=self._ring_size,
-                multi_buffer=self._max_frame_bytes > self._umem.usable_bytes,
-                stock=self._stock.put if zerocopy and self.rx_chunks else None,
-                fds=self._fds,
-            )
+            self.xsks = self._sockets(mode)
         except OSError as error:
             queue = int(error.filename or self._queues[0])
             number = error.errno or 0
             if zerocopy and number not in _ANY_MODE and queue < self._netdev.queues:
-                raise _Refused(self._why_not(number), number) from None
+                raise Refused(self._why_not(number), number) from None
             # Some errors have nothing to do with the mode, so what was asked is what is named.
             named = self._asked if number in PASSING else mode
             raise self._describe(number, queue, named) from None
@@ -183,7 +192,7 @@ class Binding:
             try:
                 self._program = PassProgram(self._netdev)
             except UnavailableError as error:
-                raise _Refused(
+                raise Refused(
                     f"driver {driver} sends in zero-copy only with an XDP program, "
                     f"and none can be attached: {error.message}",
                     error.errno or number,
@@ -191,7 +200,7 @@ class Binding:
             self.reason += ", with an XDP program that it asks for"
             number = self._wakeup_error_after_reset()
         if number:
-            raise _Refused(f"driver {driver} binds in zero-copy and then refuses to send", number)
+            raise Refused(f"driver {driver} binds in zero-copy and then refuses to send", number)
 
     def _wakeup_error(self) -> int:
         """Of the first queue that has one; what passes by itself is none."""
@@ -202,7 +211,7 @@ class Binding:
         try:
             netdevs.wait_for_link(self._netdev.name, self._link_timeout_s)
         except UnavailableError as error:
-            raise _Refused(
+            raise Refused(
                 f"{self._netdev.name} was reset for an XDP program and did not come back: {error.message}",
                 errno.ENETDOWN,
             ) from None
@@ -211,11 +220,13 @@ class Binding:
             time.sleep(_WAKEUP_POLL_S)
         return number
 
+    def _to_receive(self) -> str:
+        size = self.rx_chunks * self._umem.chunk_size
+        return f" ({size} of them to receive into; --mode copy needs none)" if size else ""
+
     def _describe(self, number: int, queue: int, mode: str) -> XskError:
         netdev, umem = self._netdev, self._umem
         arguments = f"{netdev.name}, queue {queue}, {mode}"
-        rx_bytes = self.rx_chunks * umem.chunk_size
-        receiving = f" ({rx_bytes} of them to receive into; --mode copy needs none)" if rx_bytes else ""
         if number == errno.EBUSY:
             owner = (
                 "this process (an engine that was not closed?)"
@@ -237,9 +248,9 @@ class Binding:
                 if not umem.tx_metadata_len
                 else "the kernel has no tx metadata (Linux 6.11), which timestamps and checksum offload need"
             ),
-            errno.EPERM: "needs CAP_NET_RAW: run as root, or setcap cap_net_raw+ep on the interpreter",
+            errno.EPERM: f"needs {self.needs}",
             errno.ENOBUFS: (
-                f"the umem of {umem.area.length} bytes exceeds the locked-memory limit{receiving}; "
+                f"the umem of {umem.area.length} bytes exceeds the locked-memory limit{self._to_receive()}; "
                 "raise it (ulimit -l), use a smaller --umem-mb, or run with CAP_IPC_LOCK"
             ),
             errno.ENODEV: "the interface is gone",

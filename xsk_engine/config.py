@@ -9,6 +9,8 @@ from operator import index
 
 MIB = 1 << 20
 MODES = ("auto", "copy", "zerocopy")
+MOST_CONNECTIONS = 65536
+"""that the steering program has room for: STEER_TUPLES in native/bpf/steer.h"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class EngineConfig:
     """copy the first so many packets of each queue for Engine.captures, 0: all; None: none"""
     fds: Sequence[int] = ()
     """AF_XDP sockets that somebody else has opened, not bound yet, one for each queue; they stay his"""
+    tcp: bool = False
+    """connections with Engine.tcp: sockets on all queues of the interface receive for them, and an XDP
+    program steers their packets there"""
+    tcp_connections: int = 4096
+    """at most so many at a time, those in TIME-WAIT included"""
     debug: bool = False
     """find who writes to frags that are gone; costs speed"""
     link_timeout_s: float = 5.0
@@ -60,5 +67,9 @@ def check(config: EngineConfig, cpus: Set[int]) -> None:
         raise ValueError(f"fds: {len(config.fds)} for {len(config.queues)} queues; give one per queue")
     if missing := set(config.cpus) - cpus:
         raise ValueError(f"cpus: {sorted(missing)} not among those allowed here, {sorted(cpus)}")
+    if config.tcp and config.fds:
+        raise ValueError("fds: with tcp the engine opens its sockets itself, on all queues")
+    if not 1 <= index(config.tcp_connections) <= MOST_CONNECTIONS:
+        raise ValueError(f"tcp_connections: {config.tcp_connections} is not in 1 to {MOST_CONNECTIONS}")
     if config.ring_size & (config.ring_size - 1) or not 64 <= config.ring_size <= 1 << 20:
         raise ValueError(f"ring_size: {config.ring_size} is not a power of two from 64 to 2^20")

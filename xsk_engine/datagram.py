@@ -1,7 +1,8 @@
-"""What stands in front of a payload: Ethernet, VLAN tag, IP and UDP headers. Pure."""
+"""What stands in front of a payload: Ethernet, VLAN tag, IP and UDP headers; or those below TCP. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xsk_engine.headers import Header, build
@@ -36,9 +37,17 @@ class Datagram:
 
     def header(self) -> bytes:
         """Without lengths and checksums, which depend on the payload."""
+        udp = Header("udp", {"src": self.src_port, "dst": self.dst_port})
+        return build([*self._below({}), udp]).data
+
+    def network_header(self, protocol: int) -> bytes:
+        """The same without UDP: what follows IP is of this protocol."""
+        return build(self._below({"proto" if self.dst.version == 4 else "nh": protocol})).data
+
+    def _below(self, values: Mapping[str, int]) -> list[Header]:
         tag = [] if self.vlan is None else [Header("vlan", {"id": self.vlan, "pcp": self.pcp})]
         ttl = self.ttl if self.ttl is not None else MULTICAST_TTL if self.dst.is_multicast else UNICAST_TTL
-        addresses = {"src": int(self.src), "dst": int(self.dst), "dscp": self.dscp}
+        addresses = {"src": int(self.src), "dst": int(self.dst), "dscp": self.dscp, **values}
         ip = (
             Header("ipv4", {**addresses, "ttl": ttl})
             if self.dst.version == 4
@@ -48,5 +57,4 @@ class Datagram:
             "dst": int.from_bytes(self.dst_mac, "big"),
             "src": int.from_bytes(self.src_mac, "big"),
         }
-        udp = Header("udp", {"src": self.src_port, "dst": self.dst_port})
-        return build([Header("eth", macs), *tag, ip, udp]).data
+        return [Header("eth", macs), *tag, ip]

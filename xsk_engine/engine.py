@@ -6,12 +6,8 @@ import asyncio
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from functools import reduce
-from operator import add
 from typing import TYPE_CHECKING, Any
 
 from xsk_engine import lifetimes
@@ -20,46 +16,32 @@ from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding, open_binding
 from xsk_engine.capture import Capture
 from xsk_engine.config import EngineConfig, check
+from xsk_engine.crew import join, make_workers, stop_deadline
 from xsk_engine.endpoints import RawEndpoint, UdpEndpoint
-from xsk_engine.errors import BrokenError, BusyError, ClosedError, XskError
+from xsk_engine.enginefacts import EngineFacts, Final
+from xsk_engine.errors import BrokenError, BusyError, ClosedError
 from xsk_engine.flow import Flow, Pace, Traffic
 from xsk_engine.holdings import Holdings
-from xsk_engine.mix import Mixes
 from xsk_engine.netdev import NetDev
 from xsk_engine.outside import outside_event_loop
 from xsk_engine.remote import Address, Remote
 from xsk_engine.replay import Replay
 from xsk_engine.run import TrafficRun
 from xsk_engine.running import RunningTraffic
-from xsk_engine.single import Single
 from xsk_engine.stall import StallJudge
-from xsk_engine.stats import FlowCounts, Gaps, Snapshot, merge, merge_flows, merge_gaps
-from xsk_engine.trace import Trace
 from xsk_engine.umem import Umem
 from xsk_engine.units import Rate
 from xsk_engine.worker import Worker
-from xsk_engine.xsk import REBIND_DEADLINE_S, KernelStats, Xsk
+from xsk_engine.xsk import Xsk
 
 if TYPE_CHECKING:
-    import numpy
+    from xsk_engine.tcp import TcpConnection
 
-# A worker that was told to stop answers within its drain timeout; so much more for a busy machine.
-_JOIN_GRACE_S = 2.0
 # Longer than a neighbour may take to answer.
 _RESOLVE_S = 10.0
 
 
-@dataclass(frozen=True)
-class _Final:
-    """What is kept of a closed engine."""
-
-    queues: list[Snapshot]
-    kernel: KernelStats
-    gaps: Gaps
-    flows: FlowCounts
-
-
-class Engine(Single):
+class Engine(EngineFacts):
     """An engine on one interface: its umem, its queues, and the threads that serve them. Made by
     :func:`xsk_engine.open`.
 
@@ -74,26 +56,16 @@ class Engine(Single):
 
     def __init__(self, config: EngineConfig) -> None:
         check(config, os.sched_getaffinity(0))
-        self.config = config
+        super().__init__(config)
         self.netdev: NetDev | None = None
         """the interface as it was when it was opened; None before"""
-        self.umem: Umem | None = None
-        self.binding: Binding | None = None
-        """its ``mode`` is "copy" or "zerocopy", its ``reason`` says why; None before open()"""
         self._stalls: StallJudge | None = None
-        self.workers: list[Worker] = []
-        self.mixes: list[Mixes | None] = []
-        """of each worker, while it runs"""
-        self.trace: Trace | None = None
-        """of a replay"""
         self.captures: list[Capture] = []
         self.event_fd = -1
-        self._final: _Final | None = None
         self._stack = contextlib.ExitStack()
         self.holdings = Holdings(self)
         """what applications have of it"""
         self._closing = threading.Lock()
-        self._forked = False
         lifetimes.register(self)
 
     # -- opening and closing ---------------------------------------------------------------------------
@@ -101,7 +73,7 @@ class Engine(Single):
     def open(self) -> Engine:
         """Opens everything or nothing, and returns itself. Errors as xsk_engine.open(); ClosedError for one
         that was opened before."""
-        if self.workers or self._final is not None:
+        if self.workers or self.final is not None:
             raise ClosedError("open", self.config.interface, "it was opened before; make a new engine")
         outside_event_loop(self._open)
         return self
@@ -110,28 +82,24 @@ class Engine(Single):
         config = self.config
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
-            self.umem, self.binding = open_binding(stack, config, self.netdev)
+            self.umem, self.binding = self._bind(stack)
             self.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
             self._stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
             stack.callback(self.workers.clear)
-            for index, xsk in enumerate(self.binding.xsks):
-                capture = self._open_capture(stack)
-                worker = Worker(
-                    self.umem,
-                    xsk,
-                    index,
-                    self.event_fd,
-                    interface=config.interface,
-                    cpu=config.cpus[index] if config.cpus else None,
-                    link_timeout_s=config.link_timeout_s,
-                    progress_timeout_s=config.progress_timeout_s,
-                    drain_timeout_s=config.drain_timeout_s,
-                    on_stall=self._judge_stall,
-                    capture=capture,
-                )
-                self.workers.append(worker)
-                stack.callback(worker.close)
+            self._open_captures(stack)
+            make_workers(
+                stack,
+                self.workers,
+                config,
+                self.umem,
+                self.binding,
+                self.event_fd,
+                self._judge_stall,
+                self.captures,
+            )
+            if config.tcp:
+                self._open_tcp(stack)
             for worker in self.workers:
                 worker.probe_invalid()
             stack.callback(self.stop)
@@ -139,17 +107,36 @@ class Engine(Single):
                 worker.start()
             self._stack = stack.pop_all()
 
-    def _open_capture(self, stack: contextlib.ExitStack) -> Capture | None:
+    def _bind(self, stack: contextlib.ExitStack) -> tuple[Umem, Binding]:
+        assert self.netdev is not None
+        if not self.config.tcp:
+            return open_binding(stack, self.config, self.netdev)
+        from xsk_engine.tcpbinding import open_steered
+
+        return open_steered(stack, self.config, self.netdev)
+
+    def _open_captures(self, stack: contextlib.ExitStack) -> None:
+        assert self.binding is not None
         if self.config.capture_packets is None:
-            return None
-        capture = Capture(self.config.capture_packets)
-        stack.callback(capture.close)
-        self.captures.append(capture)
-        return capture
+            return
+        for _ in self.binding.xsks:
+            capture = Capture(self.config.capture_packets)
+            stack.callback(capture.close)
+            self.captures.append(capture)
+
+    def _open_tcp(self, stack: contextlib.ExitStack) -> None:
+        from xsk_engine.tcpbinding import SteeredBinding
+        from xsk_engine.tcpstack import TcpStack
+
+        assert self.umem is not None
+        assert self.netdev is not None
+        assert isinstance(self.binding, SteeredBinding)
+        self.tcp_stack = TcpStack(self.umem, self.workers[0], self.binding, self.netdev, self.config)
+        stack.callback(self.tcp_stack.close)
 
     def close(self) -> None:
         """Drains, stops and closes everything; idempotent. BrokenError when the final audit finds a fault."""
-        if self._forked:
+        if self.forked:
             return
         with self._closing:  # a second thread waits for the first
             self._close()
@@ -166,9 +153,11 @@ class Engine(Single):
             raise BrokenError(
                 "close", self.config.interface, "a thread does not leave its endpoint; the engine leaks"
             ) from None
+        if self.tcp_stack is not None:
+            self.tcp_stack.release()
         try:
-            if self._final is None and self.workers:
-                self._final = _Final(
+            if self.final is None and self.workers:
+                self.final = Final(
                     self.queue_snapshots(), self.kernel_stats(), self.gaps(), self.flow_counts()
                 )
             if self.workers and failure is None:
@@ -190,6 +179,8 @@ class Engine(Single):
 
     def stop(self) -> None:
         """Drains and joins the workers, within the drain timeout. Blocking; idempotent."""
+        if self.tcp_stack is not None:
+            self.tcp_stack.finish(self.config.drain_timeout_s)
         deadline = self.stop_deadline()
         for worker in self.workers:
             worker.drain()
@@ -200,22 +191,15 @@ class Engine(Single):
         return self._stalls.judge(worker, stalled_on, self.workers)
 
     def stop_deadline(self) -> float:
-        seconds = self.config.drain_timeout_s + _JOIN_GRACE_S
-        binding = self.binding
-        if binding is not None and (binding.may_fall_back or binding.falls_back):  # and then drain once more
-            seconds += self.config.link_timeout_s + REBIND_DEADLINE_S + self.config.drain_timeout_s
-        return time.monotonic() + seconds
+        return stop_deadline(self.config, self.binding)
 
     def join_workers(self, deadline: float) -> None:
-        for worker in self.workers:
-            if not worker.join(max(deadline - time.monotonic(), 0)):
-                worker.abort()
-                if not worker.join(_JOIN_GRACE_S + REBIND_DEADLINE_S):
-                    # It sits in the kernel. Freeing what it uses would crash; leaking is the lesser evil.
-                    self._stack.pop_all()
-                    raise BrokenError(
-                        "stop", f"queue {worker.xsk.queue}", "its thread does not end; the engine leaks"
-                    )
+        left = join(self.workers, deadline)
+        if (
+            left is not None
+        ):  # It sits in the kernel. Freeing what it uses would crash; leaking is the lesser evil.
+            self._stack.pop_all()
+            raise BrokenError("stop", f"queue {left.xsk.queue}", "its thread does not end; the engine leaks")
 
     async def run(self, traffic: Traffic | Flow | Replay, stop: asyncio.Event | None = None) -> None:
         """Sends until it is done, `stop` is set or a worker fails; then drains all queues.
@@ -232,85 +216,6 @@ class Engine(Single):
         all queues, between two packets. BusyError when a queue is not ready for it within its progress
         timeout."""
         await TrafficRun(self).update(flows, offset, data)
-
-    def failure(self) -> XskError | None:
-        """Why the first worker that has failed did; None while all are well."""
-        return next(filter(None, (w.failure() for w in self.workers)), None)
-
-    def raise_failure(self) -> None:
-        """Raises the first queue's failure, if any: the BrokenError of its endpoints. Any thread."""
-        failure = self.failure()
-        if failure is not None:
-            raise failure
-        if self.trace is not None:
-            self.trace.raise_failure()
-
-    @property
-    def mode(self) -> str:
-        """ "copy" or "zerocopy"; ClosedError while it is not open."""
-        self.open_workers()
-        assert self.binding is not None
-        return self.binding.mode
-
-    def open_workers(self) -> list[Worker]:
-        """One per queue. ClosedError when there are none; BrokenError in a forked child."""
-        if self._forked:
-            raise BrokenError(
-                "engine", self.config.interface, "this process was forked; only the parent may use it"
-            )
-        if not self.workers:
-            raise ClosedError("engine", self.config.interface, "it is not open")
-        return self.workers
-
-    # -- facts -----------------------------------------------------------------------------------------
-
-    def snapshot(self) -> Snapshot:
-        """Figures of all queues now; the final ones after close. No system call; any thread."""
-        if self._final is not None:
-            return merge(self._final.queues)
-        return merge([w.snapshot() for w in self.workers])
-
-    def queue_snapshots(self) -> list[Snapshot]:
-        """The same figures of each queue, in the order they were given. No system call; any thread."""
-        if self._final is not None:
-            return self._final.queues
-        return [w.snapshot() for w in self.workers]
-
-    def flow_counts(self) -> FlowCounts:
-        """What each flow has submitted so far, by its place in the traffic. By the thread that closes."""
-        if self._final is not None:
-            return self._final.flows
-        return merge_flows(mixes.posted() for mixes in self.mixes if mixes is not None)
-
-    def counter_pages(self) -> list[numpy.ndarray]:
-        """The live counter page of each queue: a read-only record whose uint64 fields are native struct
-        xske_counters. No copy, no system call; it outlives the engine. Any thread. ClosedError if not open.
-
-            print(engine.counter_pages()[0].dtype.names)
-        """
-        return [w.page() for w in self.open_workers()]
-
-    def kernel_stats(self) -> KernelStats:
-        """The kernel's own counters of all queues. A system call for each; any thread."""
-        if self._final is not None:
-            return self._final.kernel
-        return reduce(add, (w.xsk.kernel_stats() for w in self.workers), KernelStats())
-
-    def gaps(self) -> Gaps:
-        """How far apart the packets were, of all queues; exact once they have ended. Any thread."""
-        if self._final is not None:
-            return self._final.gaps
-        return merge_gaps(w.gaps for w in self.workers)
-
-    def audit(self) -> None:
-        """Conservation of chunks and descs, while the workers rest. BrokenError names what is missing."""
-        if self.umem is None or any(w.alive for w in self.workers):
-            raise ClosedError("audit", self.config.interface, "only while the workers are stopped")
-        audit, now = self.umem.audit(), self.snapshot()
-        if audit.inflight_descs != now.inflight_descs:
-            raise BrokenError("audit", self.config.interface, f"descs are missing: {audit}, {now}")
-        if invalid := self.kernel_stats().tx_invalid_descs:
-            raise BrokenError("audit", self.config.interface, f"the kernel refused {invalid} descs")
 
     # -- what applications hold ------------------------------------------------------------------------
 
@@ -361,6 +266,42 @@ class Engine(Single):
             raise
         return endpoint
 
+    def tcp(
+        self,
+        remote: str,
+        port: int,
+        *,
+        source: str | None = None,
+        source_port: int = 0,
+        dst_mac: str | None = None,
+        ttl: int | None = None,
+        dscp: int = 0,
+        **options: Any,
+    ) -> TcpConnection:
+        """Opens a TCP connection to ``remote`` (IPv4 or IPv6 address) and ``port``; a context manager closes
+        it. For an engine that was opened with ``tcp=True``.
+
+        ``source``: address (None: the kernel's choice), and ``source_port`` (0: likewise); a kernel socket
+        holds the port. ``dst_mac``, ``ttl`` and ``dscp`` as udp(). ``options``: those of TcpOptions.
+        Waits for the neighbour, up to 3 s, and for the peer. TcpError: the peer refuses (TcpRefusedError), or
+        does not answer within ``connect_timeout_s`` (TcpTimeoutError). UnavailableError: no route, nobody
+        answers, or the port is taken. ValueError: what no connection can be. ClosedError. Any thread.
+
+            with engine.tcp("10.77.0.2", 9001) as connection:
+                connection.sendall(b"hello")
+        """
+        from xsk_engine.tcp import TcpConnection
+
+        where = self.holdings.tcp_remote(remote, port, source, dst_mac, ttl, dscp)
+        hop = None if where.is_complete else self.holdings.ask(where).result(_RESOLVE_S)
+        connection = self.holdings.tcp(TcpConnection, where, source_port, hop, options)
+        try:
+            connection.wait_connected()
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
     def start(
         self,
         traffic: Traffic | Flow | Sequence[Flow],
@@ -385,9 +326,11 @@ class Engine(Single):
 
     def after_fork_in_child(self) -> None:
         """The threads and the umem are the parent's; the child only closes its copies of the fds."""
-        self._forked = True
+        self.forked = True
         fds = [self.event_fd, *(self.binding.fds() if self.binding else ())]
         fds += self.holdings.forget()
+        if self.tcp_stack is not None:
+            fds += self.tcp_stack.forget()
         if self.umem is not None:
             self.umem.forget()
         self.workers = []

@@ -67,6 +67,27 @@ class ClosedError(XskError):
     """Used after its owner closed it."""
 
 
+class TcpError(XskError, OSError):
+    """What has ended a TCP connection, or kept it from opening; ``errno`` says which: EHOSTUNREACH,
+    ENETUNREACH, EPROTO, ... What has a class of its own in Python is one of the next four."""
+
+
+class TcpRefusedError(TcpError, ConnectionRefusedError):
+    """Nobody listens there."""
+
+
+class TcpResetError(TcpError, ConnectionResetError):
+    """The peer has reset it."""
+
+
+class TcpAbortedError(TcpError, ConnectionAbortedError):
+    """This side has reset it: abort(), or the engine's end."""
+
+
+class TcpTimeoutError(TcpError, TimeoutError):
+    """The peer does not answer any more, or never did."""
+
+
 def errno_name(number: int) -> str:
     """``EBUSY`` for 16."""
     if number == _errno.EOPNOTSUPP:  # Python prefers its alias ENOTSUP, the kernel's documentation does not

@@ -20,11 +20,13 @@ from xsk_engine.outside import outside_event_loop
 from xsk_engine.remote import Remote
 from xsk_engine.run import compile_for
 from xsk_engine.running import FollowingFlows, RunningTraffic, as_pace
+from xsk_engine.tcpoptions import TcpOptions
 from xsk_engine.units import Rate
 
 if TYPE_CHECKING:
     from xsk_engine.engine import Engine
     from xsk_engine.resolve import Resolved
+    from xsk_engine.tcpconn import Connection
 
 # A call that copies a million payloads takes a tenth of a second.
 _CLOSE_S, _POLL_S = 2.0, 0.001
@@ -32,6 +34,7 @@ _CLOSE_S, _POLL_S = 2.0, 0.001
 Changed = Callable[[float], "asyncio.Future[None]"]
 """awaits an event of the loops, at most so many seconds"""
 E = TypeVar("E", bound=Endpoint)
+C = TypeVar("C", bound="Connection")
 
 
 class Holdings:
@@ -64,6 +67,34 @@ class Holdings:
             made = kind(engine.umem, worker, engine.config.interface, most, config)
             made.at_close = self._endpoints.discard
             self._endpoints.add(made)
+        return made
+
+    def tcp_remote(
+        self, remote: str, port: int, source: str | None, dst_mac: str | None, ttl: int | None, dscp: int
+    ) -> Remote:
+        """Where a connection goes. ValueError, TypeError; ClosedError."""
+        self._engine.open_workers()
+        self._engine.open_tcp()
+        where = Remote.of((remote, port), (source, 0), dst_mac, ttl=ttl, dscp=dscp)
+        if not where.dst_port:
+            raise ValueError("tcp: port 0; 1 to 65535 are possible")
+        if where.dst.is_multicast or where.dst.is_unspecified or str(where.dst) == "255.255.255.255":
+            raise ValueError(f"tcp: {where.dst} is no address of one peer")
+        return where
+
+    def tcp(self, kind: type[C], where: Remote, port: int, hop: Hop | None, options: dict[str, Any]) -> C:
+        """A connection of this kind that is being opened, and follows its neighbour."""
+        if not 0 <= port < 1 << 16:
+            raise ValueError(f"source_port: {port} is not in 0 to 65535")
+        if unknown := set(options) - set(TcpOptions.__dataclass_fields__):
+            known = ", ".join(TcpOptions.__dataclass_fields__)
+            raise TypeError(f"tcp: there is no option {unknown.pop()!r}; there are {known}")
+        chosen = TcpOptions(**options)
+        self._engine.raise_failure()
+        with self._may_make():
+            made = self._engine.open_tcp().connect(kind, where, port, hop, chosen)
+        if where.dst_mac is None and hop is not None:
+            self.neighbours.follow(where.dst, where.src, hop, made)
         return made
 
     @contextlib.contextmanager

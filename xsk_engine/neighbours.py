@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from xsk_engine._ffi.libc import new_eventfd
@@ -45,10 +45,12 @@ class Follower(Protocol):
 
 @dataclass(frozen=True)
 class Hop:
-    """Where packets go first: the source address the kernel would use, and the MAC of 6 bytes."""
+    """Where packets go first: the source address the kernel would use, and the MAC of 6 bytes. ``mtu``: as
+    route.NextHop's."""
 
     src: IPAddress
     mac: bytes
+    mtu: int | None = None
 
 
 @dataclass
@@ -202,7 +204,7 @@ class Neighbours:
         except Exception as error:  # pyroute2's own: the interface went away meanwhile
             question.fail(UnavailableError("resolve", f"{question.dst}, {self._netdev.name}", repr(error)))
             return True
-        hop = Hop(found.src_ip, parse_mac(found.dst_mac) if found.dst_mac else b"")
+        hop = Hop(found.src_ip, parse_mac(found.dst_mac) if found.dst_mac else b"", found.mtu)
         if question.answer.set_running_or_notify_cancel():
             question.answer.set_result(hop)
         return True
@@ -227,7 +229,7 @@ class Neighbours:
                 continue
             with self._lock:
                 one.mac = parse_mac(text)
-                one.hop = Hop(one.hop.src, one.mac) if one.hop is not None else None
+                one.hop = replace(one.hop, mac=one.mac) if one.hop is not None else None
                 followers = list(one.followers)
             for follower in followers:
                 follower.set_mac(one.mac)

@@ -22,6 +22,7 @@ def _config(
     fd: int | Sequence[int] | None,
     cpus: Sequence[int],
     timestamps: bool,
+    tcp: bool,
     debug: bool,
     link_timeout: float | None,
 ) -> EngineConfig:
@@ -35,6 +36,7 @@ def _config(
         tx_metadata_len=TX_METADATA_BYTES if timestamps else 0,
         tx_metadata=frozenset({"timestamp"} if timestamps else ()),
         fds=fds,
+        tcp=tcp,
         debug=debug,
         link_timeout_s=_FOR_EVER_S if link_timeout in (None, math.inf) else link_timeout,
     )
@@ -49,6 +51,7 @@ def open(
     fd: int | Sequence[int] | None = None,
     cpus: Sequence[int] = (),
     timestamps: bool = False,
+    tcp: bool = False,
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> Engine:
@@ -57,7 +60,9 @@ def open(
     ``mode``: auto, copy or zerocopy. ``umem_mb``: MiB of memory for all that is inflight; 4 stays within
     the cache. ``fd``: AF_XDP sockets that somebody with CAP_NET_RAW has opened, one per queue, not bound;
     they may be closed when it returns, and hold their queues until they are. ``cpus``: one for each queue's
-    thread. ``timestamps``: let trackers say when packets left.
+    thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes AF_XDP
+    sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN), and 2
+    MiB of umem more for each of them.
     ``debug``: find who writes to frags that are gone. ``link_timeout``: seconds without a link before that
     is an error; None: never.
     ValueError for bad arguments, UnavailableError for what the environment lacks (QueueTakenError: another
@@ -75,6 +80,7 @@ def open(
             fd=fd,
             cpus=cpus,
             timestamps=timestamps,
+            tcp=tcp,
             debug=debug,
             link_timeout=link_timeout,
         )
@@ -90,6 +96,7 @@ def aopen(
     fd: int | Sequence[int] | None = None,
     cpus: Sequence[int] = (),
     timestamps: bool = False,
+    tcp: bool = False,
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> AsyncEngine:
@@ -109,6 +116,7 @@ def aopen(
             fd=fd,
             cpus=cpus,
             timestamps=timestamps,
+            tcp=tcp,
             debug=debug,
             link_timeout=link_timeout,
         )

@@ -29,10 +29,12 @@ INSTEAD = "--dst-mac and --src-ip"
 
 @dataclass(frozen=True)
 class NextHop:
-    """Where a packet goes first: the source address the kernel would use, and the neighbour's MAC."""
+    """Where a packet goes first: the source address the kernel would use, and the neighbour's MAC. ``mtu``:
+    what the kernel knows of the way in bytes of layer 3, None: as the interface's."""
 
     src_ip: IPAddress
     dst_mac: str
+    mtu: int | None = None
 
 
 def _family(address: IPAddress) -> int:
@@ -125,6 +127,13 @@ def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress, instead:
     return route
 
 
+def _route_mtu(attributes: dict[str, Any]) -> int | None:
+    """The route's own, or what an ICMP message has told of it (RTAX_MTU)."""
+    metrics = attributes.get("RTA_METRICS")
+    value = metrics.get_attr("RTAX_MTU") if metrics is not None else None
+    return int(value) if value else None
+
+
 def is_unanswered(error: UnavailableError) -> bool:
     """Is it resolve()'s for a neighbour that has not answered yet?"""
     return error.errno == errno.EHOSTUNREACH
@@ -167,8 +176,9 @@ def resolve(
                 "the interface has no address to send from; give --src-ip",
             )
         source = ipaddress.ip_address(str(source))
+        mtu = _route_mtu(attributes)
         if not need_mac:
-            return NextHop(source, "")
+            return NextHop(source, "", mtu)
         if dst_ip.is_multicast:
             return NextHop(source, _multicast_mac(dst_ip))
         if dst_ip.version == 4 and (str(dst_ip) == "255.255.255.255" or route["type"] == 3):  # RTN_BROADCAST
@@ -188,4 +198,4 @@ def resolve(
             f"nobody answered within {timeout_s:g} s; check the address, or give {instead}",
             errno=errno.EHOSTUNREACH,
         )
-    return NextHop(source, mac)
+    return NextHop(source, mac, mtu)

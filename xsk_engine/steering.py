@@ -176,6 +176,10 @@ class Steering:
         size = _COUNTERS.size
         return _sum_up(self._object.lookup_on_cpus("steer_reflected", struct.pack("=I", 0), size))
 
+    def fileno(self) -> int:
+        """Of the link that keeps the program attached; -1 after close()."""
+        return self._program.fileno()
+
     def is_gone(self) -> bool:
         """With its interface, before close()."""
         return self._last is None and not self._program.is_attached()

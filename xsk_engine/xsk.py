@@ -187,7 +187,8 @@ def _bind_all(
     flags: int,
     register: Callable[[], None],
     make: Callable[[Any, int], S],
-    stock: Stock | None,
+    stock: Stock | None = None,
+    rings: Callable[[int], sockopt.Rings] | None = None,
 ) -> tuple[S, ...]:
     """All queues or none; the OSError carries the queue in its filename."""
     queue = queues[0]
@@ -196,7 +197,8 @@ def _bind_all(
         register()
         for queue in queues:
             fill = functools.partial(stock, queue) if stock else None
-            bound = umem.registration.open(netdev.name, netdev.ifindex, queue, flags, fill)
+            options = {"rings": rings(queue)} if rings else {}
+            bound = umem.registration.open(netdev.name, netdev.ifindex, queue, flags, fill, **options)
             xsks.append(make(bound, queue))
     except BaseException as error:
         for xsk in xsks:
@@ -263,7 +265,40 @@ def bind_rx_queues(
         register = functools.partial(umem.register, sockopt, ring_size, receives=True)
         flags = _bind_flags(mode, multi_buffer)
         return _bind_all(
-            umem, netdev, queues, flags, register, lambda bound, queue: RxXsk(bound, netdev, queue), None
+            umem, netdev, queues, flags, register, lambda bound, queue: RxXsk(bound, netdev, queue)
         )
 
     return _with_patience(netdev, bind)
+
+
+def bind_both(
+    umem: Umem,
+    netdev: NetDev,
+    queues: Sequence[int],
+    senders: Sequence[int],
+    mode: str,
+    *,
+    ring_size: int,
+    rx_entries: int,
+    multi_buffer: bool,
+) -> tuple[tuple[Xsk, ...], tuple[RxXsk, ...]]:
+    """As bind_queues, for sockets on all `queues` that receive, of which those on `senders` send, too: what
+    sends, in the order of `senders`, and what receives; fill rings of `rx_entries`, and empty."""
+    sending: dict[int, Xsk] = {}
+
+    def make(bound: Any, queue: int) -> RxXsk:
+        if queue in senders:
+            raise_send_buffer(bound.fd)
+            sending[queue] = Xsk(bound, netdev, queue, ring_size)
+        return RxXsk(bound, netdev, queue)
+
+    def rings(queue: int) -> sockopt.Rings:
+        return sockopt.Rings(ring_size if queue in senders else 0, rx_entries)
+
+    def bind() -> tuple[RxXsk, ...]:
+        register = functools.partial(umem.register, sockopt, ring_size)
+        flags = _bind_flags(mode, multi_buffer)
+        return _bind_all(umem, netdev, queues, flags, register, make, rings=rings)
+
+    receiving = _with_patience(netdev, bind)
+    return tuple(sending[queue] for queue in senders), receiving

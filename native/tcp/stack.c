@@ -19,7 +19,8 @@
 
 static struct xske_tcp_conn **bucket_of(const struct xske_tcp *t, const struct tcp_tuple *tuple)
 {
-	return &t->table[siphash24(t->table_key, (const uint8_t *)tuple, sizeof(*tuple)) & t->table_mask];
+	return &t->table[siphash24(t->table_secret.sequence_key, (const uint8_t *)tuple, sizeof(*tuple)) &
+	                 t->table_mask];
 }
 
 struct xske_tcp_conn *tcp_find(const struct xske_tcp *t, const struct tcp_tuple *tuple)
@@ -88,6 +89,8 @@ static void tell_the_gone(struct xske_tcp *t)
 
 	for (c = t->gone, t->gone = NULL; c; c = next) {
 		next = c->next_ready;
+		if (c->connected)
+			atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
 		tcp_closed(c);
 	}
 }
@@ -131,8 +134,9 @@ void tcps_connect(struct xske_loop *l, struct xske_tcp_conn *c)
 	if (!t || c->state != XSKE_TCP_NEW)
 		return;
 	t->now_ns = l->now_ns;
-	if (t->conn_count >= t->config.max_connections || tcp_find(t, &c->tuple)) {
-		tcp_fail(c, t->conn_count >= t->config.max_connections ? ENOBUFS : EADDRINUSE);
+	c->connected = true;
+	if (tcp_find(t, &c->tuple)) {
+		tcp_fail(c, EADDRINUSE);
 		return;
 	}
 	link_conn(t, c);
@@ -239,10 +243,9 @@ bool tcps_turn(struct xske_loop *l)
 	t->now_ns = l->now_ns;
 	moved = take_pending(t);
 	moved |= tcp_arrive(t);
-	while ((timer = wheel_expire(&t->wheel, t->now_ns))) {
+	/* By themselves they are no sign of life: what they want sent is seen by who posts. */
+	while ((timer = wheel_expire(&t->wheel, t->now_ns)))
 		tcp_timer_expired((struct tcp_timer *)timer);
-		moved = true;
-	}
 	tell_the_gone(t);
 	return moved;
 }
@@ -359,8 +362,8 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 	t->table = calloc(t->table_mask + 1, sizeof(struct xske_tcp_conn *));
 	wheel_init(&t->wheel, l->config.clock.now_ns(l->config.clock.ctx));
 	err = t->table ? isn_init(&t->secret) : -ENOMEM;
-	memcpy(t->table_key, t->secret.key, sizeof(t->table_key));
-	t->table_key[1] ^= 1; /* another hash than sequence numbers show */
+	if (!err)
+		err = isn_init(&t->table_secret);
 	if (!err)
 		err = arrive_open(t);
 	if (err) {

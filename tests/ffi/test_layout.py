@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from xsk_engine import edits, payload, replay, steering
-from xsk_engine._ffi import libbpf, libpcap, libxdp, native, uapi
+from xsk_engine import edits, payload, replay, steering, tcpinfo
+from xsk_engine._ffi import libbpf, libpcap, libxdp, native, nativetcp, uapi
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.arrivals import Reflected
 from xsk_engine.errors import UnavailableError
@@ -31,6 +31,7 @@ KERNEL = {
     "sockaddr_xdp": uapi.SockaddrXdp,
     "xdp_desc": uapi.XdpDesc,
 }
+OURS = {**native.STRUCTS, **nativetcp.STRUCTS}
 LIBRARIES = {
     "xsk_umem_config": libxdp.XskUmemConfig,
     "xsk_socket_config": libxdp.XskSocketConfig,
@@ -62,7 +63,7 @@ def compiled(tmp_path_factory):
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler, "make test installs a compiler"
     lines = []
-    for name, struct in {**native.STRUCTS, **KERNEL, **LIBRARIES}.items():
+    for name, struct in {**OURS, **KERNEL, **LIBRARIES}.items():
         lines.append(f'printf("\\"{name}\\": {{\\"sizeof\\": %zu", sizeof(struct {name}));')
         for field, *_ in struct._fields_:
             c_name = C_NAMES.get((name, field), field)
@@ -88,9 +89,9 @@ def compiled(tmp_path_factory):
     return json.loads(subprocess.run([folder / "probe"], capture_output=True, check=True).stdout)
 
 
-@pytest.mark.parametrize("name", [*native.STRUCTS, *KERNEL, *LIBRARIES])
+@pytest.mark.parametrize("name", [*OURS, *KERNEL, *LIBRARIES])
 def test_layout(compiled, name):
-    struct = {**native.STRUCTS, **KERNEL, **LIBRARIES}[name]
+    struct = {**OURS, **KERNEL, **LIBRARIES}[name]
     said = compiled[name]
     for field, *_ in struct._fields_:
         if field in said:
@@ -116,6 +117,8 @@ def test_abi_constants_are_the_headers():
         ("XSKE_ENDPOINT_REMOVED", native.ENDPOINT_REMOVED),
         *((f"XSKE_EDIT_{name.upper()}", i) for i, name in enumerate(edits.LAYERS)),
         *((f"XSKE_OVERSIZE_{name.upper()}", i) for i, name in enumerate(replay.OVERSIZE)),
+        *((f"XSKE_TCP_{name.upper()}", value) for name, value in nativetcp.CONGESTION.items()),
+        *((f"XSKE_TCP_{name.replace('-', '_')}", value) for value, name in enumerate(tcpinfo.STATES)),
     ):
         assert f"{name} = {value}," in header
     for name, value in (
@@ -125,8 +128,22 @@ def test_abi_constants_are_the_headers():
         ("XSKE_RECEIVER_BUSY_POLL", native.RECEIVER_BUSY_POLL),
         ("XSKE_TRACE_FIX_CHECKSUMS", native.TRACE_FIX_CHECKSUMS),
         ("XSKE_TRACE_WITHOUT_GAPS", native.TRACE_WITHOUT_GAPS),
+        ("XSKE_TCP_MULTI_BUFFER", nativetcp.MULTI_BUFFER),
+        ("XSKE_TCP_OFFLOAD", nativetcp.OFFLOAD),
+        *((f"XSKE_TCP_CONN_{name}", getattr(nativetcp, name)) for name in ("NODELAY", "KEEPALIVE", "PACING")),
+        *(
+            (f"XSKE_TCP_{name}", getattr(nativetcp, name))
+            for name in ("READABLE", "WRITABLE", "CHANGED", "DRAINED")
+        ),
     ):
-        assert re.search(rf"#define {name}\s+{value}u", header)
+        assert re.search(rf"#define {name}[\s\\]+{value}u", header)
+
+
+def test_what_is_said_of_a_connection_has_the_headers_names():
+    for shown, mirror in ((tcpinfo.TcpInfo, nativetcp.TcpInfo), (tcpinfo.TcpCounters, nativetcp.TcpCounters)):
+        assert [field.name for field in dataclasses.fields(shown)] == [name for name, _ in mirror._fields_]
+    for value, name in enumerate(tcpinfo.STATES):
+        assert getattr(nativetcp, name.replace("-", "_")) == value
 
 
 def test_the_steering_programs_constants_are_the_headers():
@@ -193,10 +210,11 @@ def test_a_tuple_is_laid_out_as_the_header_says(tmp_path):
 
 def test_every_exported_function_has_a_signature():
     listed = subprocess.run(
-        ["nm", "-D", "--defined-only", native._library_path()], capture_output=True, text=True, check=True
+        ["nm", "-D", "--defined-only", native.library_path()], capture_output=True, text=True, check=True
     )
     exported = {line.split()[-1] for line in listed.stdout.splitlines() if "xske_" in line}
-    assert exported == set(native._TABLE) | set(native._LONG) | set(native._SHORT)
+    tables = (native._TABLE, native._LONG, native._SHORT, nativetcp.TABLE, nativetcp.SHORT, nativetcp.LONG)
+    assert exported == set().union(*tables)
 
 
 def test_a_missing_library_and_a_missing_symbol_are_named():

@@ -1,4 +1,4 @@
-"""libxske.so: mirrors native/xske.h."""
+"""libxske.so: mirrors native/xske.h, but for TCP (nativetcp.py)."""
 
 from __future__ import annotations
 
@@ -694,13 +694,13 @@ _LONG: dict[str, Any] = {
 """As many packets as you like, and others may run: they return a negative errno themselves."""
 
 
-def _library_path() -> str:
+def library_path() -> str:
     with importlib.resources.as_file(importlib.resources.files("xsk_engine") / "libxske.so") as path:
         return str(path)
 
 
 def _load() -> Any:
-    library = open_library(_library_path(), "reinstall xsk-engine (pip install .)")
+    library = open_library(library_path(), "reinstall xsk-engine (pip install .)")
     functions = declare(library, "libxske.so", _TABLE, prefix="xske_")
     if functions.abi_version() != ABI_VERSION:
         raise UnavailableError(
@@ -712,8 +712,8 @@ def _load() -> Any:
 
 
 native: Any = _load()
-short: Any = declare(ctypes.PyDLL(_library_path()), "libxske.so", _SHORT, prefix="xske_")
-long: Any = declare(ctypes.CDLL(_library_path()), "libxske.so", _LONG, prefix="xske_")
+short: Any = declare(ctypes.PyDLL(library_path()), "libxske.so", _SHORT, prefix="xske_")
+long: Any = declare(ctypes.CDLL(library_path()), "libxske.so", _LONG, prefix="xske_")
 
 
 def create(function: Any, *args: Any) -> c_void_p:

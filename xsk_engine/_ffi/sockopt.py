@@ -1,5 +1,5 @@
 """The kernel's own AF_XDP interface, for what the installed libxdp cannot express: tx metadata, a queue that
-is closed and opened again on a living umem, and sockets that only receive. Same shape as :mod:`.libxdp`.
+is closed and opened again on a living umem, and sockets that receive. Same shape as :mod:`.libxdp`.
 
 Source: Documentation/networking/af_xdp.rst, net/xdp/xsk.c."""
 
@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from ctypes import c_uint32
-from typing import Any
+from typing import Any, NamedTuple
 
 from xsk_engine._ffi import uapi
 from xsk_engine._ffi.libc import get_option, libc, set_option
@@ -57,36 +57,44 @@ def _read_u32(fd: int, option: int) -> int:
     return value.value
 
 
-class BoundSocket:
-    """One AF_XDP socket: ``fd``, and its ``tx`` and ``cq`` rings for the txq to take over; or, of one that
-    `receives`, ``rx`` and ``fill``."""
+class Rings(NamedTuple):
+    """What a socket does: entries of its tx and completion ring, and of its rx and fill ring; 0: not that."""
 
-    def __init__(self, ring_size: int, fd: int | None = None, *, receives: bool = False) -> None:
+    tx: int
+    rx: int
+
+
+class BoundSocket:
+    """One AF_XDP socket: ``fd``; ``tx`` and ``cq``, rings for the txq to take over, of one that sends, and
+    ``fill``; ``rx`` of one that receives."""
+
+    def __init__(self, fd: int | None = None) -> None:
         self.fd = -1
         self.bound = False
         self._maps: list[tuple[int, int]] = []
-        self._ring_size = ring_size
         self._given = fd is not None
-        self._receives = receives
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self.fd = int(libc.socket(uapi.AF_XDP, kind, 0)) if fd is None else os.dup(fd)
 
-    def make_rings(self) -> None:
-        """Sets and maps the rings. The umem's two must be there, whatever the socket does."""
-        ring = uapi.XDP_RX_RING if self._receives else uapi.XDP_TX_RING
-        for option in (uapi.XDP_UMEM_FILL_RING, uapi.XDP_UMEM_COMPLETION_RING, ring):
-            set_option(self.fd, option, self._ring_size)
+    def make_rings(self, rings: Rings) -> None:
+        """Sets and maps them. The umem's two must be there, whatever the socket does."""
+        tx, rx = rings
+        set_option(self.fd, uapi.XDP_UMEM_FILL_RING, rx or tx)
+        set_option(self.fd, uapi.XDP_UMEM_COMPLETION_RING, tx or rx)
+        for option, entries in ((uapi.XDP_TX_RING, tx), (uapi.XDP_RX_RING, rx)):
+            if entries:
+                set_option(self.fd, option, entries)
         offsets = uapi.XdpMmapOffsets()
         get_option(self.fd, uapi.XDP_MMAP_OFFSETS, offsets)
-        self.fill = self._map(offsets.fr, uapi.XDP_UMEM_PGOFF_FILL_RING, _ADDR_BYTES)
-        if self._receives:
-            self.rx = self._map(offsets.rx, uapi.XDP_PGOFF_RX_RING, _DESC_BYTES)
-            return
-        self.tx = self._map(offsets.tx, uapi.XDP_PGOFF_TX_RING, _DESC_BYTES)
-        self.cq = self._map(offsets.cr, uapi.XDP_UMEM_PGOFF_COMPLETION_RING, _ADDR_BYTES)
+        self.fill = self._map(offsets.fr, rx or tx, uapi.XDP_UMEM_PGOFF_FILL_RING, _ADDR_BYTES)
+        if rx:
+            self.rx = self._map(offsets.rx, rx, uapi.XDP_PGOFF_RX_RING, _DESC_BYTES)
+        if tx:
+            self.tx = self._map(offsets.tx, tx, uapi.XDP_PGOFF_TX_RING, _DESC_BYTES)
+            self.cq = self._map(offsets.cr, tx, uapi.XDP_UMEM_PGOFF_COMPLETION_RING, _ADDR_BYTES)
 
-    def _map(self, offsets: Any, where: int, entry_bytes: int) -> Ring:
-        length = offsets.desc + self._ring_size * entry_bytes
+    def _map(self, offsets: Any, entries: int, where: int, entry_bytes: int) -> Ring:
+        length = offsets.desc + entries * entry_bytes
         base = libc.mmap(
             None,
             length,
@@ -97,8 +105,8 @@ class BoundSocket:
         )
         self._maps.append((base, length))
         ring = Ring(
-            mask=self._ring_size - 1,
-            size=self._ring_size,
+            mask=entries - 1,
+            size=entries,
             producer=base + offsets.producer,
             consumer=base + offsets.consumer,
             ring=base + offsets.desc,
@@ -144,8 +152,7 @@ class Registration:
         *,
         receives: bool = False,
     ) -> None:
-        self._ring_size = ring_size
-        self._receives = receives
+        self._rings = Rings(0, ring_size) if receives else Rings(ring_size, 0)
         self._sockets: list[BoundSocket] = []
         self._fds = iter(fds)
         self._first = self._socket()
@@ -161,7 +168,7 @@ class Registration:
             raise
 
     def _socket(self) -> BoundSocket:
-        return BoundSocket(self._ring_size, next(self._fds, None), receives=self._receives)
+        return BoundSocket(next(self._fds, None))
 
     def open(
         self,
@@ -170,12 +177,14 @@ class Registration:
         queue: int,
         bind_flags: int,
         stock: Callable[[Ring], None] | None = None,
+        rings: Rings | None = None,
     ) -> BoundSocket:
-        """Binds (ifindex, queue); OSError with bind's errno. `stock` puts chunks on its fill ring before."""
+        """Binds (ifindex, queue); OSError with bind's errno. `stock` puts chunks on its fill ring before.
+        `rings`: others than the registration's."""
         shared = next((s.fd for s in self._sockets if s.bound and s.fd >= 0), None)
         bound = self._first if shared is None else self._socket()
         try:
-            bound.make_rings()
+            bound.make_rings(rings or self._rings)
             if stock:
                 stock(bound.fill)
             if shared is None:

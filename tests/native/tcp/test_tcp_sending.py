@@ -35,14 +35,14 @@ def test_slow_start(bench):
     """RFC 5681, 3.1 (2): cwnd grows by at most one segment for each ACK of new data."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10)
-    conn.write(pattern(29_000))
+    conn.write(pattern(20 * 1448))
     one.settle()
     conn.write(pattern(100_000, len(conn.written)))
     first = peer.expect_all()
     assert len(first) == 10
     for i in range(10):
         peer.send("A", ack=1 + 1448 * (i + 1))
-        conn.write(pattern(10_000, len(conn.written)))
+        conn.write(pattern(10 * 1448, len(conn.written)))
         assert lengths(peer.expect_all()) == [1448, 1448], i
 
 
@@ -363,7 +363,7 @@ def test_the_send_buffer_is_bounded_and_grows(bench):
     conn, peer = one.connected(rtt_ms=10, send_buffer_bytes=300_000, peer={"window": 1 << 20})
     fill_buffer(conn)
     assert 14_480 <= len(conn.written) <= 70_000, "before anything is known of the path"
-    for _ in range(8):
+    for _ in range(12):
         one.settle()
         peer.expect_all()
         one.advance(ms=10)
