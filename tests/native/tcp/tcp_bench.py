@@ -6,18 +6,7 @@ import hashlib
 from ctypes import byref, c_uint8, c_uint32, c_uint64
 
 import fast
-from abi import (
-    MULTI_BUFFER,
-    OFFLOAD,
-    RENO,
-    STATES,
-    TcpConfig,
-    TcpConnConfig,
-    TcpCounters,
-    TcpInfo,
-    named,
-    tcp,
-)
+from abi import RENO, STATES, named, tcp
 from fake import NEAR_WRAP, Bench, address, fake
 from peer import Peer
 from scapy.layers.inet import IP
@@ -26,6 +15,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from segments import ADDRESSES, MOD, OUR_MAC, PEER_MAC, dissect, finish_checksum
 
 from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi import nativetcp
 from xsk_engine._ffi.native import native
 
 MS, SECOND = 10**6, 10**9
@@ -89,14 +79,14 @@ class TcpBench(Bench):
             fake.rx_rings(rx, byref(config.rx), byref(config.fill))
         self.receive_arena = self.open_arena()
         self.arenas.append(self.receive_arena)
-        self.tcp_counters = TcpCounters()
-        config = TcpConfig(
+        self.tcp_counters = nativetcp.TcpCounters()
+        config = nativetcp.TcpConfig(
             loop=self.loop,
             receive_arena=self.receive_arena,
             queues=rxqs,
             queue_count=queues,
             max_connections=max_connections,
-            flags=(MULTI_BUFFER if multi_buffer else 0) | (OFFLOAD if offload else 0),
+            flags=(nativetcp.MULTI_BUFFER if multi_buffer else 0) | (nativetcp.OFFLOAD if offload else 0),
             counters=ctypes.pointer(self.tcp_counters),
         )
         self.conns = {}
@@ -285,7 +275,7 @@ class Conn:
         self.arena = bench.open_arena(quota)
         bench.arenas.append(self.arena)
         self.mtu = values.get("mtu", bench.mtu)
-        config = TcpConnConfig(
+        config = nativetcp.TcpConnConfig(
             **(
                 {
                     "arena": self.arena,
@@ -401,7 +391,7 @@ class Conn:
 
     @property
     def info(self):
-        out = TcpInfo()
+        out = nativetcp.TcpInfo()
         tcp.info(self.handle, byref(out))
         return out
 

@@ -1,9 +1,9 @@
 """Reno against RFC 5681 and RFC 3465, CUBIC against RFC 9438's formulas, in floating point."""
 
 import pytest
+from ccpieces import MS, SECOND, UNLIMITED, Piece, pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ccpieces import MS, SECOND, UNLIMITED, Piece, pieces
 
 RENO, CUBIC = 1, 2
 MSS = 1448
