@@ -1,5 +1,5 @@
-"""A TCP stack over a fake device: its connections as an application drives them, its peers as scripts play them, and
-time that only the script moves."""
+"""A TCP stack over a fake device: its connections as an application drives them, its peers as scripts play
+them, and time that only the script moves."""
 
 import ctypes
 import hashlib
@@ -26,7 +26,8 @@ LAYOUTS = {
     "in chunk": {"chunk_size": 2048, "mtu": 1500, "multi_buffer": True},
     "descs": {"chunk_size": 2048, "mtu": 9000, "multi_buffer": True},
 }
-"""A segment in a chunk, sent again as one desc or with a header of its own; and segments of several chunks."""
+"""A segment in a chunk, sent again as one desc or with a header of its own; and segments of several
+chunks."""
 
 
 def pattern(length, start=0):
@@ -38,8 +39,8 @@ def pattern(length, start=0):
 
 
 class TcpBench(Bench):
-    """One loop with its stack. mtu: of its connections. piece_bytes: of received frames in a desc. quick: scapy judges
-    every so many frames only."""
+    """One loop with its stack. mtu: of its connections. piece_bytes: of received frames in a desc. quick:
+    scapy judges every so many frames only."""
 
     def __init__(
         self,
@@ -323,7 +324,8 @@ class Conn:
         self.peer.arrived.append(segment)
 
     def judge_window(self, segment):
-        """RFC 9293, 3.8.6: we send what the peer takes, and one byte to ask; and take what we said we would."""
+        """RFC 9293, 3.8.6: we send what the peer takes, and one byte to ask; and take what we said we
+        would."""
         peer = self.peer
         end = segment.seq + len(segment.payload)
         assert not segment.payload or end <= peer.right_edge + 1, "beyond the peer's window"

@@ -179,7 +179,8 @@ def test_the_window_opens_in_large_steps(bench):
 
 
 def test_a_probe_of_a_closed_window_is_answered(bench):
-    """RFC 9293, 3.8.6.1 (MUST-35, 3.10.7.4): a byte beyond a window of 0 is answered with our ACK and window."""
+    """RFC 9293, 3.8.6.1 (MUST-35, 3.10.7.4): a byte beyond a window of 0 is answered with our ACK and
+    window."""
     one = bench()
     conn, peer = one.connected(receive_buffer_bytes=4096)
     sent = fill(one, conn, peer)
@@ -225,7 +226,8 @@ def test_bad_checksums_are_dropped(bench):
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("length", [0, 1, 700])
 def test_unfinished_checksums_of_the_same_host(bench, version, length):
-    """A kernel that sends over veth leaves the pseudo header's sum in the field (CHECKSUM_PARTIAL): taken and counted."""
+    """A kernel that sends over veth leaves the pseudo header's sum in the field (CHECKSUM_PARTIAL): taken and
+    counted."""
     one = bench(version=version)
     conn, peer = one.connected(flags=NODELAY)
     conn.send(b"something to acknowledge")
@@ -438,7 +440,8 @@ def test_a_reset_that_is_exact(bench):
 
 @pytest.mark.parametrize("ack", [30_000, 1 + (1 << 31), -(2 << 20)])
 def test_an_ack_out_of_range(bench, ack):
-    """RFC 5961, 5.2: beyond what was sent, or further back than the largest window: challenged, nothing of it taken."""
+    """RFC 5961, 5.2: beyond what was sent, or further back than the largest window: challenged, nothing of it
+    taken."""
     one = bench()
     conn, peer = one.connected()
     conn.send(pattern(2000))

@@ -24,7 +24,8 @@ def flight(one, n=10, more=0, rtt_ms=100, **values):
 
 
 def sent(peer):
-    """The sequence numbers of what has come, in order. It is echoed as RFC 7323, 4.3 says, if it fills the first gap."""
+    """The sequence numbers of what has come, in order. It is echoed as RFC 7323, 4.3 says, if it fills the
+    first gap."""
     peer.bench.settle()
     found, peer.arrived = peer.arrived, []
     for segment in found:
@@ -70,7 +71,8 @@ def test_limited_transmit(bench):
 
 
 def test_what_is_no_duplicate_ack(bench):
-    """RFC 5681, 2: with data, with another window, or with nothing outstanding, an ACK says nothing of a loss."""
+    """RFC 5681, 2: with data, with another window, or with nothing outstanding, an ACK says nothing of a
+    loss."""
     one = bench()
     conn, peer = flight(one, peer=NO_SACK)
     one.advance(ms=100)
@@ -110,7 +112,8 @@ def test_a_partial_ack_sends_the_next_hole_at_once(bench):
 
 
 def test_new_data_in_recovery(bench):
-    """RFC 5681, 3.2 (4), (5): each further duplicate ACK is a segment that has left the network; recovery keeps sending."""
+    """RFC 5681, 3.2 (4), (5): each further duplicate ACK is a segment that has left the network; recovery
+    keeps sending."""
     one = bench()
     conn, peer = flight(one, more=10 * FULL, peer=NO_SACK)
     one.advance(ms=100)
@@ -125,7 +128,8 @@ def test_new_data_in_recovery(bench):
 
 
 def test_duplicate_acks_after_a_timeout_start_no_recovery(bench):
-    """RFC 6582, 4: what was sent before the timeout and comes after it makes duplicates; they are not a loss."""
+    """RFC 6582, 4: what was sent before the timeout and comes after it makes duplicates; they are not a
+    loss."""
     one = bench()
     conn, peer = flight(one, rtt_ms=10, peer=NO_SACK)
     one.advance(ms=250)
@@ -168,8 +172,8 @@ def test_congestion_avoidance(bench):
 
 
 def test_sack_tells_of_a_hole(bench):
-    """RFC 8985, 6.2: three segments beyond it delivered and no reordering seen: it is lost, and sent again at once;
-    what is SACKed is not."""
+    """RFC 8985, 6.2: three segments beyond it delivered and no reordering seen: it is lost, and sent again at
+    once; what is SACKed is not."""
     one = bench()
     conn, peer = flight(one)
     one.advance(ms=100)
@@ -236,8 +240,8 @@ def test_sack_and_no_more_in_the_network_than_cwnd(bench):
 
 
 def test_rack_waits_a_little_for_one_that_was_overtaken(bench):
-    """RFC 8985, 6.2: one segment beyond the hole is delivered: the hole is lost when a quarter of the smallest RTT more
-    has passed than the delivered one took."""
+    """RFC 8985, 6.2: one segment beyond the hole is delivered: the hole is lost when a quarter of the
+    smallest RTT more has passed than the delivered one took."""
     one = bench()
     conn, peer = flight(one, rtt_ms=100)
     one.advance(ms=100)
@@ -252,7 +256,8 @@ def test_rack_waits_a_little_for_one_that_was_overtaken(bench):
 
 
 def test_rack_tolerates_reordering(bench):
-    """RFC 8985, 6.2: the hole fills within the window: nothing was lost, nothing is sent again, cwnd is not halved."""
+    """RFC 8985, 6.2: the hole fills within the window: nothing was lost, nothing is sent again, cwnd is not
+    halved."""
     one = bench()
     conn, peer = flight(one)
     one.advance(ms=100)
@@ -288,8 +293,8 @@ def test_rack_does_not_count_to_three_once_it_has_seen_reordering(bench):
 
 
 def test_dsack_widens_the_window(bench):
-    """RFC 8985, 6.2 (4): where segments overtake each other, and a DSACK tells that one was sent again for nothing, the
-    window is a quarter of the smallest RTT longer."""
+    """RFC 8985, 6.2 (4): where segments overtake each other, and a DSACK tells that one was sent again for
+    nothing, the window is a quarter of the smallest RTT longer."""
     one = bench()
     conn, peer = flight(one)
     one.advance(ms=100)
@@ -335,7 +340,8 @@ def test_a_retransmission_that_is_lost(bench):
 
 
 def test_sacked_data_may_be_forgotten_by_the_peer(bench):
-    """RFC 2018, 8: SACK is advice: nothing is let go that is not acknowledged; a peer that reneges gets it again."""
+    """RFC 2018, 8: SACK is advice: nothing is let go that is not acknowledged; a peer that reneges gets it
+    again."""
     one = bench()
     conn, peer = flight(one, rtt_ms=10)
     one.advance(ms=10)
@@ -380,8 +386,8 @@ def test_sack_blocks_that_cannot_be(bench, block):
 
 
 def test_a_tail_loss_probe(bench):
-    """RFC 8985, 7.2: two round trips after the last transmission; 7.3: nothing new to send: the last segment again. One,
-    then the RTO."""
+    """RFC 8985, 7.2: two round trips after the last transmission; 7.3: nothing new to send: the last segment
+    again. One, then the RTO."""
     one = bench()
     conn, peer = flight(one, n=3)
     start = one.now
@@ -441,7 +447,8 @@ def test_no_tail_loss_probe_without_sack(bench):
 
 
 def test_a_probe_that_repaired_a_loss_halves_the_window(bench):
-    """RFC 8985, 7.4: an ACK beyond the probe, and there was no DSACK: the original was lost, which is congestion."""
+    """RFC 8985, 7.4: an ACK beyond the probe, and there was no DSACK: the original was lost, which is
+    congestion."""
     one = bench()
     conn, peer = flight(one)
     one.advance(ms=100)
@@ -479,8 +486,8 @@ def test_a_probe_of_what_was_not_lost_does_not(bench):
 
 
 def test_a_probe_finds_a_tail_that_was_lost(bench):
-    """RFC 8985, 7: the probe is SACKed, so the rest is found lost without a timeout; in the smallest window there is,
-    two segments at first."""
+    """RFC 8985, 7: the probe is SACKed, so the rest is found lost without a timeout; in the smallest window
+    there is, two segments at first."""
     one = bench()
     conn, peer = flight(one)
     one.advance(ms=100)

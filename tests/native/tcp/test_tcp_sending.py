@@ -1,5 +1,7 @@
 """What may be sent, how much of it, and in what pieces."""
 
+from itertools import pairwise
+
 import pytest
 from abi import NODELAY, PACING
 from tcp_bench import LAYOUTS, MS, SECOND, pattern
@@ -47,7 +49,8 @@ def test_slow_start(bench):
 
 
 def test_an_ack_of_many_segments_at_most_doubles(bench):
-    """RFC 5681, 3.1 (2) says one SMSS for an ACK; native/tcp/cc.h says why it is all that is acknowledged, as in Linux."""
+    """RFC 5681, 3.1 (2) says one SMSS for an ACK; native/tcp/cc.h says why it is all that is acknowledged, as
+    in Linux."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10)
     conn.write(pattern(29_000))
@@ -126,7 +129,8 @@ def test_nodelay(bench):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_push(bench, layout):
-    """RFC 9293, 3.9.1.2 (MUST-61): the last segment of what there is to send has PSH; RFC 9293, 3.7.4: not each one."""
+    """RFC 9293, 3.9.1.2 (MUST-61): the last segment of what there is to send has PSH; RFC 9293, 3.7.4: not
+    each one."""
     one = bench(**LAYOUTS[layout])
     conn, peer = one.connected(rtt_ms=50, flags=NODELAY, peer={"mss": one.mtu - 40})
     full = one.mtu - 52
@@ -139,7 +143,8 @@ def test_push(bench, layout):
 @pytest.mark.parametrize("mss", [536, 1000, 1460, 1461, 8960, 65000])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_segments_are_what_the_peer_and_the_path_take(bench, layout, mss, ts):
-    """RFC 9293, 3.7.1: the peer's MSS, the path's MTU, options deducted; in every layout, over several descs."""
+    """RFC 9293, 3.7.1: the peer's MSS, the path's MTU, options deducted; in every layout, over several
+    descs."""
     one = bench(**LAYOUTS[layout])
     conn, peer = one.connected(flags=NODELAY, peer={"mss": mss, "ts": ts})
     full = min(mss, one.mtu - 40) - (12 if ts else 0)
@@ -181,7 +186,8 @@ def test_long_segments_without_multi_buffer(bench):
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("version", [4, 6])
 def test_small_and_odd_writes(bench, layout, offload, version):
-    """The bytes are a stream (RFC 9293, 3.4): however they were written, in order and with right checksums."""
+    """The bytes are a stream (RFC 9293, 3.4): however they were written, in order and with right
+    checksums."""
     one = bench(version=version, offload=offload, **LAYOUTS[layout])
     conn, peer = one.connected(flags=NODELAY, peer={"mss": one.mtu - (40 if version == 4 else 60)})
     at = 0
@@ -211,7 +217,8 @@ def test_frags_filled_in_place(bench, layout):
 
 
 def test_the_peers_window_is_the_limit(bench):
-    """RFC 9293, 3.8.6.2.1: not beyond it, and (3.8.6.2.1, silly windows) no small rest of it while more is on the way."""
+    """RFC 9293, 3.8.6.2.1: not beyond it, and (3.8.6.2.1, silly windows) no small rest of it while more is on
+    the way."""
     one = bench()
     conn, peer = one.connected(rtt_ms=300, peer={"wscale": None, "window": 4000})
     conn.write(pattern(20_000))
@@ -260,8 +267,8 @@ def test_an_old_ack_does_not_change_the_window(bench):
 
 
 def test_a_closed_window_is_probed(bench):
-    """RFC 9293, 3.8.6.1: first after the RTO, then less and less often, as long as the peer answers; and when it opens,
-    what waits goes at once."""
+    """RFC 9293, 3.8.6.1: first after the RTO, then less and less often, as long as the peer answers; and when
+    it opens, what waits goes at once."""
     one = bench()
     conn, peer = one.connected(rtt_ms=100, peer={"wscale": None, "window": 2 * 1448})
     conn.write(pattern(20_000))
@@ -276,9 +283,9 @@ def test_a_closed_window_is_probed(bench):
         probes.append(probe)
         peer.ack = 2 * 1448 + 1
         peer.send("A", ack=2 * 1448 + 1)
-    waits = [b.time_ns - a.time_ns for a, b in zip(probes, probes[1:], strict=False)]
+    waits = [b.time_ns - a.time_ns for a, b in pairwise(probes)]
     assert 199 <= (probes[0].time_ns - start) / MS <= 1000
-    for shorter, longer in zip(waits, waits[1:], strict=False):
+    for shorter, longer in pairwise(waits):
         assert 1.8 <= longer / shorter <= 2.2
     assert conn.info.window_probes == 6
     peer.window = 5 * 1448
@@ -317,7 +324,8 @@ def test_a_closed_window_may_stay_closed_as_long_as_the_peer_answers(bench):
 
 
 def test_a_window_that_shrinks(bench):
-    """RFC 9293, 3.8.6 (MUST-34): the sender must cope: nothing new goes, and it goes on when the window is back."""
+    """RFC 9293, 3.8.6 (MUST-34): the sender must cope: nothing new goes, and it goes on when the window is
+    back."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10)
     conn.write(pattern(29_000))
@@ -441,7 +449,7 @@ def test_pacing(bench):
     segments = peer.expect_all()
     assert len(segments) == 10
     assert early <= 6
-    gaps = [b - a for a, b in zip(times_of(segments), times_of(segments)[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times_of(segments))]
     assert max(gaps) <= 12
     assert times_of(segments)[-1] >= 30
     assert times_of(segments)[4] >= 8
