@@ -2,8 +2,8 @@
 
 import pytest
 from abi import KEEPALIVE, NODELAY
+from judge import assert_near, times_of
 from tcp_bench import MS, SECOND, pattern
-from test_tcp_opening import assert_near, times_of
 
 
 def half_closed(one, **values):

@@ -3,23 +3,12 @@
 from itertools import pairwise
 
 import pytest
+from judge import assert_near, times_of
 from peer import NEAR_WRAP
 from segments import MOD
-from tcp_bench import LAYOUTS, MS, SECOND, pattern
+from tcp_bench import LAYOUTS, SECOND, pattern
 
 VERSIONS = [(4, None), (6, None), (4, 7), (6, 7)]
-
-
-def times_of(segments):
-    """ms since the first one."""
-    return [(s.time_ns - segments[0].time_ns) / MS for s in segments]
-
-
-def assert_near(found, expected, late_ms=20):
-    """Not early (but for a tick of a millisecond clock), and hardly late."""
-    assert len(found) == len(expected), (found, expected)
-    for is_ms, due_ms in zip(found, expected, strict=True):
-        assert due_ms - 1 <= is_ms <= due_ms + late_ms, (found, expected)
 
 
 @pytest.mark.parametrize(("version", "vlan"), VERSIONS)

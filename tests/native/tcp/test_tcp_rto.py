@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 from abi import NODELAY
+from judge import assert_near, times_of
 from tcp_bench import MS, SECOND, pattern
-from test_tcp_opening import assert_near, times_of
 
 PLAIN = {"sack": False}
 """no tail loss probe comes before the timer"""

@@ -5,9 +5,10 @@ import heapq
 import random
 from dataclasses import dataclass
 
+from conn import Conn
 from fake import fake
 from segments import unreachable
-from tcp_bench import MS, Conn, TcpBench
+from tcp_bench import MS, TcpBench
 
 
 @dataclass
