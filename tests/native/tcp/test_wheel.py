@@ -3,9 +3,9 @@
 import random
 
 import pytest
+from ccpieces import SECOND, UNLIMITED, Piece, pieces
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ccpieces import SECOND, UNLIMITED, Piece, pieces
 
 TICK = 1 << 18
 LEVELS = 8
