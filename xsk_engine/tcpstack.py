@@ -121,6 +121,9 @@ class TcpStack:
             made.release()
             if error.errno == errno.EPIPE:
                 raise made.why_over("connect") from None
+            if error.errno == errno.ENOBUFS:
+                text = "there are as many connections as tcp_connections says; close one, or raise it"
+                raise UnavailableError("connect", made.name, text, errno=error.errno) from None
             raise BusyError(
                 "connect", made.name, "the loop's command ring is full", errno=error.errno
             ) from None

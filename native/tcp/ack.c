@@ -40,7 +40,7 @@ static void sack_one(struct xske_tcp_conn *c, const struct sack_block *b)
 		if (seq_before(s->seq, b->start) || s->flags & SENT_SACKED)
 			continue;
 		if (s->flags & SENT_LOST) {
-			s->flags &= (uint16_t)~SENT_LOST;
+			s->flags &= ~SENT_LOST;
 			c->lost_bytes -= s->len;
 		}
 		s->flags |= SENT_SACKED;
@@ -128,10 +128,11 @@ static void measure(struct xske_tcp_conn *c, uint64_t sample_ns)
 static bool take_window(struct xske_tcp_conn *c, const struct segment *s)
 {
 	uint64_t wnd = (uint64_t)s->window << c->snd_wscale;
-	bool changed = wnd != c->snd_wnd;
+	bool changed = c->told_wnd >= 0 && s->window != c->told_wnd;
 
 	if (seq_before(s->seq, c->snd_wl1) || (s->seq == c->snd_wl1 && seq_before(s->ack, c->snd_wl2)))
 		return false;
+	c->told_wnd = s->window;
 	c->snd_wnd = wnd;
 	c->snd_wl1 = s->seq;
 	c->snd_wl2 = s->ack;

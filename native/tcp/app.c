@@ -134,7 +134,17 @@ static bool loop_has_ended(const struct xske_tcp_conn *c)
 
 int xske_tcp_connect(struct xske_tcp_conn *c)
 {
-	return xske_loop_command(c->tcp->loop, XSKE_COMMAND_CONNECT, c);
+	struct xske_tcp *t = c->tcp;
+	int err;
+
+	if (atomic_fetch_add_explicit(&t->opened, 1, memory_order_relaxed) >= t->config.max_connections) {
+		atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
+		return -ENOBUFS;
+	}
+	err = xske_loop_command(t->loop, XSKE_COMMAND_CONNECT, c);
+	if (err)
+		atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
+	return err;
 }
 
 /* Wakes the loop, which then takes submits and wants. */
@@ -184,6 +194,20 @@ static int enter(struct xske_tcp_conn *c)
 	return err;
 }
 
+/* Of `len` bytes, those that are taken with so much room: whole blocks when it is not all of them, or every write would
+ * leave an odd one. With nothing outstanding whatever there is room for, as no more will come. */
+static uint64_t to_take(const struct xske_tcp_conn *c, uint64_t len, uint64_t room)
+{
+	uint32_t block = atomic_load_explicit(&c->app.block_bytes, memory_order_relaxed);
+
+	if (len <= room)
+		return len;
+	return room < block && c->app.submitted_bytes ==
+	                               atomic_load_explicit(&c->app.acked_bytes, memory_order_relaxed)
+	               ? room
+	               : room / block * block;
+}
+
 /* Bytes that the send buffer has room for. */
 static uint64_t room(const struct xske_tcp_conn *c)
 {
@@ -218,7 +242,7 @@ int64_t xske_tcp_write(struct xske_tcp_conn *c, const uint8_t *bytes, uint64_t l
 
 	if (err)
 		return err;
-	most = min_u64(len, room(c));
+	most = to_take(c, len, room(c));
 	if (!most && len)
 		err = -EAGAIN;
 	while (taken < most && !err) {

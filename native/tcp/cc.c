@@ -4,23 +4,31 @@
 #include "cc.h"
 #include "util.h"
 
+#define MOST_SEGMENTS 8ull /* RFC 9406, 4.3: L */
+
 static uint64_t initial_window(uint32_t mss)
 {
 	return min_u64(10ull * mss, max_u32(2 * mss, 14600));
 }
 
-void cc_init(struct cc *c, uint32_t which, uint32_t mss)
+void cc_init(struct cc *c, uint32_t which, uint32_t mss, bool paced)
 {
 	memset(c, 0, sizeof(*c));
 	c->ops = which == CC_RENO ? &cc_reno : &cc_cubic;
 	c->mss = mss;
+	c->paced = paced;
 	c->cwnd = initial_window(mss);
 	c->ssthresh = UINT64_MAX; /* RFC 5681, 3.1: arbitrarily high */
 }
 
 static uint64_t slow_start(struct cc *c, uint64_t acked)
 {
-	uint64_t step = c->after_timeout ? min_u64(acked, c->mss) : acked;
+	uint64_t step = acked;
+
+	if (c->after_timeout)
+		step = min_u64(step, c->mss);
+	else if (!c->paced)
+		step = min_u64(step, MOST_SEGMENTS * c->mss);
 
 	step = min_u64(step, c->ssthresh - c->cwnd);
 	c->cwnd += step;

@@ -3,9 +3,9 @@
  * cc.h - congestion control behind one small interface: how many bytes may be in the network. All in bytes, on a passed-in
  * clock. What is lost and when is recovery.c's to say; the window outside recovery, and how far it falls, is decided here.
  *
- * Slow start grows by all that an ACK covers, as tcp_slow_start() of Linux does, and not by two segments at most (RFC 3465,
- * 2.2): a receiver with GRO acknowledges 44 segments at once, and counting two of them would be no exponential growth at
- * all. After a timeout by one segment per ACK (RFC 3465, 2.3), for such an ACK may cover what was never lost. Nothing grows
+ * Slow start grows by what an ACK covers, eight segments at most, or all where segments are paced (RFC 9406, 4.2; a
+ * receiver with GRO acknowledges 44 segments at once, and counting one or two of them, as RFC 5681 and 3465 do, would hardly be
+ * growth). After a timeout by one segment per ACK (RFC 3465, 2.3), for such an ACK may cover what was never lost. Nothing grows
  * while the sender does not use what it has (RFC 9438, 5.8).
  */
 #ifndef XSKE_TCP_CC_H
@@ -31,7 +31,7 @@ struct cc_ops {
 	const char *name;
 	/* Congestion avoidance; acked: what slow start has not used. */
 	void (*avoid)(struct cc *c, const struct cc_ack *ack, uint64_t acked);
-	/* A loss with so much inflight; returns ssthresh. */
+	/* A loss with so much not acknowledged (FlightSize, RFC 5681, 2); returns ssthresh. */
 	uint64_t (*lost)(struct cc *c, uint64_t inflight_bytes);
 	/* Time that does not count: nothing was wanted. */
 	void (*idled)(struct cc *c, uint64_t ns);
@@ -50,6 +50,7 @@ struct cc {
 	uint64_t cwnd;
 	uint64_t ssthresh;
 	uint32_t mss;
+	bool paced;
 	bool after_timeout;                    /* slow start in small steps, until ssthresh */
 	uint64_t before_cwnd, before_ssthresh; /* the episode */
 	uint64_t acked_ns;                     /* the last ACK */
@@ -60,7 +61,7 @@ struct cc {
 extern const struct cc_ops cc_reno, cc_cubic;
 
 /* RFC 6928, 2 */
-void cc_init(struct cc *c, uint32_t which, uint32_t mss);
+void cc_init(struct cc *c, uint32_t which, uint32_t mss, bool paced);
 /* Outside fast recovery. */
 void cc_on_ack(struct cc *c, const struct cc_ack *ack);
 /* A recovery begins: what cc_on_undo() goes back to. */

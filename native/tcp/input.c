@@ -67,6 +67,7 @@ static void syn_is_acked(struct xske_tcp_conn *c, const struct segment *s, bool 
 
 	c->snd_una = s->ack;
 	c->snd_wnd = c->max_snd_wnd = wnd;
+	c->told_wnd = in_syn ? -1 : s->window;
 	c->snd_wl1 = s->seq;
 	c->snd_wl2 = s->ack;
 	if (c->syn_tries == 1) /* Karn: else it is not known which of them it answers */

@@ -188,7 +188,7 @@ static int send_again(struct xske_tcp_conn *c, struct sent *s)
 	was_sent(c, &o, payload);
 	if (s->flags & SENT_LOST)
 		c->lost_bytes -= s->len;
-	s->flags = (uint16_t)((s->flags & ~SENT_LOST) | SENT_RETRANS);
+	s->flags = (s->flags & ~(SENT_LOST | SENT_TOO_LONG)) | SENT_RETRANS;
 	s->sent_ns = c->tcp->now_ns;
 	tcp_count(&c->info.retransmitted_segments, 1);
 	tcp_count(&c->info.retransmitted_bytes, payload);
@@ -316,6 +316,7 @@ static enum tcp_turn send_data(struct xske_tcp_conn *c, uint32_t limit, uint32_t
 	enum tcp_turn turn = TCP_TURN_DONE;
 	bool fin;
 
+	c->cwnd_limited = false;
 	while (choose(c, false, &len, &fin)) {
 		if (must_wait(c))
 			break;
@@ -326,10 +327,10 @@ static enum tcp_turn send_data(struct xske_tcp_conn *c, uint32_t limit, uint32_t
 			break;
 		++*sent;
 	}
-	/* Ran out of data with most of cwnd used: it may be too small all the same (RFC 9438, 5.8; is_cwnd_limited() of
-	 * Linux in slow start). */
-	if (!unsent(c) && turn == TCP_TURN_DONE)
-		c->cwnd_limited = cc_cwnd(&c->cc) < 2ull * tcp_pipe(c);
+	/* While it doubles, a window of which half is used may be too small before the next ACK (tcp_is_cwnd_limited() of
+	 * Linux). */
+	if (cc_cwnd(&c->cc) < c->cc.ssthresh && cc_cwnd(&c->cc) < 2ull * tcp_pipe(c))
+		c->cwnd_limited = true;
 	if (*sent != before || c->retrans == TCP_RETRANS_NONE) /* RFC 8985, 7.2: not by waiting */
 		tcp_arm_retrans(c);
 	return turn;

@@ -112,7 +112,7 @@ static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
 static void fast_recovery(struct xske_tcp_conn *c)
 {
 	begin(c, TCP_RECOVERY);
-	cc_on_loss(&c->cc, tcp_pipe(c) + c->lost_bytes, c->tcp->now_ns);
+	cc_on_loss(&c->cc, c->snd_nxt - c->snd_una, c->tcp->now_ns);
 	tcp_count(&c->info.recoveries, 1);
 }
 
@@ -128,10 +128,16 @@ static void end(struct xske_tcp_conn *c)
 
 static void undo(struct xske_tcp_conn *c)
 {
-	for (uint32_t i = 0, n = sents_count(c); i < n; i++)
-		sents_at(c, i)->flags &= (uint16_t)~SENT_LOST;
-	c->lost_bytes = 0;
+	for (uint32_t i = 0, n = sents_count(c); i < n; i++) {
+		struct sent *s = sents_at(c, i);
+
+		if ((s->flags & (SENT_LOST | SENT_TOO_LONG)) != SENT_LOST)
+			continue;
+		s->flags &= ~SENT_LOST;
+		c->lost_bytes -= s->len;
+	}
 	cc_on_undo(&c->cc);
+	c->rack.reordering_seen = true; /* what was thought lost was late */
 	tcp_count(&c->info.undone_recoveries, 1);
 	if (c->recovery != TCP_OPEN)
 		end(c);
@@ -181,7 +187,7 @@ static void settle_probe(struct xske_tcp_conn *c, bool advanced)
 	} else if (seq_after(c->snd_una, r->tlp_end_seq)) {
 		r->tlp_is_out = false;
 		if (c->recovery == TCP_OPEN)
-			cc_on_loss(&c->cc, tcp_pipe(c), c->tcp->now_ns);
+			cc_on_loss(&c->cc, c->snd_nxt - c->snd_una, c->tcp->now_ns);
 	}
 }
 
@@ -238,7 +244,7 @@ void recovery_timeout(struct xske_tcp_conn *c)
 		struct sent *s = sents_at(c, i);
 
 		if (reneged && s->flags & SENT_SACKED) {
-			s->flags &= (uint16_t)~SENT_SACKED;
+			s->flags &= ~SENT_SACKED;
 			c->sacked_bytes -= s->len;
 		}
 		if (!i || !c->rack.rtt_ns || s->sent_ns + c->rack.rtt_ns + reordering_window_ns(c) <= now)
@@ -248,7 +254,7 @@ void recovery_timeout(struct xske_tcp_conn *c)
 	c->timeout_una = c->snd_una;
 	c->rack.tlp_is_out = false;
 	begin(c, TCP_LOSS);
-	cc_on_timeout(&c->cc, tcp_pipe(c) + c->lost_bytes, !again, now);
+	cc_on_timeout(&c->cc, c->snd_nxt - c->snd_una, !again, now);
 	rtt_back_off(&c->rtt);
 	tcp_count(&c->info.timeouts, 1);
 }

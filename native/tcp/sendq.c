@@ -151,7 +151,7 @@ static bool split_one(struct xske_tcp_conn *c, struct sent s, uint32_t most)
 			return false;
 		*part = s;
 		part->len = most;
-		part->flags &= (uint16_t)~SENT_FIN;
+		part->flags &= ~SENT_FIN;
 		s.seq += most;
 		s.len -= most;
 		payload -= most;

@@ -88,6 +88,8 @@ static void tell_the_gone(struct xske_tcp *t)
 
 	for (c = t->gone, t->gone = NULL; c; c = next) {
 		next = c->next_ready;
+		if (c->connected)
+			atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
 		tcp_closed(c);
 	}
 }
@@ -131,8 +133,9 @@ void tcps_connect(struct xske_loop *l, struct xske_tcp_conn *c)
 	if (!t || c->state != XSKE_TCP_NEW)
 		return;
 	t->now_ns = l->now_ns;
-	if (t->conn_count >= t->config.max_connections || tcp_find(t, &c->tuple)) {
-		tcp_fail(c, t->conn_count >= t->config.max_connections ? ENOBUFS : EADDRINUSE);
+	c->connected = true;
+	if (tcp_find(t, &c->tuple)) {
+		tcp_fail(c, EADDRINUSE);
 		return;
 	}
 	link_conn(t, c);
@@ -239,10 +242,9 @@ bool tcps_turn(struct xske_loop *l)
 	t->now_ns = l->now_ns;
 	moved = take_pending(t);
 	moved |= tcp_arrive(t);
-	while ((timer = wheel_expire(&t->wheel, t->now_ns))) {
+	/* By themselves they are no sign of life: what they want sent is seen by who posts. */
+	while ((timer = wheel_expire(&t->wheel, t->now_ns)))
 		tcp_timer_expired((struct tcp_timer *)timer);
-		moved = true;
-	}
 	tell_the_gone(t);
 	return moved;
 }

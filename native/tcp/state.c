@@ -99,9 +99,11 @@ void tcp_established(struct xske_tcp_conn *c)
 	uint64_t first;
 
 	set_mss(c);
-	cc_init(&c->cc, c->config.congestion == XSKE_TCP_RENO ? CC_RENO : CC_CUBIC, c->mss);
-	if (c->syn_lost) { /* RFC 5681, 3.1; RFC 6298, 5.7 */
+	cc_init(&c->cc, c->config.congestion == XSKE_TCP_RENO ? CC_RENO : CC_CUBIC, c->mss,
+	        c->config.flags & XSKE_TCP_CONN_PACING);
+	if (c->lost_syns > 1) /* one may be late: RFC 6928, 2 */
 		c->cc.cwnd = c->mss;
+	if (c->lost_syns) { /* RFC 6298, 5.7 */
 		if (!c->rtt.srtt_ns)
 			c->rtt.rto_ns = RTO_AFTER_SYN_NS;
 		c->rtt.backoffs = 0;
@@ -302,8 +304,10 @@ void tcp_set_path_mtu(struct xske_tcp_conn *c, uint32_t mtu)
 	for (uint32_t i = 0; i < sents_count(c); i++) {
 		struct sent *s = sents_at(c, i);
 
-		if (s->len > c->mss)
-			recovery_mark_lost(c, s);
+		if (s->len - !!(s->flags & SENT_FIN) <= c->mss)
+			continue;
+		recovery_mark_lost(c, s);
+		s->flags |= SENT_TOO_LONG;
 	}
 	if (!sents_split(c, c->mss)) {
 		tcp_abort(c, ENOMEM);

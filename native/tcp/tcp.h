@@ -78,17 +78,15 @@ struct block {
 struct sent {
 	uint64_t sent_ns; /* the last time */
 	uint32_t seq;
-	uint32_t len;             /* of sequence space: FIN counts */
-	uint16_t flags;           /* SENT_* */
-	uint16_t times;           /* sent so often */
-	uint32_t end_seq_at_send; /* snd_nxt when it was sent the last time (RFC 8985, 5.2) */
+	uint32_t len;   /* of sequence space: FIN counts */
+	uint16_t flags; /* SENT_* */
 };
 enum {
 	SENT_FIN = 1,
 	SENT_SACKED = 2,
-	SENT_LOST = 4,         /* and not sent again since */
-	SENT_RETRANS = 8,      /* was sent again */
-	SENT_APP_LIMITED = 16, /* there was nothing more to send */
+	SENT_LOST = 4,      /* and not sent again since */
+	SENT_RETRANS = 8,   /* was sent again */
+	SENT_TOO_LONG = 16, /* for the path, as a router has said: lost for sure */
 };
 
 /* Rings that grow by doubling; the loop's. head: the oldest; tail: behind the newest; both count up. */
@@ -193,6 +191,7 @@ struct xske_tcp_conn {
 	uint32_t snd_una, snd_nxt;
 	uint32_t snd_end; /* behind the last submitted byte, without FIN */
 	uint32_t snd_wl1, snd_wl2;
+	int32_t told_wnd; /* as it stood in the last ACK; -1: in a SYN, where it is never scaled */
 	uint64_t snd_wnd; /* scaled */
 	uint64_t max_snd_wnd;
 	uint32_t rcv_nxt;
@@ -247,7 +246,7 @@ struct xske_tcp_conn {
 	bool has_ack_echo;
 	uint32_t probes; /* in a row without an answer: of a closed window, or keepalive */
 	uint32_t syn_tries;
-	bool syn_lost;        /* a SYN of ours was not answered in time */
+	uint32_t lost_syns;   /* that were not answered in time */
 	uint64_t life_end_ns; /* SYN_SENT: gives up; FIN_WAIT_2 without an application, TIME_WAIT: ends */
 	uint64_t
 	        progress_ns; /* the last time the peer acknowledged something new, or there was nothing to acknowledge */
@@ -259,7 +258,8 @@ struct xske_tcp_conn {
 	uint32_t challenges;
 	bool cwnd_limited;
 	bool in_table;
-	bool stuck; /* its submit ring holds blocks that the send queue had no room for */
+	bool connected; /* counts as opened */
+	bool stuck;     /* its submit ring holds blocks that the send queue had no room for */
 	struct tcp_app app;
 };
 
@@ -283,6 +283,7 @@ struct xske_tcp {
 	uint64_t now_ns;
 	uint64_t active_ns; /* the last time that something came */
 	uint32_t conn_count;
+	_Atomic uint32_t opened; /* by applications, and not closed yet */
 	struct xske_receive_counters arrived;
 	struct pollfd *fds; /* what the loop sleeps on: its wake_fd, and the queues' */
 	struct xske_tcp_conn *dead,

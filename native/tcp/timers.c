@@ -9,6 +9,9 @@
 
 /* RFC 8985, 7.2: the longest that peers delay an ACK; Linux' TCP_RTO_MIN. */
 #define WORST_DELACK_NS (200 * NSEC_PER_MSEC)
+/* What a probe waits beyond two round trips, for they may be shorter than the time in our own ring; TCP_TIMEOUT_MIN of
+ * Linux is two jiffies. */
+#define LEAST_PTO_NS (2 * NSEC_PER_MSEC)
 /* RFC 8985, 7.2: without a round trip that was measured. */
 #define FIRST_PTO_NS NSEC_PER_SEC
 
@@ -57,9 +60,7 @@ static uint64_t probe_timeout_ns(const struct xske_tcp_conn *c)
 {
 	uint64_t pto = c->rtt.srtt_ns ? 2 * c->rtt.srtt_ns : FIRST_PTO_NS;
 
-	if (c->rtt.srtt_ns && sents_count(c) == 1) /* its ACK may be delayed */
-		pto += WORST_DELACK_NS;
-	return pto;
+	return pto + (sents_count(c) == 1 ? WORST_DELACK_NS /* its ACK may be delayed */ : LEAST_PTO_NS);
 }
 
 void tcp_arm_reorder(struct xske_tcp_conn *c, uint64_t due_ns)
@@ -112,7 +113,8 @@ static void rto(struct xske_tcp_conn *c)
 			return;
 		}
 		rtt_back_off(&c->rtt);
-		c->syn_due = c->syn_lost = true;
+		c->syn_due = true;
+		c->lost_syns++;
 	} else if (patience_has_ended(c)) {
 		tcp_fail(c, why_silent(c));
 		return;

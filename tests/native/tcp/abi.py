@@ -6,7 +6,7 @@ from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint8, c_uint16, c_uint3
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.loader import declare
-from xsk_engine._ffi.native import _library_path
+from xsk_engine._ffi.native import library_path
 
 STATES = (
     "NEW",
@@ -124,7 +124,7 @@ class TcpInfo(ctypes.Structure):
 
 _OUT = POINTER(c_void_p)
 tcp = declare(
-    ctypes.CDLL(_library_path()),
+    ctypes.CDLL(library_path()),
     "libxske.so",
     {
         "xske_tcp_create": ([POINTER(TcpConfig), _OUT], c_int, None),

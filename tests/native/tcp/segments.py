@@ -73,7 +73,7 @@ def same_sums(frame, rebuilt, places):
 def dissect(frame, version, vlan):
     """A frame of ours, judged: headers, lengths, options and checksums are what scapy makes of the same values."""
     packet = Ether(frame)
-    assert packet.src == OUR_MAC and packet.dst == PEER_MAC
+    assert (packet.src, packet.dst) == (OUR_MAC, PEER_MAC)
     assert len(frame) >= 60, "IEEE 802.3 clause 4: padded"
     if vlan is not None:
         assert packet[Dot1Q].vlan == vlan
@@ -90,8 +90,8 @@ def dissect(frame, version, vlan):
     assert not any(padding), "no old bytes leave"
     assert not padding or len(frame) == 60, "and no more than are needed"
     segment = packet[TCP]
-    assert segment.reserved == 0 and segment.urgptr == 0
-    assert (TCP in packet and packet.getlayer(Padding, 1) is None) or bytes(packet[Padding]) == padding
+    assert (segment.reserved, segment.urgptr) == (0, 0)
+    assert (bytes(packet[Padding]) if Padding in packet else b"") == padding
     rebuilt = packet.copy()
     again = ip_of(rebuilt, version)
     del rebuilt[TCP].chksum, rebuilt[TCP].dataofs
@@ -113,7 +113,7 @@ def dissect(frame, version, vlan):
         segment.ack,
         "".join(letter for letter in FLAGS if letter in str(segment.flags)),
         segment.window,
-        bytes(segment.payload.load) if isinstance(segment.payload, Raw) else b"",
+        bytes(segment[Raw].load) if type(segment.payload) is Raw else b"",
         options.get("MSS"),
         options.get("WScale"),
         "SAckOK" in options,

@@ -279,18 +279,28 @@ def test_initial_sequence_numbers_of_tuples_tell_nothing_of_each_other(bench):
 
 
 def test_more_connections_than_there_may_be(bench):
-    """The contract: -ENOBUFS, and again when one is closed."""
+    """The contract: ENOBUFS; and there is room again when one is closed."""
     one = bench(max_connections=2)
     first, second = one.connect(), one.connect()
     third = one.open()
     assert third.connect() == "ENOBUFS"
+    assert third.state == "NEW"
+    third.peer.expect_nothing()
     first.abort()
     one.settle()
     assert first.state == "CLOSED"
-    assert third.connect() == 0
-    one.settle()
-    third.peer.expect("S")
+    one.connect().peer.expect("S")
     assert second.state == "SYN_SENT"
+
+
+def test_a_tuple_that_is_in_use(bench):
+    """RFC 9293, 3.10.1: OPEN of a connection that exists is an error."""
+    one = bench()
+    first = one.connect(local_port=5000)
+    first.peer.expect("S")
+    second = one.connect(local_port=5000)
+    assert (second.state, second.error) == ("CLOSED", "EADDRINUSE")
+    assert first.state == "SYN_SENT"
 
 
 def test_numbers_wrap_in_the_middle(bench):

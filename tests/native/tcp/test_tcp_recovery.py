@@ -24,12 +24,13 @@ def flight(one, n=10, more=0, rtt_ms=100, **values):
 
 
 def sent(peer):
-    """The sequence numbers of what has come, in order."""
-    found = [s.seq for s in peer.arrived if s.payload]
+    """The sequence numbers of what has come, in order. It is echoed as RFC 7323, 4.3 says, if it fills the first gap."""
     peer.bench.settle()
-    found = [s.seq for s in peer.arrived if s.payload]
-    peer.arrived = []
-    return found
+    found, peer.arrived = peer.arrived, []
+    for segment in found:
+        if segment.seq <= peer.ack and segment.ts:
+            peer.ts_recent = segment.ts[0]
+    return [s.seq for s in found if s.payload]
 
 
 def sack(peer, *segments, ack=0, **values):
@@ -140,30 +141,27 @@ def test_duplicate_acks_after_a_timeout_start_no_recovery(bench):
 def test_congestion_avoidance(bench):
     """RFC 5681, 3.1: beyond ssthresh, about one segment in a round trip."""
     one = bench()
-    conn, peer = flight(one)
+    conn, peer = flight(one, more=20 * FULL)
     one.advance(ms=100)
     sack(peer, (1, 10))
-    assert sent(peer) == [at(0)]
+    assert at(0) in sent(peer)
     one.advance(ms=100)
     peer.ack = at(10)
-    peer.send("A")
-    for round_trip in range(6):
-        conn.write(pattern(14 * FULL, len(conn.written)))
-        before = conn.info.cwnd_bytes
+    peer.send("A", ack=at(10))
+    grown = []
+    for _ in range(8):
+        conn.write(pattern(20 * FULL, len(conn.written)))
         segments = peer.expect_all()
-        assert abs(len(segments) - (5 + round_trip)) <= 1
+        before = conn.info.cwnd_bytes
         one.advance(ms=100)
         for segment in segments:
-            peer.send("A", ack=segment.seq + FULL)
+            peer.ack = segment.seq + FULL
+            peer.send("A")
         one.advance(us=1)
-        assert 0.4 * FULL <= conn.info.cwnd_bytes - before <= 1.6 * FULL
-        peer.arrived = [s for s in peer.arrived if s.seq + FULL <= peer.ack]
-        taken = [s for s in peer.expect_all()]
-        assert not taken or peer.take
-        # what those ACKs let out is the next round's
-        peer.send("A")
-        peer.expect_all()
-        peer.send("A")
+        grown.append((conn.info.cwnd_bytes - before) / FULL)
+    assert conn.info.timeouts == 0
+    assert 0.7 * 7 <= sum(grown[1:]) <= 1.3 * 7
+    assert max(grown[1:]) <= 1.5
 
 
 # -- with SACK: RFC 2018, 6675, 8985 -----------------------------------------------------------------
@@ -290,29 +288,32 @@ def test_rack_does_not_count_to_three_once_it_has_seen_reordering(bench):
 
 
 def test_dsack_widens_the_window(bench):
-    """RFC 8985, 6.2 (4): each round trip with a DSACK, a quarter of the smallest RTT more."""
+    """RFC 8985, 6.2 (4): where segments overtake each other, and a DSACK tells that one was sent again for nothing, the
+    window is a quarter of the smallest RTT longer."""
     one = bench()
     conn, peer = flight(one)
     one.advance(ms=100)
-    sack(peer, (1, 4))
-    assert sent(peer) == [at(0)]
-    # It was late and not lost: both copies arrive.
+    sack(peer, (1, 2))
     one.advance(ms=5)
-    peer.send("A", ack=at(10))
-    peer.send("A", ack=at(10), sack=[(at(0), at(1))])
-    one.advance(us=1)
+    peer.ack = at(3)
+    peer.send("A", ack=at(3))
+    assert sent(peer) == []
+    sack(peer, (4, 8), ack=3)
+    assert sent(peer) == [], "overtaking has been seen"
+    one.advance(ms=35)
+    assert sent(peer) == [at(3)]
+    # Both copies arrive.
+    one.advance(ms=5)
     peer.ack = at(10)
+    peer.send("A", ack=at(10), sack=[(at(3), at(4))])
     conn.write(pattern(6 * FULL, len(conn.written)))
-    one.settle()
-    first = peer.expect_all()
-    assert len(first) >= 5
+    assert len(sent(peer)) >= 5
     one.advance(ms=100)
-    peer.ack = at(10)
     sack(peer, (11, 15), ack=10)
     start = one.now
     assert sent(peer) == []
     again = peer.expect(within_ms=100, seq=at(10))
-    assert 45 <= (again.time_ns - start) / MS <= 60
+    assert 45 <= (again.time_ns - start) / MS <= 65
 
 
 def test_a_retransmission_that_is_lost(bench):
@@ -447,16 +448,21 @@ def test_no_tail_loss_probe_without_sack(bench):
 
 
 def test_a_probe_that_repaired_a_loss_halves_the_window(bench):
-    """RFC 8985, 7.4: an ACK of the probe and no DSACK: the original was lost, which is congestion."""
+    """RFC 8985, 7.4: an ACK beyond the probe, and there was no DSACK: the original was lost, which is congestion."""
     one = bench()
     conn, peer = flight(one)
-    before = conn.info.cwnd_bytes
     one.advance(ms=100)
     peer.ack = at(9)
     peer.send("A", ack=at(9))
+    one.advance(us=1)
+    before = conn.info.cwnd_bytes
     probe = peer.expect("A", within_ms=400, seq=at(9))
     one.advance(ms=100)
     peer.send("A", ack=at(10), ts=(peer.now_ts(), probe.ts[0]))
+    conn.write(pattern(FULL, len(conn.written)))
+    peer.expect("A", seq=at(10))
+    one.advance(ms=100)
+    peer.send("A")
     one.advance(us=1)
     assert conn.info.cwnd_bytes < before
     assert conn.info.timeouts == 0
@@ -480,7 +486,8 @@ def test_a_probe_of_what_was_not_lost_does_not(bench):
 
 
 def test_a_probe_finds_a_tail_that_was_lost(bench):
-    """RFC 8985, 7: the probe is SACKed, so the rest is found lost without a timeout."""
+    """RFC 8985, 7: the probe is SACKed, so the rest is found lost without a timeout; in the smallest window there is,
+    two segments at first."""
     one = bench()
     conn, peer = flight(one)
     one.advance(ms=100)
@@ -490,7 +497,10 @@ def test_a_probe_finds_a_tail_that_was_lost(bench):
     one.advance(ms=100)
     sack(peer, (9, 10), ack=6)
     one.advance(ms=40)
-    assert sent(peer) == [at(6), at(7), at(8)]
+    assert sent(peer) == [at(6), at(7)]
+    one.advance(ms=60)
+    sack(peer, (9, 10), ack=8)
+    assert sent(peer) == [at(8)]
     assert conn.info.timeouts == 0
 
 

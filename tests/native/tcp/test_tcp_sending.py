@@ -7,6 +7,8 @@ from test_tcp_opening import assert_near, times_of
 
 from xsk_engine._ffi import native as ffi
 
+FULL = 1448
+
 
 def lengths(segments):
     return [len(s.payload) for s in segments]
@@ -33,19 +35,19 @@ def test_slow_start(bench):
     """RFC 5681, 3.1 (2): cwnd grows by at most one segment for each ACK of new data."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10)
-    conn.write(pattern(29_000))
+    conn.write(pattern(20 * 1448))
     one.settle()
     conn.write(pattern(100_000, len(conn.written)))
     first = peer.expect_all()
     assert len(first) == 10
     for i in range(10):
         peer.send("A", ack=1 + 1448 * (i + 1))
-        conn.write(pattern(10_000, len(conn.written)))
+        conn.write(pattern(10 * 1448, len(conn.written)))
         assert lengths(peer.expect_all()) == [1448, 1448], i
 
 
-def test_an_ack_of_two_segments_opens_at_most_two_more_than_it_frees(bench):
-    """RFC 5681, 3.1; RFC 3465, 2.2: by what was acknowledged, at most 2 * SMSS for one ACK."""
+def test_an_ack_of_many_segments_at_most_doubles(bench):
+    """RFC 5681, 3.1 (2) says one SMSS for an ACK; native/tcp/cc.h says why it is all that is acknowledged, as in Linux."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10)
     conn.write(pattern(29_000))
@@ -54,7 +56,7 @@ def test_an_ack_of_two_segments_opens_at_most_two_more_than_it_frees(bench):
     peer.send("A", ack=1 + 10 * 1448)
     one.settle()
     conn.write(pattern(100_000, len(conn.written)))
-    assert 11 <= len(peer.expect_all()) <= 12
+    assert 11 <= len(peer.expect_all()) <= 20
 
 
 def test_many_acks_for_one_segment_open_no_more_than_one(bench):
@@ -145,6 +147,8 @@ def test_segments_are_what_the_peer_and_the_path_take(bench, layout, mss, ts):
     data = pattern(2 * full + 1)
     assert conn.write(data) == len(data)
     segments = peer.expect_all()
+    peer.send("A")
+    segments += peer.expect_all()
     assert lengths(segments) == [full, full, 1]
     assert b"".join(s.payload for s in segments) == data
     if layout != "descs":
@@ -200,8 +204,9 @@ def test_frags_filled_in_place(bench, layout):
         assert conn.submit(addr, pattern(length, at)) == 0
         assert peer.read(length) == pattern(length, at)
         at += length
-    addr, room = conn.alloc()
-    assert conn.submit(addr, b"") == "EINVAL" or room
+    addr, _ = conn.alloc()
+    assert conn.submit(addr, b"") == "EINVAL"
+    ffi_release(one, addr)
     assert one.tcp_counters.copied_segments == copied
 
 
@@ -259,7 +264,7 @@ def test_a_closed_window_is_probed(bench):
     what waits goes at once."""
     one = bench()
     conn, peer = one.connected(rtt_ms=100, peer={"wscale": None, "window": 2 * 1448})
-    conn.write(pattern(10_000))
+    conn.write(pattern(20_000))
     assert len(peer.expect_all()) == 2
     one.advance(ms=100)
     peer.window = 0
@@ -347,28 +352,39 @@ def test_an_idle_connection_starts_anew(bench):
     assert len(peer.expect_all()) <= 10
 
 
-def test_the_send_buffer_is_bounded(bench):
-    """The contract (6): twice cwnd and no more than configured; it grows with cwnd."""
-    one = bench(ring=512)
-    conn, peer = one.connected(rtt_ms=10, send_buffer_bytes=60_000)
-    taken = 0
-    for _ in range(100):
-        got = conn.write(pattern(7000, taken))
-        if got == "EAGAIN":
-            break
-        taken += got
-    assert 14_480 <= taken <= 2 * 14_600
-    for _ in range(8):
+def fill_buffer(conn):
+    while conn.write(pattern(7000, len(conn.written))) != "EAGAIN":
+        assert len(conn.written) < 100_000_000
+
+
+def test_the_send_buffer_is_bounded_and_grows(bench):
+    """The contract (6): twice cwnd, and never more than configured."""
+    one = bench(ring=512, quick=10)
+    conn, peer = one.connected(rtt_ms=10, send_buffer_bytes=300_000, peer={"window": 1 << 20})
+    fill_buffer(conn)
+    assert 14_480 <= len(conn.written) <= 70_000, "before anything is known of the path"
+    for _ in range(12):
         one.settle()
         peer.expect_all()
         one.advance(ms=10)
         peer.send("A")
-        while conn.write(pattern(7000, len(conn.written))) != "EAGAIN":
-            pass
+        fill_buffer(conn)
+        one.settle()
         unacked = len(conn.written) + 1 - peer.ack
-        assert unacked <= 60_000
-        assert conn.info.send_buffer_bytes <= 60_000
-    assert unacked > 50_000
+        assert unacked <= conn.info.send_buffer_bytes + FULL
+        assert conn.info.send_buffer_bytes <= 300_000
+    assert unacked > 250_000
+
+
+def test_a_small_send_buffer(bench):
+    """The contract: send_buffer_bytes is the most, whatever cwnd."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, send_buffer_bytes=1000)
+    for i in range(5):
+        assert conn.write(pattern(3000, 1000 * i)) == 1000
+        assert conn.write(b"x") == "EAGAIN"
+        peer.expect("A", length=1000)
+        peer.send("A")
 
 
 def test_room_on_the_ring_is_waited_for(bench):
@@ -419,12 +435,12 @@ def test_pacing(bench):
     one = bench()
     conn, peer = one.connected(rtt_ms=100, flags=PACING | NODELAY)
     conn.write(pattern(14_480))
-    one.advance(ms=45)
+    one.advance(ms=25)
     early = len(peer.arrived)
     one.advance(ms=50)
     segments = peer.expect_all()
     assert len(segments) == 10
-    assert early < 10
+    assert early <= 6
     gaps = [b - a for a, b in zip(times_of(segments), times_of(segments)[1:], strict=False)]
     assert max(gaps) <= 12
     assert times_of(segments)[-1] >= 30
