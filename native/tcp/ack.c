@@ -83,9 +83,12 @@ static void take_sacks(struct xske_tcp_conn *c, const struct segment *s)
 
 /* ---- cumulative ---------------------------------------------------------------------------------- */
 
-/* Takes what is acknowledged off the list. sample_ns: the round trip of the oldest segment that was sent once only. */
+/* Takes what is acknowledged off the list. sample_ns: the round trip of the oldest segment; 0 when any of them was sent
+ * again: those behind it had come before, and say when the gap was filled (RFC 6298, 3). */
 static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_ns)
 {
+	bool again = false;
+
 	c->acked_retrans = sents_count(c) && sents_at(c, 0)->flags & SENT_RETRANS;
 	while (sents_count(c)) {
 		struct sent *s = sents_at(c, 0);
@@ -94,7 +97,8 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 		if (!seq_before(s->seq, ack))
 			break;
 		if (!(s->flags & SENT_SACKED)) {
-			if (!(s->flags & SENT_RETRANS) && !*sample_ns)
+			again |= !!(s->flags & SENT_RETRANS);
+			if (!*sample_ns)
 				*sample_ns = c->tcp->now_ns - s->sent_ns;
 			if (bytes == s->len)
 				rack_delivered(c, s, true);
@@ -107,6 +111,8 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 		}
 		c->sents.head++;
 	}
+	if (again)
+		*sample_ns = 0;
 }
 
 /* RFC 7323, 4.1: an ACK that advances, of which it is known what it answers. A segment that was sent again has no
