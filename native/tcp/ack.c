@@ -116,10 +116,10 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 }
 
 /* RFC 7323, 4.1: an ACK that advances, of which it is known what it answers. A segment that was sent again has no
- * round trip of its own (Karn), but an echo has. */
+ * round trip of its own (Karn), but an echo has; unless the ACK tells of a duplicate, and may answer either of them. */
 static void measure(struct xske_tcp_conn *c, uint64_t sample_ns)
 {
-	if (!sample_ns && c->has_ack_echo) {
+	if (!sample_ns && c->has_ack_echo && !c->rack.dsack_seen) {
 		uint32_t ms = tcp_stamp(c) - c->ack_echo;
 
 		/* Milliseconds: what is less counts as half of one. Beyond a day the echo is none of ours. */
