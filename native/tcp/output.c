@@ -362,6 +362,20 @@ static enum tcp_turn send_probe(struct xske_tcp_conn *c, uint32_t *sent)
 	return TCP_TURN_DONE;
 }
 
+/* A peer that is told of no SACKs counts duplicates, and those in segments with data are none (RFC 5681, 2). */
+static enum tcp_turn send_acks(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
+{
+	while (c->ack_now || c->duplicates_due) {
+		if (*sent == limit)
+			return TCP_TURN_MORE;
+		if (tcp_send_control(c, TCP_ACK, c->snd_nxt))
+			return TCP_TURN_NO_ROOM;
+		c->duplicates_due -= !!c->duplicates_due;
+		++*sent;
+	}
+	return TCP_TURN_DONE;
+}
+
 static enum tcp_turn run(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
 {
 	enum tcp_turn turn = TCP_TURN_DONE;
@@ -377,13 +391,8 @@ static enum tcp_turn run(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent
 		if (turn == TCP_TURN_DONE)
 			turn = send_data(c, limit, sent);
 	}
-	if (turn == TCP_TURN_DONE && c->ack_now && c->state != XSKE_TCP_CLOSED) {
-		if (*sent == limit)
-			return TCP_TURN_MORE;
-		if (tcp_send_control(c, TCP_ACK, c->snd_nxt))
-			return TCP_TURN_NO_ROOM;
-		++*sent;
-	}
+	if (turn == TCP_TURN_DONE && c->state != XSKE_TCP_CLOSED)
+		turn = send_acks(c, limit, sent);
 	return turn;
 }
 

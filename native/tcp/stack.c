@@ -14,6 +14,9 @@
 
 /* A thread that has its handle and not called yet: as GRAVE_NS of endpoint.c. */
 #define GRAVE_NS NSEC_PER_SEC
+/* Of the pool, for headers, control segments and copies of what is sent again: a slab, and the loop gets on, however much
+ * applications have written. Lower: without any it stops; higher: they have less. */
+#define LOOP_RESERVE_CHUNKS XSKE_SLAB_CHUNKS
 
 /* ---- who is there -------------------------------------------------------------------------------- */
 
@@ -396,6 +399,7 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 	}
 	t->config.queues = NULL;
 	l->tcp = t;
+	chunk_pool_reserve(l->txq->umem, (int32_t)LOOP_RESERVE_CHUNKS);
 	*out = t;
 	return 0;
 }
@@ -412,8 +416,10 @@ void xske_tcp_destroy(struct xske_tcp *t)
 		next = t->dead->next;
 		app_free(t->dead);
 	}
-	if (t->loop->tcp == t)
+	if (t->loop->tcp == t) {
 		t->loop->tcp = NULL;
+		chunk_pool_reserve(t->loop->txq->umem, -(int32_t)LOOP_RESERVE_CHUNKS);
+	}
 	free(t->table);
 	free(t);
 }

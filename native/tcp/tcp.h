@@ -209,6 +209,7 @@ struct xske_tcp_conn {
 	bool syn_due, reset_due;   /* owed, and there was no room */
 	int abort_error;           /* what a reset that is due ends it with */
 	bool ack_now, ack_delayed; /* owed */
+	uint32_t duplicates_due;   /* of those, one for each segment beyond a gap (RFC 5681, 4.2) */
 	bool app_gone; /* nobody reads any more: RFC 9293, 3.6 and RFC 2525, 2.17: data then means a reset */
 	uint32_t header_room;
 	uint32_t mss;      /* payload bytes of a full segment now, without options' 12 */

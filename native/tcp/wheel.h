@@ -51,7 +51,8 @@ struct wheel {
 void wheel_init(struct wheel *w, uint64_t now_ns);
 
 /* Also for one that is armed. To a later time it only writes due_ns: the timer keeps its slot and is moved
- * when that comes, which makes an RTO that every ACK pushes back one store an ACK and one move an RTO. */
+ * when that comes, which makes an RTO that every ACK pushes back one store an ACK and one move an RTO. To a
+ * time that is over: t->due_ns says the one that it is put off to. */
 void wheel_arm(struct wheel *w, struct wheel_timer *t, uint64_t due_ns);
 
 /* Nothing for one that is not armed. */

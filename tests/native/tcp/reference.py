@@ -1,5 +1,6 @@
-"""A second TCP to talk to, small and slow: it waits for a SYN, keeps what comes out of order and says so by SACK and DSACK,
-and sends a stream of its own, again from the first byte that is missing. For a wire on which anything may happen."""
+"""A second TCP to talk to, small and slow: it waits for a SYN, keeps what comes out of order and says so by
+SACK and DSACK, and sends a stream of its own, again from the first byte that is missing. For a wire on which
+anything may happen."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
 """SipHash against the published vectors; RFC 6528."""
 
 import pytest
+from ccpieces import Piece, pieces
 from hypothesis import given
 from hypothesis import strategies as st
-from ccpieces import Piece, pieces
 
 # Of the reference implementation (Aumasson and Bernstein): key 00..0f, data 00.. of 0 to 63 bytes.
 VECTORS = bytes.fromhex(

@@ -3,9 +3,9 @@
 from fractions import Fraction
 
 import pytest
+from ccpieces import MS, SECOND, UNLIMITED, Piece, pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ccpieces import MS, SECOND, UNLIMITED, Piece, pieces
 
 MINIMUM, MAXIMUM = 200 * MS, 120 * SECOND
 WINDOW = 300 * SECOND

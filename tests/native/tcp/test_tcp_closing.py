@@ -2,8 +2,8 @@
 
 import pytest
 from abi import KEEPALIVE, NODELAY
+from judge import assert_near, times_of
 from tcp_bench import MS, SECOND, pattern
-from test_tcp_opening import assert_near, times_of
 
 
 def half_closed(one, **values):
@@ -36,7 +36,8 @@ def test_an_active_close(bench):
 
 
 def test_a_passive_close(bench):
-    """RFC 9293, 3.6, figure 12, the other end: CLOSE-WAIT while the application still writes, LAST-ACK, CLOSED."""
+    """RFC 9293, 3.6, figure 12, the other end: CLOSE-WAIT while the application still writes, LAST-ACK,
+    CLOSED."""
     one = bench()
     conn, peer = one.connected(flags=NODELAY)
     peer.send("FA", b"the last words")
@@ -291,8 +292,8 @@ def test_a_reset_in_every_state(bench, state):
 
 
 def test_keepalive(bench):
-    """RFC 9293, 3.8.4: a segment of SEG.SEQ = SND.NXT - 1 after the idle time, again in its intervals, then it is given
-    up; an answer puts it off."""
+    """RFC 9293, 3.8.4: a segment of SEG.SEQ = SND.NXT - 1 after the idle time, again in its intervals, then
+    it is given up; an answer puts it off."""
     one = bench()
     conn, peer = one.connected(
         flags=KEEPALIVE,

@@ -43,7 +43,8 @@ def test_acknowledged_chunks_are_free(bench, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_block_that_is_acknowledged_in_part(bench, layout):
-    """Contract 1: the rest of it is still there to be sent again, from the first byte that is missing (RFC 6298, 5.4)."""
+    """Contract 1: the rest of it is still there to be sent again, from the first byte that is missing (RFC
+    6298, 5.4)."""
     one = bench(**LAYOUTS[layout])
     conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"mss": one.mtu - 40, "sack": False})
     data = pattern(one.mtu - 52)
@@ -63,8 +64,8 @@ def test_a_block_that_is_acknowledged_in_part(bench, layout):
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("version", [4, 6])
 def test_sent_again_while_the_first_copy_is_inflight(bench, layout, offload, version):
-    """Contract 4: a header of its own in front of the same payload, or a copy where a packet is one desc; the bytes that
-    are inflight never change (the fake device compares them when they complete)."""
+    """Contract 4: a header of its own in front of the same payload, or a copy where a packet is one desc; the
+    bytes that are inflight never change (the fake device compares them when they complete)."""
     one = bench(version=version, offload=offload, **LAYOUTS[layout])
     size = one.mtu - (40 if version == 4 else 60)
     conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"mss": size, "sack": False})
