@@ -21,8 +21,6 @@
  * 5. `returns` may hold the mark PARKED instead of a list: the arena is idle, or closed, which is parking
  *    for good. A pusher that sees it gives the chunk to the chunk pool itself. An idle arena therefore owns
  *    no chunk that is not referenced; its next allocation replaces the mark.
- *    A loop with connections keeps some while it idles (trim.c): nothing of theirs goes out without a header, so they must not
- *    take the last chunk away from it.
  * 6. Growing takes a slab of chunks from the pool under its mutex, only when stack and return list are
  *    empty, never beyond the quota. The loop's arena takes 16; an application's 1, and twice as many each time until it
  *    is idle again, or a hundred endpoints would have the whole umem. `owned` counts against the quota and changes under that mutex only.
@@ -102,9 +100,7 @@ bool arena_park_if_idle(struct xske_arena *a); /* false: somebody is using it */
  * there are enough chunks, but not side by side; -E2BIG: the quota is less. */
 int arena_alloc_span(struct xske_arena *a, uint32_t len, uint32_t n, uint64_t *addr, uint32_t *pitch);
 int arena_recycle(struct xske_arena *self, struct chunk *c);
-/* Of the free chunks all but `keep` go back to the pool, and the arena is not parked. */
-void arena_trim(struct xske_arena *a, uint32_t keep);
-/* For span.c and trim.c: */
+/* For span.c: */
 void arena_retire_or_stack_open(struct xske_arena *a);
 void arena_push_stack(struct xske_arena *a, struct chunk *c);
 void arena_take_returns(struct xske_arena *a); /* the stack must be empty */

@@ -103,11 +103,8 @@ bool loop_has_work(const struct xske_loop *l)
 
 void loop_park(struct xske_loop *l)
 {
-	if (tcps_have_connections(l))
-		arena_trim(l->arena, TCP_LOOP_CHUNKS);
-	else
-		xske_arena_park(l->arena);
-	l->parked = endpoints_park(l) & tcps_park(l);
+	xske_arena_park(l->arena);
+	l->parked = endpoints_park(l);
 }
 
 void COLD loop_collect(struct xske_loop *l)
@@ -116,7 +113,6 @@ void COLD loop_collect(struct xske_loop *l)
 		return;
 	l->collected_ns = l->now_ns;
 	endpoints_park(l);
-	tcps_park(l);
 }
 
 /* Inflight, and asleep for the longest time again and again. */

@@ -95,7 +95,7 @@ void loop_wake(struct xske_loop *l); /* any thread */
 void loop_moved(struct xske_loop *l);
 void loop_rest(struct xske_loop *l);
 void loop_park(struct xske_loop *l);
-void loop_collect(struct xske_loop *l); /* the loop has no chunk: what others keep and do not use */
+void loop_collect(struct xske_loop *l); /* a flow has no chunk: what endpoints keep and do not use */
 bool loop_has_work(const struct xske_loop *l);
 bool loop_backed_off(const struct xske_loop *l);
 

@@ -118,22 +118,6 @@ static int post_in_place(struct xske_tcp_conn *c, const struct segment_out *out,
 	return 0;
 }
 
-/* Of the loop's arena; only if the txq has room for n descs. */
-static int alloc(struct xske_tcp_conn *c, uint32_t n, uint32_t bytes, uint64_t *addr)
-{
-	struct xske_loop *l = c->tcp->loop;
-	int err = txq_room(l->txq, n) < n ? -EAGAIN : 0;
-
-	if (unlikely(err))
-		return err;
-	err = arena_alloc(l->arena, bytes, addr);
-	if (unlikely(err))
-		loop_collect(l);
-	else
-		arena_stamp(l->arena, 0);
-	return err;
-}
-
 static int post_pieces(struct xske_tcp_conn *c, const struct segment_out *out, const struct gathered *g)
 {
 	uint32_t header = segment_header_bytes(out), options;
@@ -141,9 +125,12 @@ static int post_pieces(struct xske_tcp_conn *c, const struct segment_out *out, c
 	uint64_t addr;
 	int err;
 
-	err = alloc(c, g->n + 1, header, &addr);
+	if (txq_room(q, g->n + 1) < g->n + 1)
+		return -EAGAIN;
+	err = arena_alloc(q->self, header, &addr);
 	if (err)
 		return err;
+	arena_stamp(q->self, 0);
 	options = write_front(c, out, bytes_at(c, addr));
 	segment_write(bytes_at(c, addr), out, g->len, g->sum, is_offloaded(c));
 	txq_take(q, chunk_of(q->umem, addr));
@@ -166,9 +153,12 @@ static int post_copy(struct xske_tcp_conn *c, const struct segment_out *out, con
 	uint64_t addr;
 	int err;
 
-	err = alloc(c, 1, frame, &addr);
+	if (txq_room(q, 1) < 1)
+		return -EAGAIN;
+	err = arena_alloc(q->self, frame, &addr);
 	if (err)
 		return err;
+	arena_stamp(q->self, 0);
 	to = bytes_at(c, addr);
 	options = write_front(c, out, to);
 	segment_write(to, out, g->len, g->sum, is_offloaded(c));

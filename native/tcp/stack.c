@@ -320,20 +320,6 @@ bool tcps_are_settled(const struct xske_loop *l)
 	return true;
 }
 
-bool tcps_have_connections(const struct xske_loop *l)
-{
-	return l->tcp && l->tcp->conns;
-}
-
-bool tcps_park(struct xske_loop *l)
-{
-	bool all = true;
-
-	for (struct xske_tcp_conn *c = l->tcp ? l->tcp->conns : NULL; c; c = c->next)
-		all &= arena_park_if_idle(c->arena);
-	return all;
-}
-
 void tcps_end(struct xske_loop *l, bool with_resets)
 {
 	struct xske_tcp *t = l->tcp;

@@ -52,9 +52,6 @@
 #define TCP_DELACK_NS (40 * NSEC_PER_MSEC)
 /* Nothing to send for so long: the arena goes back to the pool (DESIGN.md, as the loop's own). */
 #define TCP_IDLE_PARK_NS (10 * NSEC_PER_MSEC)
-/* Chunks that a loop with connections keeps while it idles: 40 headers at a time and more. Lower: they wait for each other's
- * completions when applications have taken all the rest; higher: memory that nobody uses. */
-#define TCP_LOOP_CHUNKS 4u
 /* Segments of one connection in a turn of the loop: the others wait so long. Lower: more turns; higher: less fair. */
 #define TCP_TURN_SEGMENTS 64u
 /* RFC 5961, 5: ACKs that answer what may be an attack, per second and connection; Linux allows 1 per 500 ms and socket. */
@@ -369,8 +366,6 @@ bool tcps_have_mail(const struct xske_loop *l);   /* an application has */
 uint64_t tcps_next_ns(const struct xske_loop *l); /* when to be awake; UINT64_MAX: no timer is armed */
 bool tcps_are_settled(
         const struct xske_loop *l); /* everything written is acknowledged, and no FIN is under way */
-bool tcps_have_connections(const struct xske_loop *l);
-bool tcps_park(struct xske_loop *l); /* what they have and do not use; false: one is just being used */
 void tcps_end(struct xske_loop *l, bool with_resets); /* all connections; idempotent */
 /* arrive.c */
 bool tcp_arrive(struct xske_tcp *t); /* what the receive rings hold */

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 
 import pytest
-from abi import CUBIC, NODELAY
+from abi import NODELAY
 from fake import fake
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
@@ -192,40 +192,6 @@ def test_frags_given_out_outlive_the_connection(bench):
 
     native.frag_unref(one.umem.handle, None, addr)
     assert held(one, QUIET_MS) == 0
-
-
-def write_all(conn):
-    """As much as is taken."""
-    while isinstance(conn.write(bytes(20_000)), int):
-        pass
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_applications_cannot_take_the_loops_last_chunk(bench, layout):
-    """A window is closed, the loop idles, and the umem fills with what waits: probes go out, and it goes on."""
-    one = bench(chunks=192, **LAYOUTS[layout])
-    options = {"quota": 1 << 16, "entries": 1024, "send_buffer_bytes": 1 << 24, "congestion": CUBIC}
-    conn, peer = one.connected(rtt_ms=10, peer={"mss": one.mtu - 40}, **options)
-    for _ in range(30):
-        write_all(conn)
-        peer.expect_all()
-        one.advance(ms=1)
-        peer.send("A")
-    peer.expect_all()
-    peer.send("A", win=0)
-    peer.expect_all()
-    for _ in range(10):
-        write_all(conn)
-        one.advance(ms=20)
-    assert one.umem.audit().pooled == 0, "it did not fill"
-    peer.expect("A", within_ms=1000, length=0)
-    waiting = conn.info.unsent_bytes
-    assert waiting > 100_000
-    for _ in range(200):
-        peer.send("A")
-        one.advance(ms=10)
-        peer.expect_all()
-    assert conn.info.unsent_bytes == 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
