@@ -18,7 +18,6 @@
 #define BATCH 64u
 #define CHUNK 4096u
 #define ACK_OFFSET 42u /* Ethernet, IPv4 without options, and RFC 9293, 3.1 */
-#define NAP_NS 1000000
 
 /* Written by the reader; `stop` by anybody. */
 struct acks {
@@ -27,14 +26,14 @@ struct acks {
 	uint32_t stop;
 };
 
-/* Until it is told to stop. `fill` has its chunks already; `area` is the umem. 0, or -errno. */
+/* Until it is told to stop. The fill ring has its chunks already; `area` is the umem. 0, or -errno. */
 API int read_acks(const struct xske_ring *from, const struct xske_ring *to, const unsigned char *area, int fd,
-                  struct acks *acks);
+                  uint32_t nap_us, struct acks *acks);
 
 int read_acks(const struct xske_ring *from, const struct xske_ring *to, const unsigned char *area, int fd,
-              struct acks *acks)
+              uint32_t nap_us, struct acks *acks)
 {
-	const struct timespec nap = {.tv_nsec = NAP_NS};
+	const struct timespec nap = {.tv_nsec = (long)nap_us * 1000};
 	struct xsk_ring_cons rx;
 	struct xsk_ring_prod fill;
 	uint32_t n, at, back, ack;

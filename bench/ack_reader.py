@@ -61,9 +61,17 @@ def steered(
 
 @contextlib.contextmanager
 def reading(
-    interface: str, src: tuple[str, int], dst: tuple[str, int], *, mode: str, cpu: int, ring_size: int
+    interface: str,
+    src: tuple[str, int],
+    dst: tuple[str, int],
+    *,
+    mode: str,
+    cpu: int,
+    ring_size: int,
+    nap_us: int,
 ) -> Iterator[Acks]:
-    """What has come, while it comes; queue 0, in this thread's namespace."""
+    """What has come, while it comes; queue 0, in this thread's namespace. ``nap_us``: how long the reader
+    sleeps when there is nothing, in which no more than ``ring_size`` may come."""
     acks = Acks()
     umem = Umem(ring_size * _CHUNK_BYTES, _CHUNK_BYTES)
     with contextlib.closing(umem):
@@ -76,10 +84,9 @@ def reading(
 
             def read() -> None:
                 os.sched_setaffinity(threading.get_native_id(), {cpu})
+                rings = ctypes.byref(xsk.rx), ctypes.byref(xsk.fill)
                 area = ctypes.c_void_p(umem.area.address)
-                _reader.read_acks(
-                    ctypes.byref(xsk.rx), ctypes.byref(xsk.fill), area, xsk.fd, ctypes.byref(acks)
-                )
+                _reader.read_acks(*rings, area, xsk.fd, nap_us, ctypes.byref(acks))
 
             thread = threading.Thread(target=read, daemon=True)
             thread.start()

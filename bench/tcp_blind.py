@@ -35,7 +35,7 @@ from xsk_engine.packet import ETHERNET_BYTES
 from xsk_engine.values import Range
 
 SENDER_CPU, OTHER_CPU = 0, 1
-ROUNDS = 15
+ROUNDS = 9
 # A quarter of a second or so of the blind stream. Less: the kernel's TCP is not up to its speed yet; more: a slow
 # minute of the machine hits one arm and not its neighbour.
 MEGABYTES = {1500: 150, 9000: 500, 65535: 1500}
@@ -46,6 +46,8 @@ WARM_UP_BYTES = 64 << 20
 BLIND_BUFFER_BYTES = 1 << 30
 # The engine sends from queue 1, and its ACKs come to queue 0: a socket that receives needs a umem of its own.
 QUEUE = 1
+# More than come in the reader's nap of a millisecond.
+ACK_RING = 4096
 PORT, BLIND_PORT = 5201, 5202
 # Ahead of what else runs here.
 NICE = -20
@@ -92,6 +94,12 @@ class Reader:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.received} of {until_bytes} bytes came")
             time.sleep(0.005)
+
+    def close(self) -> None:
+        """Before the connection: a thread that is still in recv() would read the next one's bytes."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RD)
+        self._thread.join(LIMIT_S)
 
     def gbps(self) -> float:
         """When everything has come. 10^9 bits of payload per second."""
@@ -160,12 +168,15 @@ class Bench:
             connection, _ = self._blind_listener.accept()
             with connection, sender:
                 reader = Reader(connection, WARM_UP_BYTES + self.segments * self.payload_bytes)
-                sender.sendall(bytes(WARM_UP_BYTES))
-                reader.wait(WARM_UP_BYTES)
-                place = take_over(sender)
-                if place.seq + (self.segments + 1) * self.payload_bytes < 1 << 32:
-                    yield reader, place
-                    return
+                try:
+                    sender.sendall(bytes(WARM_UP_BYTES))
+                    reader.wait(WARM_UP_BYTES)
+                    place = take_over(sender)
+                    if place.seq + (self.segments + 1) * self.payload_bytes < 1 << 32:
+                        yield reader, place
+                        return
+                finally:
+                    reader.close()
 
     def blind(self, arm: str, gro: bool, steered: bool) -> float:
         """Gbit/s of payload at the receiver."""
@@ -178,9 +189,14 @@ class Bench:
             flow = Flow(place.frame(bytes(self.payload_bytes)), fields, checksum="offload")
             if steered:
                 ends = (topology.RX_IPV4, BLIND_PORT), (topology.TX_IPV4, place.port)
-                came = stack.enter_context(
-                    reading(topology.TX_INTERFACE, *ends, mode="copy", cpu=SENDER_CPU, ring_size=4096)
+                one = reading(
+                    *(topology.TX_INTERFACE, *ends),
+                    mode="copy",
+                    cpu=SENDER_CPU,
+                    ring_size=ACK_RING,
+                    nap_us=1000,
                 )
+                came = stack.enter_context(one)
             config = EngineConfig(
                 topology.TX_INTERFACE,
                 queues=(QUEUE,),

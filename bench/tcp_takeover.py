@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
-from xsk_engine.packet import ETH_P_IP, ETHERNET_BYTES, IPV4_BYTES, parse_mac
+from xsk_engine.packet import ETH_P_IP, ETHERNET_BYTES, IPV4_BYTES, internet_checksum, parse_mac
 
 # include/uapi/linux/tcp.h, asm-generic/socket.h
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ, _TCP_TIMESTAMP = 19, 20, 21, 24
@@ -40,6 +40,10 @@ def listen(lab: PrivateLab, port: int, receive_buffer_bytes: int | None = None) 
     return listener
 
 
+def _with_sum(header: bytes, at: int, checksum: int) -> bytes:
+    return header[:at] + struct.pack("!H", checksum) + header[at + 2 :]
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a connection stands, as its sender sees it: what the next segment says."""
@@ -51,17 +55,17 @@ class Place:
     timestamp: int
 
     def frame(self, payload: bytes) -> bytes:
-        """A segment from vtx to vrx; without a payload it is an ACK of 66 bytes. Its checksums are 0: the engine
-        writes them."""
-        options = struct.pack("!BBBBII", 1, 1, 8, 10, self.timestamp, 0)
-        tcp = struct.pack(
-            *("!HHIIBBHHH", self.port, self.peer_port, self.seq, self.ack, TCP_BYTES // 4 << 4, _ACK, _WINDOW, 0, 0)
-        )
-        total = IPV4_BYTES + TCP_BYTES + len(payload)
-        ip = struct.pack("!BBHHHBBH", 0x45, 0, total, 0, 0x4000, 64, socket.IPPROTO_TCP, 0)
+        """A segment from vtx to vrx, with its checksums; without a payload it is an ACK of 66 bytes."""
         addresses = socket.inet_aton(topology.TX_IPV4) + socket.inet_aton(topology.RX_IPV4)
+        tcp = struct.pack("!HHIIBB", self.port, self.peer_port, self.seq, self.ack, TCP_BYTES // 4 << 4, _ACK)
+        tcp += struct.pack("!HHHBBBBII", _WINDOW, 0, 0, 1, 1, 8, 10, self.timestamp, 0)
+        pseudo = addresses + struct.pack("!HH", socket.IPPROTO_TCP, TCP_BYTES + len(payload))
+        tcp = _with_sum(tcp, 16, internet_checksum(pseudo + tcp + payload))
+        total = IPV4_BYTES + TCP_BYTES + len(payload)
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, total, 0, 0x4000, 64, socket.IPPROTO_TCP, 0) + addresses
+        ip = _with_sum(ip, 10, internet_checksum(ip))
         ethernet = parse_mac(topology.RX_MAC) + parse_mac(topology.TX_MAC) + struct.pack("!H", ETH_P_IP)
-        return ethernet + ip + addresses + tcp + options + payload
+        return ethernet + ip + tcp + payload
 
 
 def take_over(sender: socket.socket) -> Place:
