@@ -43,6 +43,8 @@ static void sack_one(struct xske_tcp_conn *c, const struct sack_block *b)
 			s->flags &= ~SENT_LOST;
 			c->lost_bytes -= s->len;
 		}
+		if (!(s->flags & SENT_RETRANS))
+			c->sack_rtt_ns = c->tcp->now_ns - s->sent_ns;
 		s->flags |= SENT_SACKED;
 		c->sacked_bytes += s->len;
 		rack_delivered(c, s, false);
@@ -119,6 +121,8 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
  * round trip of its own (Karn), but an echo has; unless the ACK tells of a duplicate, and may answer either of them. */
 static void measure(struct xske_tcp_conn *c, uint64_t sample_ns)
 {
+	if (!sample_ns)
+		sample_ns = c->sack_rtt_ns;
 	if (!sample_ns && c->has_ack_echo && !c->rack.dsack_seen) {
 		uint32_t ms = tcp_stamp(c) - c->ack_echo;
 
@@ -218,6 +222,7 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		c->probes = 0;
 	if (idle)
 		c->progress_ns = c->tcp->now_ns;
+	c->sack_rtt_ns = 0;
 	take_sacks(c, s);
 	advanced = s->ack != c->snd_una;
 	if (advanced) {
@@ -227,6 +232,8 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		tcp_count(&c->info.duplicate_acks, 1);
 		c->dupacks++;
 	}
+	if (!advanced && c->sack_rtt_ns)
+		measure(c, 0);
 	recovery_after_ack(c, before);
 	/* Outside fast recovery cwnd grows by what was delivered; slow start after a timeout counts as outside. */
 	if (advanced && c->recovery != TCP_RECOVERY)

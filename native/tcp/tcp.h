@@ -247,7 +247,8 @@ struct xske_tcp_conn {
 	/* Of the ACK in hand: the echoed timestamp, if it has one. */
 	uint32_t ack_echo;
 	bool has_ack_echo;
-	uint32_t probes; /* in a row without an answer: of a closed window, or keepalive */
+	uint64_t sack_rtt_ns; /* of the last segment that it has SACKed and that was sent once; 0: none */
+	uint32_t probes;      /* in a row without an answer: of a closed window, or keepalive */
 	uint32_t syn_tries;
 	uint32_t lost_syns;   /* that were not answered in time */
 	uint64_t life_end_ns; /* SYN_SENT: gives up; FIN_WAIT_2 without an application, TIME_WAIT: ends */
