@@ -48,6 +48,8 @@
 #include "chunk.h"
 
 #define ARENA_PARKED (UINT32_MAX - 1)
+/* In `flags`: frags are posted in pieces, so what stands in front of a desc is no metadata but anything. */
+#define ARENA_PIECES 0x80000000u
 #define STAMP_POISONED UINT32_MAX
 
 /* Frags start at cache lines (plus metadata_len): 64-byte stride sends 1-2 % faster than 2-4 KiB stride on

@@ -1,5 +1,6 @@
-"""A second TCP to talk to, small and slow: it waits for a SYN, keeps what comes out of order and says so by SACK and DSACK,
-and sends a stream of its own, again from the first byte that is missing. For a wire on which anything may happen."""
+"""A second TCP to talk to, small and slow: it waits for a SYN, keeps what comes out of order and says so by
+SACK and DSACK, and sends a stream of its own, again from the first byte that is missing. For a wire on which
+anything may happen."""
 
 from dataclasses import dataclass
 
@@ -144,7 +145,8 @@ class Reference:
 
     def transmit(self, most=10):
         """What the window takes, FIN behind it."""
-        limit = min(len(self.stream), self.una + self.window)
+        # With a closed window one byte asks (RFC 9293, 3.8.6.1), whenever the timer expires.
+        limit = min(len(self.stream), self.una + max(self.window, int(most == 1)))
         size = min(self.habits.mss, self.their_mss) - 12
         while self.nxt < limit and most:
             part = self.stream[self.nxt : min(limit, self.nxt + size)]

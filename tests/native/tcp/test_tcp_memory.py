@@ -6,7 +6,12 @@ from collections import Counter
 import pytest
 from abi import NODELAY
 from fake import fake
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from segments import ADDRESSES, OUR_MAC, PEER_MAC
 from tcp_bench import LAYOUTS, pattern
+
+from xsk_engine._ffi import native as ffi
 
 FULL = 1448
 QUIET_MS = 40
@@ -38,7 +43,8 @@ def test_acknowledged_chunks_are_free(bench, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_block_that_is_acknowledged_in_part(bench, layout):
-    """Contract 1: the rest of it is still there to be sent again, from the first byte that is missing (RFC 6298, 5.4)."""
+    """Contract 1: the rest of it is still there to be sent again, from the first byte that is missing (RFC
+    6298, 5.4)."""
     one = bench(**LAYOUTS[layout])
     conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"mss": one.mtu - 40, "sack": False})
     data = pattern(one.mtu - 52)
@@ -58,8 +64,8 @@ def test_a_block_that_is_acknowledged_in_part(bench, layout):
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("version", [4, 6])
 def test_sent_again_while_the_first_copy_is_inflight(bench, layout, offload, version):
-    """Contract 4: a header of its own in front of the same payload, or a copy where a packet is one desc; the bytes that
-    are inflight never change (the fake device compares them when they complete)."""
+    """Contract 4: a header of its own in front of the same payload, or a copy where a packet is one desc; the
+    bytes that are inflight never change (the fake device compares them when they complete)."""
     one = bench(version=version, offload=offload, **LAYOUTS[layout])
     size = one.mtu - (40 if version == 4 else 60)
     conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"mss": size, "sack": False})
@@ -186,6 +192,24 @@ def test_frags_given_out_outlive_the_connection(bench):
 
     native.frag_unref(one.umem.handle, None, addr)
     assert held(one, QUIET_MS) == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_payload_is_no_timestamp(bench, layout):
+    """Beside a flow that asks for tx timestamps: what stands in front of a piece of payload is payload, whatever it looks
+    like (here: a stamp that is there, and a time of the post)."""
+    one = bench(offload=True, **LAYOUTS[layout])
+    ours, peers, _ = ADDRESSES[4]
+    other = Ether(src=OUR_MAC, dst=PEER_MAC) / IP(src=ours, dst=peers, flags="DF") / TCP(sport=1, dport=2)
+    one.start(bytes(other).ljust(60, b"\0"), flow={"flags": ffi.FLOW_TIMESTAMP}, count=3)
+    conn, peer = one.connected(rtt_ms=1, flags=NODELAY, peer={"mss": 1000})
+    before = one.gaps.latency.count, one.gaps.negative_latency_packets, one.gaps.wire.count
+    one.hold_completions()
+    conn.write(b"\xff" * 7777)
+    one.settle()
+    one.complete()
+    assert sum(len(segment.payload) for segment in peer.expect_all()) == 7777
+    assert (one.gaps.latency.count, one.gaps.negative_latency_packets, one.gaps.wire.count) == before
 
 
 def test_a_long_stream(bench):

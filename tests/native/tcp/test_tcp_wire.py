@@ -1,5 +1,5 @@
-"""Streams over a wire in memory that loses, doubles, delays and reorders: the same bytes arrive, in bounded time, and every
-chunk comes back."""
+"""Streams over a wire in memory that loses, doubles, delays and reorders: the same bytes arrive, in bounded
+time, and every chunk comes back."""
 
 import hashlib
 

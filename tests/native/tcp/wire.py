@@ -1,12 +1,14 @@
-"""A wire in memory between two ends, and the time that both live in. What happens to a frame is drawn from one seed."""
+"""A wire in memory between two ends, and the time that both live in. What happens to a frame is drawn from
+one seed."""
 
 import heapq
 import random
 from dataclasses import dataclass
 
+from conn import Conn
 from fake import fake
 from segments import unreachable
-from tcp_bench import MS, Conn, TcpBench
+from tcp_bench import MS, TcpBench
 
 
 @dataclass
@@ -97,8 +99,8 @@ class End:
 
 
 def turned(frame, version):
-    """As the other end would have sent it: both engines live at the same address. Sums stay what they are, both addresses
-    are in them."""
+    """As the other end would have sent it: both engines live at the same address. Sums stay what they are,
+    both addresses are in them."""
     at, length = (26, 4) if version == 4 else (22, 16)
     middle, end = at + length, at + 2 * length
     return frame[6:12] + frame[:6] + frame[12:at] + frame[middle:end] + frame[at:middle] + frame[end:]
@@ -142,7 +144,7 @@ class Wire:
                 delay_us += self.random.randint(1, 3) * faults.delay_us
             self.put(now + delay_us * 1000, frame, 1 - sender)
 
-    def run(self, seconds=900, most=400_000):
+    def run(self, seconds=20_000, most=400_000):
         """Until both are done; bounded in virtual time and in steps. Returns the seconds it took."""
         now = start = self.ends[0].bench.now
         least = self.faults.delay_us * 500
@@ -165,7 +167,8 @@ class Wire:
         raise AssertionError("too many steps")
 
     def next_ns(self, now, least, moved):
-        """What leaves meanwhile does not arrive before: nothing takes less than twice `least`. Who sleeps sends nothing."""
+        """What leaves meanwhile does not arrive before: nothing takes less than twice `least`. Who sleeps
+        sends nothing."""
         until = now + least
         if not moved:
             until = max(until, min(end.wake_ns for end in self.ends))
