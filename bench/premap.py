@@ -59,8 +59,8 @@ def build_plugin() -> Path | None:
     return PLUGIN
 
 
-def run_machine(iommu: str, plugin: Path | None) -> list[dict[str, Any]]:
-    """Every measurement of one boot."""
+def run_machine(iommu: str, plugin: Path | None, guest: str, rounds: int) -> list[dict[str, Any]]:
+    """Every measurement of one boot: `guest` is the module that takes them there."""
     config = MachineConfig(iommu=iommu, plugin=str(plugin) if plugin else None)
     with Machine(config) as machine:
         done = machine.python(
@@ -70,15 +70,15 @@ def run_machine(iommu: str, plugin: Path | None) -> list[dict[str, Any]]:
                 "--",
                 sys.executable,
                 "-m",
-                "bench.premap_guest",
-                str(ROUNDS),
+                guest,
+                str(rounds),
             ),
             timeout_s=BOOT_LIMIT_S,
             watch=lambda _: print(".", end="", file=sys.stderr, flush=True),
         )
         print(file=sys.stderr)
         if done.exit:
-            raise SystemExit(f"the senders failed with the IOMMU {iommu}:\n{done.output}")
+            raise SystemExit(f"{guest} failed with the IOMMU {iommu}:\n{done.output}")
         lines = (machine.shared / "measured").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
@@ -162,7 +162,7 @@ def main() -> None:
     by_iommu: dict[str, Figures] = {}
     for iommu in IOMMU:
         print(f"IOMMU {iommu}: {ROUNDS} rounds of all senders", file=sys.stderr)
-        by_iommu[iommu] = per_packet(run_machine(iommu, plugin))
+        by_iommu[iommu] = per_packet(run_machine(iommu, plugin, "bench.premap_guest", ROUNDS))
     checked = verdicts(by_iommu)
     Console(width=140).print(table(by_iommu))
     for sender, of in by_iommu["strict"].items():

@@ -21,7 +21,9 @@ INTRODUCTION = """\
 Made by `make docs` from the docstrings. Everything here is in `xsk_engine` itself, but for what is only a
 base or only returned. The examples run as tests in a laboratory (`xsk-engine lab run`), where `vtx` is the
 interface and 10.77.0.2 the peer. What an example does not make itself is there: an open `engine`, of asyncio
-where something is awaited; `endpoint`, `engine.udp(("10.77.0.2", 9000))`; `frags` of it, `alloc(64, 1000)`;
+where something is awaited, and with `tcp=True` where that is needed; `endpoint`,
+`engine.udp(("10.77.0.2", 9000))`; `frags` of it, `alloc(64, 1000)`; `connection`,
+`engine.tcp("10.77.0.2", 9001)`, to a peer that has answered and takes whatever else comes;
 `flow`, `xsk_engine.parse_flow("ip dst=10.77.0.2 / udp dst=9000")`; `running`, that flow started at 10kpps;
 `transport`, what `create_datagram_endpoint` returns; the modules `xsk_engine`, `numpy` and `asyncio`.
 
@@ -30,8 +32,12 @@ without FCS.
 """
 # What a reader needs first comes first. "module:name" is not in xsk_engine itself.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Opening an engine": ("open", "Engine", "EngineConfig"),
+    "Opening an engine": ("open", "Engine", "enginefacts:EngineFacts", "EngineConfig"),
     "Sending": ("UdpEndpoint", "RawEndpoint", "endpoints:BlockingEndpoint", "endpoint:Endpoint"),
+    "TCP": (
+        *("TcpConnection", "AsyncTcpConnection", "tcpconn:Connection", "tcphandle:TcpHandle"),
+        *("TcpOptions", "TcpInfo", "TcpCounters"),
+    ),
     "Frags and trackers": ("Frags", "Frag", "Tracker"),
     "Flows": (
         "parse_flow",
@@ -60,15 +66,30 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Errors": (
         *("XskError", "UnavailableError", "QueueTakenError", "BrokenError"),
         *("WouldBlockError", "DeadlineError", "BusyError", "ClosedError"),
+        *("TcpError", "TcpRefusedError", "TcpResetError", "TcpAbortedError", "TcpTimeoutError"),
     ),
     "What signatures name": ("remote:Address", "endpoint:BytesLike", "stats:FlowCounts"),
 }
 # No underscore, because other modules of the package call it; not for applications.
 PLUMBING = {
     "Engine": {
-        *("stop", "stop_deadline", "join_workers", "open_workers", "audit"),
-        *("run", "update", "flow_counts", "mixes", "trace", "holdings", "after_fork_in_child"),
+        *("stop", "stop_deadline", "join_workers", "run", "update", "holdings", "after_fork_in_child"),
     },
+    "EngineFacts": {
+        *("open_workers", "audit", "flow_counts", "mixes", "trace", "open_tcp", "tcp_stack", "final"),
+    },
+    "TcpHandle": {
+        *("name", "failed", "ended", "why_over", "late", "using", "timeout_of", "not_received", "announce"),
+        *("state_number", "is_opening", "is_sent_off", "is_over", "is_flushed", "set_mac"),
+        *("check_connected", "check_closed"),
+    },
+    "Connection": {
+        *("try_send", "try_alloc", "try_submit", "try_recv", "try_recv_into", "check_submit"),
+        *("start", "begin_shutdown", "begin_close", "check_closed", "release", "forget"),
+    },
+    "TcpConnection": {"wait_connected"},
+    "AsyncTcpConnection": {"wait_connected", "bell"},
+    "TcpOptions": {"quota_chunks"},
     "Endpoint": {
         *("set_datagram", "set_mac", "head", "at_close", "failed", "why_over", "too_long", "late"),
         *("try_send", "try_alloc", "alloc_error", "using", "check_open", "is_flushed", "is_drained"),
@@ -92,12 +113,18 @@ NO_EXAMPLE = {
     "AsyncEngine.open": "xsk_engine.aopen()'s",
     "AsyncEngine.close": "the context manager does it",
     "Endpoint.close": "the context manager does it, or the engine's",
-    "Engine.raise_failure": "no arguments, no result",
-    "Engine.failure": "as Engine.raise_failure",
-    "Engine.snapshot": "Snapshot's",
-    "Engine.queue_snapshots": "as Engine.snapshot",
-    "Engine.kernel_stats": "KernelStats's",
-    "Engine.gaps": "Gaps's",
+    "EngineFacts": "a base; Engine has one",
+    "EngineFacts.raise_failure": "no arguments, no result",
+    "EngineFacts.failure": "as EngineFacts.raise_failure",
+    "EngineFacts.snapshot": "Snapshot's",
+    "EngineFacts.queue_snapshots": "as EngineFacts.snapshot",
+    "EngineFacts.kernel_stats": "KernelStats's",
+    "EngineFacts.gaps": "Gaps's",
+    "EngineFacts.tcp_counters": "TcpCounters's",
+    "Connection": "a base; TcpConnection has one",
+    "TcpHandle": "as Connection",
+    "TcpConnection.close": "the context manager does it",
+    "AsyncTcpConnection.close": "as TcpConnection.close",
     "AsyncEngine.snapshot": "as Engine.snapshot",
     "AsyncEndpoint.close": "as Endpoint.close",
     "AsyncEndpoint.flush": "as AsyncEndpoint.drain",

@@ -93,7 +93,7 @@ static int grow(struct xske_arena *a)
 	pthread_mutex_lock(&umem->lock);
 	n = min_u32(a->slab, a->quota - a->owned);
 	a->slab = min_u32(2 * a->slab, XSKE_SLAB_CHUNKS);
-	n = min_u32(n, umem->pool_count);
+	n = min_u32(n, arena_may_take(a));
 	for (uint32_t i = 0; i < n; i++) {
 		struct chunk *c = chunk_pool_pop(umem);
 

@@ -24,6 +24,8 @@
  * 6. Growing takes a slab of chunks from the pool under its mutex, only when stack and return list are
  *    empty, never beyond the quota. The loop's arena takes 16; an application's 1, and twice as many each time until it
  *    is idle again, or a hundred endpoints would have the whole umem. `owned` counts against the quota and changes under that mutex only.
+ *    The last `umem->reserved` chunks of the pool are for loops' arenas: with TCP what applications have written can
+ *    only go away once the loop has sent it, for which it needs headers.
  * 7. Who uses an arena has entered it: one compare-and-swap per batch of calls. A second thread gets -EBUSY
  *    instead of corruption. The loop parks an idle endpoint's arena the same way; a user who comes at that
  *    moment waits for it, which takes a microsecond.
@@ -46,6 +48,8 @@
 #include "chunk.h"
 
 #define ARENA_PARKED (UINT32_MAX - 1)
+/* In `flags`: frags are posted in pieces, so what stands in front of a desc is no metadata but anything. */
+#define ARENA_PIECES 0x80000000u
 #define STAMP_POISONED UINT32_MAX
 
 /* Frags start at cache lines (plus metadata_len): 64-byte stride sends 1-2 % faster than 2-4 KiB stride on
@@ -102,6 +106,14 @@ void arena_push_stack(struct xske_arena *a, struct chunk *c);
 void arena_take_returns(struct xske_arena *a); /* the stack must be empty */
 void arena_count_return(struct xske_arena *a, struct chunk *c);
 void arena_give_back(struct xske_arena *a, uint32_t list); /* to the pool, under umem->lock */
+
+/* Chunks of the pool that it may have; under umem->lock. */
+static inline uint32_t arena_may_take(const struct xske_arena *a)
+{
+	uint32_t kept = a->flags & XSKE_ARENA_LOOP_OWNED ? 0 : a->umem->reserved;
+
+	return a->umem->pool_count > kept ? a->umem->pool_count - kept : 0;
+}
 /* poison.c */
 void arena_poison(struct xske_arena *a, struct chunk *c);
 bool arena_is_overwritten(struct xske_arena *a, const struct chunk *c);

@@ -71,6 +71,13 @@ struct chunk *chunk_pool_pop_span(struct xske_umem *umem, uint32_t n)
 	return NULL;
 }
 
+void chunk_pool_reserve(struct xske_umem *umem, int32_t n)
+{
+	pthread_mutex_lock(&umem->lock);
+	umem->reserved += (uint32_t)n;
+	pthread_mutex_unlock(&umem->lock);
+}
+
 static void free_tables(struct xske_umem *umem)
 {
 	free(umem->chunks);

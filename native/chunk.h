@@ -62,6 +62,7 @@ struct xske_umem {
 	uint64_t *pool;     /* a bit per chunk, 1: free; so that neighbours are found side by side */
 	uint32_t pool_from; /* no word before this one has any */
 	uint32_t pool_count;
+	uint32_t reserved;               /* the last so many of the pool are for arenas of loops (arena.h) */
 	struct xske_arena *arenas;       /* all that own chunks or are open */
 	struct xske_arena *spare_arenas; /* closed and empty; their memory stays readable (arena.h) */
 };
@@ -108,5 +109,7 @@ void chunk_pool_push(struct xske_umem *umem, struct chunk *c);
 struct chunk *chunk_pool_pop(struct xske_umem *umem);
 /* n side by side, the first of them; NULL: there are none. */
 struct chunk *chunk_pool_pop_span(struct xske_umem *umem, uint32_t n);
+/* So many more, or less, are for arenas of loops. Takes the lock itself. */
+void chunk_pool_reserve(struct xske_umem *umem, int32_t n);
 
 #endif

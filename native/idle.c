@@ -30,6 +30,10 @@
  * waking us; higher: takes time from who answers where they share a core. As SPIN_NS of receive.c. */
 #define TCP_SPIN_NS (20 * NSEC_PER_USEC)
 
+/* While connections are waited for, and a deadline with them: what a turn counts for it is bounded (loop.c). Lower: awake for
+ * nothing; higher: the end comes so much later than it was wanted. */
+#define DRAIN_SLEEP_NS (10 * NSEC_PER_MSEC)
+
 /* Nobody needs it; a bound on every wait all the same. */
 #define IDLE_SLEEP_NS (10 * NSEC_PER_SEC)
 
@@ -169,7 +173,10 @@ void loop_rest(struct xske_loop *l)
 		/* Again after every sleep: an application may have allocated and not sent. */
 		if (now - l->idle_since_ns >= IDLE_PARK_NS)
 			loop_park(l);
-		doze(l, min_u64(until_timer, l->parked ? IDLE_SLEEP_NS : IDLE_PARK_NS));
+		ns = l->parked ? IDLE_SLEEP_NS : IDLE_PARK_NS;
+		if (l->state == XSKE_LOOP_DRAINING)
+			ns = DRAIN_SLEEP_NS;
+		doze(l, min_u64(until_timer, ns));
 		return;
 	}
 	next = min_u64(mixes_next_ns(l), timer > now ? timer : now);

@@ -176,7 +176,7 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 		l->draining_ns += turn_ns;
 		if (l->tcp && (tcps_are_settled(l) || l->draining_ns > l->config.drain_timeout_ns / 2))
 			tcps_end(l, true);
-		if (!loop_has_work(l))
+		if (!loop_has_work(l) && (!l->tcp || !l->tcp->conns))
 			l->state = XSKE_LOOP_STOPPED;
 		else if (l->draining_ns > l->config.drain_timeout_ns)
 			end_drain(l);

@@ -70,7 +70,7 @@ static struct chunk *pop_pooled(struct xske_arena *a, uint32_t n)
 	pthread_mutex_lock(&umem->lock);
 	arena_give_back(a, a->stack);
 	a->stack = CHUNK_NONE;
-	if (a->owned + n <= a->quota)
+	if (a->owned + n <= a->quota && n <= arena_may_take(a))
 		first = chunk_pool_pop_span(umem, n);
 	for (uint32_t i = 0; first && i < n; i++) {
 		chunk_set_arena(&first[i], a);

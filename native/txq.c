@@ -252,9 +252,10 @@ static uint64_t probe_addr(const struct xske_txq *q)
 
 static void COLD read_stamp(struct xske_txq *q, uint64_t addr)
 {
+	const struct chunk *c = chunk_of(q->umem, addr);
 	uint64_t posted_ns, stamp = stamp_of(q, addr);
 
-	if (!stamp)
+	if (!stamp || !c || !chunk_arena(c) || chunk_arena(c)->flags & ARENA_PIECES)
 		return;
 	/* What flow.c has put behind it. */
 	memcpy(&posted_ns, q->umem->area + addr - sizeof(posted_ns), sizeof(posted_ns));

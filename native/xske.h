@@ -752,7 +752,8 @@ struct xske_tcp_conn_config {
 /* Allocated; the arena is entered by each call that writes. */
 XSKE_API int xske_tcp_open(struct xske_tcp *tcp, const struct xske_tcp_conn_config *config,
                            struct xske_tcp_conn **out);
-/* Sends SYN; what comes of it says xske_tcp_state(). -ENOBUFS: there are max_connections; -EPIPE: the loop has ended. */
+/* Sends SYN; what comes of it says xske_tcp_state(). -ENOBUFS: there are max_connections; -EISCONN: it
+ * was called before; -EPIPE: the loop has ended. */
 XSKE_API int xske_tcp_connect(struct xske_tcp_conn *conn);
 /* When its state is XSKE_TCP_NEW or _CLOSED, or its loop has ended; frags that it has given out may outlive it. */
 XSKE_API void xske_tcp_conn_destroy(struct xske_tcp_conn *conn);

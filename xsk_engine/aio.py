@@ -153,10 +153,11 @@ class AsyncEngine(Single):
         dscp: int = 0,
         **options: Any,
     ) -> AsyncTcpConnection:
-        """As Engine.tcp; an asynchronous context manager closes it. Cancelled, the connection is reset.
+        """As Engine.tcp; an asynchronous context manager closes it.
+        Cancelled, the connection is reset.
 
-        async with await engine.tcp("10.77.0.2", 9001) as connection:
-            await connection.sendall(b"hello")
+            async with await engine.tcp("10.77.0.2", 9001) as connection:
+                await connection.sendall(b"hello")
         """
         from xsk_engine.asynctcp import AsyncTcpConnection
 

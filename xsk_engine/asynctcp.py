@@ -62,8 +62,9 @@ class AsyncTcpConnection(Connection):
 
     async def send(self, data: BytesLike, timeout_s: float | None = None) -> int:
         """As TcpConnection.send.
+        Cancelled, it has taken nothing.
 
-        sent = await connection.send(b"hello")
+            sent = await connection.send(b"hello")
         """
         if not memoryview(data).nbytes:
             return 0
@@ -73,9 +74,11 @@ class AsyncTcpConnection(Connection):
         return result
 
     async def sendall(self, data: BytesLike, timeout_s: float | None = None) -> None:
-        """As TcpConnection.sendall; others run in between. Cancelled, ``error.sent`` says how far it got.
+        """As TcpConnection.sendall; others run in between.
+        Cancelled, ``error.sent`` says how far it got.
 
-        await connection.sendall(bytes(1_000_000))
+            await connection.sendall(bytes(1_000_000))
+            await connection.flush()
         """
         view = memoryview(data).cast("B")
         sent = 0
@@ -90,10 +93,11 @@ class AsyncTcpConnection(Connection):
 
     async def alloc(self, timeout_s: float | None = None) -> memoryview:
         """As TcpConnection.alloc.
+        Cancelled, nothing is held.
 
-        view = await connection.alloc()
-        view[:5] = b"hello"
-        await connection.submit(5)
+            view = await connection.alloc()
+            view[:5] = b"hello"
+            await connection.submit(5)
         """
         result = await self._patiently(self.try_alloc, tcp.WRITABLE, self.timeout_of(timeout_s))
         if isinstance(result, int):
@@ -102,9 +106,10 @@ class AsyncTcpConnection(Connection):
 
     async def submit(self, n: int, timeout_s: float | None = None) -> None:
         """As TcpConnection.submit.
+        Cancelled, it is still held.
 
-        (await connection.alloc())[:2] = b"ab"
-        await connection.submit(2)
+            (await connection.alloc())[:2] = b"ab"
+            await connection.submit(2)
         """
         self.check_submit(n)
         result = await self._patiently(lambda: self.try_submit(n), tcp.WRITABLE, self.timeout_of(timeout_s))
@@ -113,8 +118,9 @@ class AsyncTcpConnection(Connection):
 
     async def recv(self, n: int, timeout_s: float | None = None) -> bytes:
         """As TcpConnection.recv.
+        Cancelled, it has received nothing.
 
-        answer = await connection.recv(65536, 1.0)
+            answer = await connection.recv(65536, 1.0)
         """
         seconds = self.timeout_of(timeout_s)
         result = await self._patiently(lambda: self.try_recv(n), tcp.READABLE, seconds)
@@ -122,8 +128,9 @@ class AsyncTcpConnection(Connection):
 
     async def recv_into(self, buffer: BytesLike, timeout_s: float | None = None) -> int:
         """As TcpConnection.recv_into.
+        Cancelled, it has received nothing.
 
-        received = await connection.recv_into(bytearray(65536))
+            received = await connection.recv_into(bytearray(65536))
         """
         view = writable(buffer)
         seconds = self.timeout_of(timeout_s)
@@ -132,17 +139,19 @@ class AsyncTcpConnection(Connection):
 
     async def flush(self, timeout_s: float | None = None) -> None:
         """As TcpConnection.flush.
+        What other tasks write meanwhile is waited for, too.
 
-        await connection.flush(1.0)
+            await connection.flush(1.0)
         """
         seconds = self.timeout_of(timeout_s)
         if not await self._until(self.is_flushed, tcp.DRAINED, seconds):
             raise self.late("flush", seconds, "not all is acknowledged")
 
     def shutdown(self) -> None:
-        """As TcpConnection.shutdown; it does not wait.
+        """As TcpConnection.shutdown.
+        It does not wait.
 
-        connection.shutdown()
+            connection.shutdown()
         """
         self.begin_shutdown()
 

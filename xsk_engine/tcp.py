@@ -72,6 +72,7 @@ class TcpConnection(Connection):
         Whatever it raises, ``error.sent`` says how many bytes were taken before.
 
             connection.sendall(bytes(1_000_000))
+            connection.flush()
         """
         view = memoryview(data).cast("B")
         sent = 0
@@ -118,10 +119,11 @@ class TcpConnection(Connection):
         return result if isinstance(result, bytes) else self.not_received(result, seconds)
 
     def recv_into(self, buffer: BytesLike, timeout_s: float | None = None) -> int:
-        """As recv(), into a writable buffer; how many bytes, 0 when the peer has ended its stream.
+        """As recv(), into a writable buffer.
+        How many bytes; 0 when the peer has ended its stream.
 
-        buffer = bytearray(65536)
-        received = connection.recv_into(buffer)
+            buffer = bytearray(65536)
+            received = connection.recv_into(buffer)
         """
         view = writable(buffer)
         seconds = self.timeout_of(timeout_s)
@@ -138,9 +140,10 @@ class TcpConnection(Connection):
         wait_until(self.is_flushed, seconds, lambda: self.late("flush", seconds, "not all is acknowledged"))
 
     def shutdown(self) -> None:
-        """Ends this side's stream behind what was written; the peer's goes on. Idempotent; does not wait.
+        """Ends this side's stream behind what was written; the peer's goes on.
+        Idempotent; it does not wait.
 
-        connection.shutdown()
+            connection.shutdown()
         """
         self.begin_shutdown()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from xsk_engine._ffi import nativetcp as tcp
 from xsk_engine._ffi.native import native
-from xsk_engine.errors import BusyError, ClosedError
+from xsk_engine.errors import BusyError, ClosedError, TcpAbortedError
 from xsk_engine.tcphandle import TcpHandle
 
 # Up to so many bytes are copied with the GIL held: 1 us of work. Lower: handing the GIL over costs more than
@@ -151,8 +151,12 @@ class Connection(TcpHandle):
     def check_closed(self) -> None:
         """After is_sent_off: not all has arrived."""
         number = self.error
-        if number and self.info().acked_bytes < self._written_bytes:
-            raise self.ended("close", number)
+        if not number or self.info().acked_bytes >= self._written_bytes:
+            return
+        if number == errno.ECONNABORTED:
+            text = "closed with received data that nobody has read, which resets it; what was written is lost"
+            raise TcpAbortedError("close", self.name, text, errno=number)
+        raise self.ended("close", number)
 
     def abort(self) -> None:
         """Resets the connection: the peer gets an RST, and what it has not received is lost. Idempotent. Any

@@ -85,9 +85,9 @@ class TcpHandle(Single):
     """
 
     def __init__(self, stack: TcpStack, ends: Ends, options: TcpOptions) -> None:
-        self.local = _pair(ends.tuple.local, ends.tuple.local_port)
+        self.local: tuple[str, int] = _pair(ends.tuple.local, ends.tuple.local_port)
         """(address, port) of this side"""
-        self.remote = _pair(ends.tuple.remote, ends.tuple.remote_port)
+        self.remote: tuple[str, int] = _pair(ends.tuple.remote, ends.tuple.remote_port)
         """(address, port) of the peer"""
         self.options = options
         """as it was opened"""
@@ -259,9 +259,10 @@ class TcpHandle(Single):
         return False
 
     def info(self) -> TcpInfo:
-        """What it says of itself now; the last of it after close(). No system call; any thread.
+        """What it says of itself now; the last of it after close().
+        No system call; any thread.
 
-        print(connection.info().srtt_ns)
+            print(connection.info().srtt_ns)
         """
         with self._asking:
             return self._info()

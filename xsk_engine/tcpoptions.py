@@ -19,6 +19,12 @@ _USER_S = 120.0
 # As net.ipv4.tcp_keepalive_*: RFC 9293, 3.8.4 asks for two hours at least.
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 7200.0, 75.0, 9
 
+_ETHERNET_BYTES = 14
+_HEADERS_BYTES = 72  # IPv6, TCP and timestamps
+_SLACK_BYTES = 24 + 64  # tx metadata, and alignment to cache lines
+# Blocks that are not full: the one being written, and one at the end of each chunk of a slab of 16.
+_SLACK_CHUNKS = 32
+
 
 @dataclass(frozen=True)
 class TcpOptions:
@@ -81,10 +87,3 @@ class TcpOptions:
             else (chunk_size // (frame + _SLACK_BYTES) or 1) * (mtu - _HEADERS_BYTES)
         )
         return -(-self.send_buffer_bytes // max(payload, 1)) + _SLACK_CHUNKS
-
-
-_ETHERNET_BYTES = 14
-_HEADERS_BYTES = 72  # IPv6, TCP and timestamps
-_SLACK_BYTES = 24 + 64  # tx metadata, and alignment to cache lines
-# Blocks that are not full: the one being written, and one at the end of each chunk of a slab of 16.
-_SLACK_CHUNKS = 32

@@ -43,6 +43,8 @@ static void sack_one(struct xske_tcp_conn *c, const struct sack_block *b)
 			s->flags &= ~SENT_LOST;
 			c->lost_bytes -= s->len;
 		}
+		if (!(s->flags & SENT_RETRANS))
+			c->sack_rtt_ns = c->tcp->now_ns - s->sent_ns;
 		s->flags |= SENT_SACKED;
 		c->sacked_bytes += s->len;
 		rack_delivered(c, s, false);
@@ -83,9 +85,12 @@ static void take_sacks(struct xske_tcp_conn *c, const struct segment *s)
 
 /* ---- cumulative ---------------------------------------------------------------------------------- */
 
-/* Takes what is acknowledged off the list. sample_ns: the round trip of the oldest segment that was sent once only. */
+/* Takes what is acknowledged off the list. sample_ns: the round trip of the oldest segment; 0 when any of them was sent
+ * again: those behind it had come before, and say when the gap was filled (RFC 6298, 3). */
 static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_ns)
 {
+	bool again = false;
+
 	c->acked_retrans = sents_count(c) && sents_at(c, 0)->flags & SENT_RETRANS;
 	while (sents_count(c)) {
 		struct sent *s = sents_at(c, 0);
@@ -94,7 +99,8 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 		if (!seq_before(s->seq, ack))
 			break;
 		if (!(s->flags & SENT_SACKED)) {
-			if (!(s->flags & SENT_RETRANS) && !*sample_ns)
+			again |= !!(s->flags & SENT_RETRANS);
+			if (!*sample_ns)
 				*sample_ns = c->tcp->now_ns - s->sent_ns;
 			if (bytes == s->len)
 				rack_delivered(c, s, true);
@@ -107,13 +113,17 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 		}
 		c->sents.head++;
 	}
+	if (again)
+		*sample_ns = 0;
 }
 
 /* RFC 7323, 4.1: an ACK that advances, of which it is known what it answers. A segment that was sent again has no
- * round trip of its own (Karn), but an echo has. */
+ * round trip of its own (Karn), but an echo has; unless the ACK tells of a duplicate, and may answer either of them. */
 static void measure(struct xske_tcp_conn *c, uint64_t sample_ns)
 {
-	if (!sample_ns && c->has_ack_echo) {
+	if (!sample_ns)
+		sample_ns = c->sack_rtt_ns;
+	if (!sample_ns && c->has_ack_echo && !c->rack.dsack_seen) {
 		uint32_t ms = tcp_stamp(c) - c->ack_echo;
 
 		/* Milliseconds: what is less counts as half of one. Beyond a day the echo is none of ours. */
@@ -212,6 +222,7 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		c->probes = 0;
 	if (idle)
 		c->progress_ns = c->tcp->now_ns;
+	c->sack_rtt_ns = 0;
 	take_sacks(c, s);
 	advanced = s->ack != c->snd_una;
 	if (advanced) {
@@ -221,6 +232,8 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		tcp_count(&c->info.duplicate_acks, 1);
 		c->dupacks++;
 	}
+	if (!advanced && c->sack_rtt_ns)
+		measure(c, 0);
 	recovery_after_ack(c, before);
 	/* Outside fast recovery cwnd grows by what was delivered; slow start after a timeout counts as outside. */
 	if (advanced && c->recovery != TCP_RECOVERY)

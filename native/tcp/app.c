@@ -90,6 +90,7 @@ int xske_tcp_open(struct xske_tcp *tcp, const struct xske_tcp_conn_config *confi
 		c->timers[kind].conn = c;
 		c->timers[kind].kind = (enum tcp_timer_kind)kind;
 	}
+	c->arena->flags |= ARENA_PIECES;
 	/* Untouched pages cost nothing: a connection that receives little takes little. */
 	c->app.received = malloc(config->receive_buffer_bytes);
 	c->app.receive_mask = config->receive_buffer_bytes - 1;
@@ -105,8 +106,14 @@ void xske_tcp_conn_destroy(struct xske_tcp_conn *c)
 {
 	if (!c)
 		return;
+	/* Who comes too late finds it closed. */
+	c->app.closed = c->app.shutdown_called = true;
+	atomic_store_explicit(&c->app.state, XSKE_TCP_CLOSED, memory_order_release);
 	app_drop_submits(c); /* one that crossed its end */
-	tcp_bury(c);
+	/* Acq_rel: pairs with take_pending(). A hand-over that crossed its end has left it on the list, and the loop may be
+	 * away for longer than a grave lasts. */
+	if (!(atomic_fetch_or_explicit(&c->queued, QUEUED_DEAD, memory_order_acq_rel) & QUEUED_PENDING))
+		tcp_bury(c);
 }
 
 void app_free(struct xske_tcp_conn *c)
@@ -137,13 +144,19 @@ int xske_tcp_connect(struct xske_tcp_conn *c)
 	struct xske_tcp *t = c->tcp;
 	int err;
 
+	if (xske_tcp_state(c) != XSKE_TCP_NEW)
+		return -EISCONN;
 	if (atomic_fetch_add_explicit(&t->opened, 1, memory_order_relaxed) >= t->config.max_connections) {
 		atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
 		return -ENOBUFS;
 	}
+	/* From now on it is the loop's, which has not seen it yet: it must not be destroyed meanwhile. */
+	atomic_store_explicit(&c->app.state, XSKE_TCP_SYN_SENT, memory_order_relaxed);
 	err = xske_loop_command(t->loop, XSKE_COMMAND_CONNECT, c);
-	if (err)
+	if (err) {
+		atomic_store_explicit(&c->app.state, XSKE_TCP_NEW, memory_order_relaxed);
 		atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
+	}
 	return err;
 }
 
@@ -154,7 +167,7 @@ static void hand_over(struct xske_tcp_conn *c)
 	struct xske_tcp_conn *head;
 
 	/* Acq_rel: pairs with the loop's, which clears it before it looks. */
-	if (!atomic_exchange_explicit(&c->queued, 1, memory_order_acq_rel)) {
+	if (!atomic_fetch_or_explicit(&c->queued, QUEUED_PENDING, memory_order_acq_rel)) {
 		head = atomic_load_explicit(&t->pending, memory_order_relaxed);
 		do {
 			c->next_pending = head;
@@ -194,6 +207,20 @@ static int enter(struct xske_tcp_conn *c)
 	return err;
 }
 
+/* Of `len` bytes, those that are taken with so much room: whole blocks when it is not all of them, or every write would
+ * leave an odd one. With nothing outstanding whatever there is room for, as no more will come. */
+static uint64_t to_take(const struct xske_tcp_conn *c, uint64_t len, uint64_t room)
+{
+	uint32_t block = atomic_load_explicit(&c->app.block_bytes, memory_order_relaxed);
+
+	if (len <= room)
+		return len;
+	return room < block && c->app.submitted_bytes ==
+	                               atomic_load_explicit(&c->app.acked_bytes, memory_order_relaxed)
+	               ? room
+	               : room / block * block;
+}
+
 /* Bytes that the send buffer has room for. */
 static uint64_t room(const struct xske_tcp_conn *c)
 {
@@ -228,7 +255,7 @@ int64_t xske_tcp_write(struct xske_tcp_conn *c, const uint8_t *bytes, uint64_t l
 
 	if (err)
 		return err;
-	most = min_u64(len, room(c));
+	most = to_take(c, len, room(c));
 	if (!most && len)
 		err = -EAGAIN;
 	while (taken < most && !err) {
@@ -299,17 +326,16 @@ int xske_tcp_submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
 
 /* ---- reading ------------------------------------------------------------------------------------- */
 
-/* The peer has been told of a small window, and there is room again: the loop tells it (output.c, was_sent()). */
+/* The peer has been told of a small window, and there is room again: the loop tells it (output.c, was_sent()), and takes
+ * the mark back only then: it may find that the window would not move far enough, and reading goes on. */
 static void tell_window(struct xske_tcp_conn *c)
 {
 	struct tcp_app *a = &c->app;
 
 	/* Store of the tail, then load: pairs with the loop's store of the flag, then load of the tail. */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!atomic_load_explicit(&a->window_closed, memory_order_relaxed) ||
-	    tcp_receive_room(c) < (a->receive_mask + 1) / 2)
-		return;
-	if (atomic_exchange_explicit(&a->window_closed, 0, memory_order_relaxed))
+	if (atomic_load_explicit(&a->window_closed, memory_order_relaxed) &&
+	    tcp_receive_room(c) >= (a->receive_mask + 1) / 2)
 		want(c, TCP_WANTS_WINDOW);
 }
 
@@ -342,6 +368,8 @@ int64_t xske_tcp_read(struct xske_tcp_conn *c, uint8_t *to, uint64_t len)
 
 int xske_tcp_shutdown(struct xske_tcp_conn *c)
 {
+	if (xske_tcp_state(c) == XSKE_TCP_NEW)
+		return -ENOTCONN;
 	if (xske_tcp_state(c) == XSKE_TCP_CLOSED || loop_has_ended(c))
 		return ended_by(c);
 	if (c->app.shutdown_called)
@@ -351,9 +379,17 @@ int xske_tcp_shutdown(struct xske_tcp_conn *c)
 	return 0;
 }
 
+/* The loop knows nothing of one that is new. */
+static bool is_running(const struct xske_tcp_conn *c)
+{
+	int state = xske_tcp_state(c);
+
+	return state != XSKE_TCP_NEW && state != XSKE_TCP_CLOSED && !loop_has_ended(c);
+}
+
 int xske_tcp_close(struct xske_tcp_conn *c)
 {
-	if (c->app.closed || xske_tcp_state(c) == XSKE_TCP_CLOSED || loop_has_ended(c))
+	if (c->app.closed || !is_running(c))
 		return 0;
 	c->app.closed = c->app.shutdown_called = true;
 	want(c, TCP_WANTS_CLOSE);
@@ -362,7 +398,7 @@ int xske_tcp_close(struct xske_tcp_conn *c)
 
 int xske_tcp_abort(struct xske_tcp_conn *c)
 {
-	if (xske_tcp_state(c) != XSKE_TCP_CLOSED && !loop_has_ended(c))
+	if (is_running(c))
 		want(c, TCP_WANTS_ABORT);
 	return 0;
 }

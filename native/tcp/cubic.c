@@ -1,81 +1,138 @@
 /* SPDX-License-Identifier: MIT */
-/* cubic.c - RFC 9438: after a loss the window comes back by a cubic function of time, flat where the loss was. */
+/* cubic.c - RFC 9438. Numbers of sections and names of variables are its; windows are in segments. */
 #include <math.h>
 
-#include "cc.h"
+#include "tcp/cc.h"
 #include "util.h"
 
-#define BETA 0.7 /* 4.6 */
-#define C 0.4    /* 5.1 */
-#define SECONDS(ns) ((double)(ns) / (double)NSEC_PER_SEC)
+/* 4.1, 5.1. Higher: grows faster, takes more from Reno flows. Lower: a fast long path stays unused after a
+ * loss. */
+#define C 0.4
+/* 4.6. Higher: flows take longer to become equal. Lower: more is given up at each loss. */
+#define BETA 0.7
+/* 4.3: with which W_est grows as fast as Reno does on the average, though it gives up less at a loss. */
+#define ALPHA (3 * (1 - BETA) / (1 + BETA))
+/* 4.2: of target, in windows. Higher: a burst after a stage has run long. Lower: the convex region is
+ * slower. */
+#define MAX_GROWTH 1.5
 
 static double segments(const struct cc *c, uint64_t bytes)
 {
-	return (double)bytes / (double)c->mss;
-}
-
-/* 4.2 */
-static double w_cubic(const struct cubic *q, double t_s)
-{
-	double from = t_s - q->k_s;
-
-	return C * from * from * from + q->w_max;
+	return (double)bytes / c->mss;
 }
 
 static void begin_epoch(struct cc *c, uint64_t now_ns)
 {
 	struct cubic *q = &c->cubic;
-	double cwnd = segments(c, c->cwnd);
+	double cwnd_epoch = segments(c, c->cwnd);
 
-	q->epoch_ns = now_ns;
-	q->w_est = cwnd;
-	if (cwnd < q->w_max) {
-		q->k_s = cbrt((q->w_max - cwnd) / C);
-	} else { /* no loss yet, or beyond it: 4.10 */
-		q->k_s = 0;
-		q->w_max = cwnd;
-	}
+	/* 4.8 after a timeout, 4.10 after a slow start without loss; and one that is already beyond W_max, as
+	 * in Linux. */
+	if (q->w_max <= cwnd_epoch)
+		q->w_max = cwnd_epoch;
+	q->k = cbrt((q->w_max - cwnd_epoch) / C);
+	q->w_est = cwnd_epoch;
+	q->credit_bytes = 0;
+	q->epoch_start_ns = q->seen_ns = now_ns;
+	q->has_epoch = true;
 }
 
-static void avoid(struct cc *c, const struct cc_ack *ack, uint64_t acked)
+/* Equation (1). */
+static double w_cubic(const struct cubic *q, double t)
+{
+	double d = t - q->k;
+
+	return C * d * d * d + q->w_max;
+}
+
+/* 4.2: time in which cwnd could not have grown does not count. */
+static void skip(struct cubic *q, uint64_t now_ns)
+{
+	if (q->has_epoch)
+		q->epoch_start_ns += now_ns - q->seen_ns;
+	q->seen_ns = now_ns;
+}
+
+static double target(const struct cubic *q, double t, double cwnd)
+{
+	return fmin(fmax(w_cubic(q, t), cwnd), MAX_GROWTH * cwnd);
+}
+
+static void avoid(struct cc *c, uint64_t acked_bytes, const struct cc_ack *a)
 {
 	struct cubic *q = &c->cubic;
-	double cwnd = segments(c, c->cwnd), n = segments(c, acked), t_s, target, alpha;
+	double cwnd = segments(c, c->cwnd), t, acked, grown;
 
-	if (!q->epoch_ns)
-		begin_epoch(c, ack->now_ns);
-	/* 4.3: Reno with this beta would have alpha, and 1 once it is where the loss was. */
-	alpha = q->w_est < q->w_prior ? 3 * (1 - BETA) / (1 + BETA) : 1;
-	q->w_est += alpha * n / cwnd;
-	q->epoch_ns = min_u64(q->epoch_ns, ack->now_ns);
-	t_s = SECONDS(ack->now_ns - q->epoch_ns);
-	if (w_cubic(q, t_s) < q->w_est) {
-		cwnd = cwnd > q->w_est ? cwnd : q->w_est;
-	} else { /* 4.4, 4.5: the target is a round trip ahead, and at most half as much again */
-		target = w_cubic(q, t_s + SECONDS(ack->srtt_ns));
-		target = target < cwnd ? cwnd : target > 1.5 * cwnd ? 1.5 * cwnd : target;
-		cwnd += (target - cwnd) / cwnd * (n < cwnd ? n : cwnd);
+	if (!q->has_epoch)
+		begin_epoch(c, a->now_ns);
+	q->seen_ns = a->now_ns;
+	t = (double)(a->now_ns - q->epoch_start_ns) / NSEC_PER_SEC;
+	acked = fmin(segments(c, acked_bytes),
+	             cwnd); /* no more than a window is acknowledged in a round trip */
+	q->w_est += (q->w_est < q->cwnd_prior ? ALPHA : 1) * acked / cwnd;
+	if (w_cubic(q, t) < q->w_est) /* 4.3: never down to it */
+		grown = fmax(q->w_est - cwnd, 0);
+	else /* 4.4, 4.5 */
+		grown = acked * (target(q, t + (double)a->srtt_ns / NSEC_PER_SEC, cwnd) - cwnd) / cwnd;
+	q->credit_bytes += grown * c->mss;
+	c->cwnd += (uint64_t)q->credit_bytes;
+	q->credit_bytes -= (double)(uint64_t)q->credit_bytes;
+}
+
+static void cubic_acked(struct cc *c, const struct cc_ack *a)
+{
+	uint64_t acked = a->acked_bytes;
+
+	if (!a->cwnd_limited) {
+		skip(&c->cubic, a->now_ns);
+		return;
 	}
-	c->cwnd = (uint64_t)(cwnd * c->mss);
+	if (cc_in_slow_start(c)) {
+		c->cubic.has_epoch = false;
+		acked = cc_slow_start(c, acked);
+	}
+	if (acked)
+		avoid(c, acked, a);
 }
 
-static uint64_t lost(struct cc *c, uint64_t inflight_bytes)
+/* 4.6. */
+static void reduce(struct cc *c, uint64_t inflight_bytes)
 {
-	struct cubic *q = &c->cubic;
+	uint64_t kept = (uint64_t)((double)inflight_bytes * BETA), least = 2 * (uint64_t)c->mss;
+
+	c->cubic.cwnd_prior = segments(c, c->cwnd);
+	c->cubic.has_epoch = false;
+	c->ssthresh = kept > least ? kept : least;
+}
+
+static void cubic_lost(struct cc *c, uint64_t inflight_bytes, uint64_t now_ns)
+{
 	double cwnd = segments(c, c->cwnd);
-	uint64_t threshold = (uint64_t)((double)inflight_bytes * BETA), least = 2ull * c->mss;
 
-	q->epoch_ns = 0;
-	q->w_prior = cwnd;
-	q->w_max = cwnd < q->w_max ? cwnd * (1 + BETA) / 2 : cwnd; /* 4.7: fast convergence */
-	return threshold > least ? threshold : least;
+	(void)now_ns;
+	/* 4.7: fast convergence */
+	c->cubic.w_max = cwnd < c->cubic.w_max ? cwnd * (1 + BETA) / 2 : cwnd;
+	reduce(c, inflight_bytes);
 }
 
-/* 5.8: the epoch is that much longer. */
-static void idled(struct cc *c, uint64_t ns)
+static void cubic_timed_out(struct cc *c, uint64_t inflight_bytes, bool first, uint64_t now_ns)
 {
-	if (c->cubic.epoch_ns)
-		c->cubic.epoch_ns += ns;
+	(void)now_ns;
+	if (!first)
+		return;
+	reduce(c, inflight_bytes);
+	c->cubic.w_max = 0; /* 4.8 */
 }
 
-const struct cc_ops cc_cubic = {.name = "cubic", .avoid = avoid, .lost = lost, .idled = idled};
+static void cubic_restarted(struct cc *c, uint64_t now_ns)
+{
+	skip(&c->cubic, now_ns);
+}
+
+const struct cc_ops cc_cubic = {
+        .name = "cubic",
+        .acked = cubic_acked,
+        .lost = cubic_lost,
+        .timed_out = cubic_timed_out,
+        .restarted = cubic_restarted,
+};

@@ -110,6 +110,7 @@ static bool take_payload(struct xske_tcp_conn *c, const struct segment *s)
 	              c->rcv_nxt)) { /* a gap before it: what is missing comes again, and so does this */
 		tcp_count(&c->info.dropped_segments, 1);
 		c->ack_now = true;
+		c->duplicates_due++;
 		return false;
 	}
 	if (skip > len) {

@@ -261,7 +261,8 @@ static bool choose(struct xske_tcp_conn *c, bool probing, uint32_t *len, bool *f
 
 	*len = 0;
 	*fin = false;
-	if (!waiting && !fin_is_due(c))
+	/* With a full list an ACK is waited for, not room, or nobody else would have a turn. */
+	if ((!waiting && !fin_is_due(c)) || sents_full(c))
 		return false;
 	most = min_u32(min_u32(waiting, c->mss), window);
 	if (!probing && pipe + max_u32(most, 1) > cc_cwnd(&c->cc) && pipe) {
@@ -361,6 +362,20 @@ static enum tcp_turn send_probe(struct xske_tcp_conn *c, uint32_t *sent)
 	return TCP_TURN_DONE;
 }
 
+/* A peer that is told of no SACKs counts duplicates, and those in segments with data are none (RFC 5681, 2). */
+static enum tcp_turn send_acks(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
+{
+	while (c->ack_now || c->duplicates_due) {
+		if (*sent == limit)
+			return TCP_TURN_MORE;
+		if (tcp_send_control(c, TCP_ACK, c->snd_nxt))
+			return TCP_TURN_NO_ROOM;
+		c->duplicates_due -= !!c->duplicates_due;
+		++*sent;
+	}
+	return TCP_TURN_DONE;
+}
+
 static enum tcp_turn run(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
 {
 	enum tcp_turn turn = TCP_TURN_DONE;
@@ -376,13 +391,8 @@ static enum tcp_turn run(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent
 		if (turn == TCP_TURN_DONE)
 			turn = send_data(c, limit, sent);
 	}
-	if (turn == TCP_TURN_DONE && c->ack_now && c->state != XSKE_TCP_CLOSED) {
-		if (*sent == limit)
-			return TCP_TURN_MORE;
-		if (tcp_send_control(c, TCP_ACK, c->snd_nxt))
-			return TCP_TURN_NO_ROOM;
-		++*sent;
-	}
+	if (turn == TCP_TURN_DONE && c->state != XSKE_TCP_CLOSED)
+		turn = send_acks(c, limit, sent);
 	return turn;
 }
 

@@ -11,6 +11,8 @@
 #include "tcp.h"
 
 #define MOST_PIECES (XSKE_MAX_DESCS_PER_PACKET - 1)
+/* Lower: more short segments from odd writes; higher: more copies. */
+#define LEAST_RUN 8u
 #define CHECKSUM_AT 16u /* in the TCP header: RFC 9293, 3.1 */
 
 /* The payload of a segment, where it lies. */
@@ -55,11 +57,19 @@ static void gather(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len, bo
 	}
 }
 
-/* Where a block is a segment, one that has begun before a full block does not cut it: else an application's odd write
- * would shift all that follow, and all of those would be copied. */
-static bool ends_before(const struct xske_tcp_conn *c, const struct block *b, uint32_t so_far, uint32_t left)
+/* Where a block is a segment, a segment that has begun before a run of full blocks does not cut the first of them: an odd
+ * write would shift all that follow, and all of those would be copied. One that is short is the lesser evil (RFC 9293,
+ * 3.8.6.2.1 would not have it); but not for a few. */
+static bool ends_before_run(const struct xske_tcp_conn *c, uint32_t index, uint32_t so_far, uint32_t left)
 {
-	return c->header_room && so_far && left < b->len && b->len >= c->mss;
+	const struct blocks *b = &c->blocks;
+
+	if (!c->header_room || !so_far || left >= b->ring[index & b->mask].len || b->tail - index < LEAST_RUN)
+		return false;
+	for (uint32_t i = index; i != index + LEAST_RUN; i++)
+		if (b->ring[i & b->mask].len < c->mss)
+			return false;
+	return true;
 }
 
 uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len)
@@ -68,7 +78,7 @@ uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len)
 	const struct block *b = blocks_find(c, seq, &offset, &index);
 
 	for (uint32_t n = 0; b && fits < len && n < MOST_PIECES; n++, offset = 0) {
-		if (ends_before(c, b, fits, len - fits))
+		if (ends_before_run(c, index, fits, len - fits))
 			break;
 		fits += min_u32(b->len - offset, len - fits);
 		b = ++index == c->blocks.tail ? NULL : &c->blocks.ring[index & c->blocks.mask];

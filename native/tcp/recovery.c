@@ -102,7 +102,6 @@ static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
 		c->may_undo = true;
 		c->undo_retrans = 0;
 		c->has_retrans_stamp = false;
-		cc_on_episode(&c->cc);
 	}
 	c->recovery = kind;
 	c->recovery_end = c->snd_nxt;

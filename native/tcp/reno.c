@@ -1,33 +1,47 @@
 /* SPDX-License-Identifier: MIT */
-/* reno.c - RFC 5681, 3.1, by bytes (RFC 3465, 2.1). */
-#include "cc.h"
-#include "util.h"
+/* reno.c - congestion avoidance of RFC 5681. */
+#include "tcp/cc.h"
 
-/* A segment more for every window of bytes. */
-static void avoid(struct cc *c, const struct cc_ack *ack, uint64_t acked)
+static void reno_acked(struct cc *c, const struct cc_ack *a)
 {
-	(void)ack;
-	c->reno_acked += acked;
-	if (c->reno_acked < c->cwnd)
+	uint64_t acked = a->acked_bytes, windows;
+
+	if (!a->cwnd_limited)
 		return;
-	c->reno_acked -= c->cwnd;
-	c->reno_acked =
-	        min_u64(c->reno_acked, c->cwnd); /* one per ACK: an ACK of everything is no reason to leap */
-	c->cwnd += c->mss;
+	if (cc_in_slow_start(c))
+		acked = cc_slow_start(c, acked);
+	if (!acked)
+		return;
+	/* One mss for every window of bytes (RFC 3465, 2.1). */
+	c->acked_bytes += acked;
+	windows = c->acked_bytes / c->cwnd;
+	c->acked_bytes -= windows * c->cwnd;
+	c->cwnd += windows * c->mss;
 }
 
-static uint64_t lost(struct cc *c, uint64_t inflight_bytes)
+static void halve(struct cc *c, uint64_t inflight_bytes)
 {
-	uint64_t half = inflight_bytes / 2, least = 2ull * c->mss;
+	uint64_t half = inflight_bytes / 2, least = 2 * (uint64_t)c->mss;
 
-	c->reno_acked = 0;
-	return half > least ? half : least;
+	c->ssthresh = half > least ? half : least; /* RFC 5681, equation (4) */
 }
 
-static void idled(struct cc *c, uint64_t ns)
+static void reno_lost(struct cc *c, uint64_t inflight_bytes, uint64_t now_ns)
 {
-	(void)c;
-	(void)ns;
+	(void)now_ns;
+	halve(c, inflight_bytes);
 }
 
-const struct cc_ops cc_reno = {.name = "reno", .avoid = avoid, .lost = lost, .idled = idled};
+static void reno_timed_out(struct cc *c, uint64_t inflight_bytes, bool first, uint64_t now_ns)
+{
+	(void)now_ns;
+	if (first)
+		halve(c, inflight_bytes);
+}
+
+const struct cc_ops cc_reno = {
+        .name = "reno",
+        .acked = reno_acked,
+        .lost = reno_lost,
+        .timed_out = reno_timed_out,
+};

@@ -110,6 +110,11 @@ struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index)
 	return &c->sents.ring[(c->sents.head + index) & c->sents.mask];
 }
 
+bool sents_full(const struct xske_tcp_conn *c)
+{
+	return sents_count(c) >= MOST_ENTRIES;
+}
+
 struct sent *sents_push(struct xske_tcp_conn *c)
 {
 	struct sents *s = &c->sents;

@@ -14,12 +14,16 @@
 
 /* A thread that has its handle and not called yet: as GRAVE_NS of endpoint.c. */
 #define GRAVE_NS NSEC_PER_SEC
+/* Of the pool, for headers, control segments and copies of what is sent again: a slab, and the loop gets on, however much
+ * applications have written. Lower: without any it stops; higher: they have less. */
+#define LOOP_RESERVE_CHUNKS XSKE_SLAB_CHUNKS
 
 /* ---- who is there -------------------------------------------------------------------------------- */
 
 static struct xske_tcp_conn **bucket_of(const struct xske_tcp *t, const struct tcp_tuple *tuple)
 {
-	return &t->table[siphash24(t->table_key, (const uint8_t *)tuple, sizeof(*tuple)) & t->table_mask];
+	return &t->table[siphash24(t->table_secret.sequence_key, (const uint8_t *)tuple, sizeof(*tuple)) &
+	                 t->table_mask];
 }
 
 struct xske_tcp_conn *tcp_find(const struct xske_tcp *t, const struct tcp_tuple *tuple)
@@ -126,22 +130,6 @@ void tcp_signal(struct xske_tcp_conn *c, uint32_t what)
 
 /* ---- what applications bring ---------------------------------------------------------------------- */
 
-void tcps_connect(struct xske_loop *l, struct xske_tcp_conn *c)
-{
-	struct xske_tcp *t = l->tcp;
-
-	if (!t || c->state != XSKE_TCP_NEW)
-		return;
-	t->now_ns = l->now_ns;
-	c->connected = true;
-	if (tcp_find(t, &c->tuple)) {
-		tcp_fail(c, EADDRINUSE);
-		return;
-	}
-	link_conn(t, c);
-	tcp_start(c);
-}
-
 static void take_submits(struct xske_tcp_conn *c)
 {
 	struct spsc *s = &c->app.submits;
@@ -161,11 +149,13 @@ static void take_submits(struct xske_tcp_conn *c)
 
 static void take_from(struct xske_tcp_conn *c)
 {
-	/* The wants first: what was submitted before them is there then. */
-	uint32_t wants = atomic_exchange_explicit(&c->app.wants, 0, memory_order_acquire);
+	uint32_t wants;
 
-	if (c->state == XSKE_TCP_CLOSED)
+	/* Handed over before the loop has seen its connect: that will look again. */
+	if (c->state == XSKE_TCP_NEW || c->state == XSKE_TCP_CLOSED)
 		return;
+	/* The wants first: what was submitted before them is there then. */
+	wants = atomic_exchange_explicit(&c->app.wants, 0, memory_order_acquire);
 	take_submits(c);
 	if (c->stuck && wants & (TCP_WANTS_SHUTDOWN | TCP_WANTS_CLOSE)) { /* they come behind it */
 		atomic_fetch_or_explicit(&c->app.wants, wants & (TCP_WANTS_SHUTDOWN | TCP_WANTS_CLOSE),
@@ -174,6 +164,23 @@ static void take_from(struct xske_tcp_conn *c)
 	}
 	if (wants)
 		tcp_take_wants(c, wants);
+}
+
+void tcps_connect(struct xske_loop *l, struct xske_tcp_conn *c)
+{
+	struct xske_tcp *t = l->tcp;
+
+	if (!t || c->state != XSKE_TCP_NEW)
+		return;
+	t->now_ns = l->now_ns;
+	c->connected = true;
+	if (tcp_find(t, &c->tuple)) {
+		tcp_fail(c, EADDRINUSE);
+		return;
+	}
+	link_conn(t, c);
+	tcp_start(c);
+	take_from(c); /* it may have been given up already */
 }
 
 static bool take_pending(struct xske_tcp *t)
@@ -190,9 +197,14 @@ static bool take_pending(struct xske_tcp *t)
 		in_order = c;
 	}
 	for (c = in_order; c; c = next) {
+		bool over = c->state == XSKE_TCP_CLOSED;
+
 		next = c->next_pending;
-		atomic_exchange_explicit(&c->queued, 0, memory_order_acq_rel);
-		take_from(c);
+		/* From then on its application may queue it again and, if it is over, destroy it. */
+		if (unlikely(atomic_exchange_explicit(&c->queued, 0, memory_order_acq_rel) & QUEUED_DEAD))
+			tcp_bury(c);
+		else if (!over)
+			take_from(c);
 	}
 	return true;
 }
@@ -322,8 +334,10 @@ void tcps_end(struct xske_loop *l, bool with_resets)
 		else if (!with_resets)
 			tcp_fail(c, ECONNABORTED);
 	}
-	if (t)
-		tell_the_gone(t);
+	if (!t)
+		return;
+	txq_submit(l->txq); /* resets: what is only filled in is no work that the end waits for */
+	tell_the_gone(t);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------- */
@@ -360,8 +374,8 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 	t->table = calloc(t->table_mask + 1, sizeof(struct xske_tcp_conn *));
 	wheel_init(&t->wheel, l->config.clock.now_ns(l->config.clock.ctx));
 	err = t->table ? isn_init(&t->secret) : -ENOMEM;
-	memcpy(t->table_key, t->secret.key, sizeof(t->table_key));
-	t->table_key[1] ^= 1; /* another hash than sequence numbers show */
+	if (!err)
+		err = isn_init(&t->table_secret);
 	if (!err)
 		err = arrive_open(t);
 	if (err) {
@@ -370,6 +384,7 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 	}
 	t->config.queues = NULL;
 	l->tcp = t;
+	chunk_pool_reserve(l->txq->umem, (int32_t)LOOP_RESERVE_CHUNKS);
 	*out = t;
 	return 0;
 }
@@ -380,13 +395,16 @@ void xske_tcp_destroy(struct xske_tcp *t)
 
 	if (!t)
 		return;
+	take_pending(t); /* what was destroyed while it stood there */
 	arrive_close(t);
 	for (; t->dead; t->dead = next) {
 		next = t->dead->next;
 		app_free(t->dead);
 	}
-	if (t->loop->tcp == t)
+	if (t->loop->tcp == t) {
 		t->loop->tcp = NULL;
+		chunk_pool_reserve(t->loop->txq->umem, -(int32_t)LOOP_RESERVE_CHUNKS);
+	}
 	free(t->table);
 	free(t);
 }

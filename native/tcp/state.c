@@ -10,9 +10,6 @@
  * first round trips are not filled; higher: pins more than a short transfer needs. */
 #define FIRST_SEND_BUFFER_BYTES 65536u
 
-/* RFC 6298, 5.7 */
-#define RTO_AFTER_SYN_NS (3 * NSEC_PER_SEC)
-
 static uint32_t ip_bytes(const struct xske_tcp_conn *c)
 {
 	return tcp_is_six(c) ? 40 : 20;
@@ -99,15 +96,11 @@ void tcp_established(struct xske_tcp_conn *c)
 	uint64_t first;
 
 	set_mss(c);
-	cc_init(&c->cc, c->config.congestion == XSKE_TCP_RENO ? CC_RENO : CC_CUBIC, c->mss,
-	        c->config.flags & XSKE_TCP_CONN_PACING);
+	cc_init(&c->cc, c->config.congestion == XSKE_TCP_RENO ? CC_RENO : CC_CUBIC, c->mss);
 	if (c->lost_syns > 1) /* one may be late: RFC 6928, 2 */
 		c->cc.cwnd = c->mss;
-	if (c->lost_syns) { /* RFC 6298, 5.7 */
-		if (!c->rtt.srtt_ns)
-			c->rtt.rto_ns = RTO_AFTER_SYN_NS;
-		c->rtt.backoffs = 0;
-	}
+	if (c->lost_syns)
+		rtt_syn_timed_out(&c->rtt);
 	first = max_u32(FIRST_SEND_BUFFER_BYTES, 4 * c->mss);
 	atomic_store_explicit(&c->app.send_buffer, min_u64(first, c->config.send_buffer_bytes),
 	                      memory_order_relaxed);

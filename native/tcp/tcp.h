@@ -168,6 +168,8 @@ struct tcp_app {
 	_Atomic uint32_t awaits;
 };
 enum { TCP_END_OF_STREAM = 1, TCP_END_OF_CONNECTION = 2 }; /* by the peer's FIN; without */
+/* It stands on the pending list; it was destroyed, and who takes it from there buries it. */
+enum { QUEUED_PENDING = 1, QUEUED_DEAD = 2 };
 enum { TCP_WANTS_SHUTDOWN = 1, TCP_WANTS_ABORT = 2, TCP_WANTS_WINDOW = 4, TCP_WANTS_CLOSE = 8 };
 
 struct xske_tcp_conn {
@@ -180,7 +182,7 @@ struct xske_tcp_conn {
 	struct xske_tcp_conn *next_in_bucket;
 	struct xske_tcp_conn *next, **prev; /* of all that the stack has; prev NULL: none */
 	struct xske_tcp_conn *next_pending; /* handed over by its application */
-	_Atomic uint32_t queued;            /* on the pending list */
+	_Atomic uint32_t queued;            /* QUEUED_* */
 	struct xske_tcp_conn *next_ready;   /* has something to send */
 	bool ready;
 	uint64_t died_ns; /* when its application destroyed it */
@@ -204,6 +206,7 @@ struct xske_tcp_conn {
 	bool syn_due, reset_due;   /* owed, and there was no room */
 	int abort_error;           /* what a reset that is due ends it with */
 	bool ack_now, ack_delayed; /* owed */
+	uint32_t duplicates_due;   /* of those, one for each segment beyond a gap (RFC 5681, 4.2) */
 	bool app_gone; /* nobody reads any more: RFC 9293, 3.6 and RFC 2525, 2.17: data then means a reset */
 	uint32_t header_room;
 	uint32_t mss;      /* payload bytes of a full segment now, without options' 12 */
@@ -244,7 +247,8 @@ struct xske_tcp_conn {
 	/* Of the ACK in hand: the echoed timestamp, if it has one. */
 	uint32_t ack_echo;
 	bool has_ack_echo;
-	uint32_t probes; /* in a row without an answer: of a closed window, or keepalive */
+	uint64_t sack_rtt_ns; /* of the last segment that it has SACKed and that was sent once; 0: none */
+	uint32_t probes;      /* in a row without an answer: of a closed window, or keepalive */
 	uint32_t syn_tries;
 	uint32_t lost_syns;   /* that were not answered in time */
 	uint64_t life_end_ns; /* SYN_SENT: gives up; FIN_WAIT_2 without an application, TIME_WAIT: ends */
@@ -279,7 +283,7 @@ struct xske_tcp {
 	_Atomic(struct xske_tcp_conn *) pending; /* handed over by applications */
 	struct wheel wheel;
 	struct isn_secret secret;
-	uint8_t table_key[16];
+	struct isn_secret table_secret; /* another hash than sequence numbers show */
 	uint64_t now_ns;
 	uint64_t active_ns; /* the last time that something came */
 	uint32_t conn_count;
@@ -381,6 +385,7 @@ const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uin
 void blocks_acked(struct xske_tcp_conn *c,
                   uint32_t upto);                 /* drops references of blocks that end at or before it */
 struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
+bool sents_full(const struct xske_tcp_conn *c);   /* no more until some are acknowledged */
 struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
 uint32_t sents_count(const struct xske_tcp_conn *c);
 uint32_t sents_find(const struct xske_tcp_conn *c,

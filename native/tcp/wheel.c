@@ -1,136 +1,129 @@
 /* SPDX-License-Identifier: MIT */
-#include <string.h>
+#include "tcp/wheel.h"
+#include "util.h"
 
-#include "wheel.h"
+static uint32_t shift_of(uint32_t level)
+{
+	return level * WHEEL_SLOT_BITS;
+}
 
-#define SLOT_BITS 6u
-#define EXPIRED UINT16_MAX
+/* The first tick that begins when t is due: not the one it is due in, which began before. */
+static uint64_t due_tick(const struct wheel_timer *t)
+{
+	return (t->due_ns >> WHEEL_TICK_SHIFT) + !!(t->due_ns & (WHEEL_TICK_NS - 1));
+}
 
 void wheel_init(struct wheel *w, uint64_t now_ns)
 {
-	memset(w, 0, sizeof(*w));
-	w->tick = now_ns / WHEEL_TICK_NS;
+	*w = (struct wheel){.tick = now_ns >> WHEEL_TICK_SHIFT, .now_tick = now_ns >> WHEEL_TICK_SHIFT};
 }
 
-static void link_into(struct wheel_timer **list, struct wheel_timer *t)
+static void take_off(struct wheel *w, struct wheel_timer *t)
 {
-	t->next = *list;
-	t->prev = list;
-	if (t->next)
-		t->next->prev = &t->next;
-	*list = t;
-}
+	uintptr_t offset = (uintptr_t)t->prev - (uintptr_t)w->slots;
 
-/* The first tick at which it may come out: rounded up, so that none is early. */
-static uint64_t due_tick(const struct wheel_timer *t)
-{
-	return t->due_ns / WHEEL_TICK_NS + !!(t->due_ns % WHEEL_TICK_NS);
-}
-
-/* By the highest bit in which its tick differs from now: it comes down, or out, when that part of the clock gets there. */
-static void place(struct wheel *w, struct wheel_timer *t)
-{
-	uint64_t tick = due_tick(t);
-	uint32_t level, slot;
-
-	if (tick <= w->tick) {
-		t->slot = EXPIRED;
-		link_into(&w->expired, t);
-		return;
-	}
-	level = (63 - (uint32_t)__builtin_clzll(tick ^ w->tick)) / SLOT_BITS;
-	if (level >= WHEEL_LEVELS) { /* to be placed again when the last level has gone round */
-		level = WHEEL_LEVELS - 1;
-		slot = (uint32_t)(w->tick >> SLOT_BITS * level) - 1;
-	} else {
-		slot = (uint32_t)(tick >> SLOT_BITS * level);
-	}
-	slot &= WHEEL_SLOTS - 1;
-	t->slot = (uint16_t)(level * WHEEL_SLOTS + slot);
-	w->used[level] |= 1ull << slot;
-	link_into(&w->slots[t->slot], t);
-}
-
-void wheel_cancel(struct wheel *w, struct wheel_timer *t)
-{
-	if (!t->prev)
-		return;
 	*t->prev = t->next;
 	if (t->next)
 		t->next->prev = t->prev;
+	else if (offset < sizeof(w->slots)) { /* the only one in its slot */
+		uint64_t slot = offset / sizeof(w->slots[0][0]);
+
+		w->used[slot / WHEEL_SLOTS] &= ~(1ull << slot % WHEEL_SLOTS);
+	}
 	t->prev = NULL;
-	if (t->slot != EXPIRED && !w->slots[t->slot])
-		w->used[t->slot / WHEEL_SLOTS] &= ~(1ull << t->slot % WHEEL_SLOTS);
+}
+
+/* tick is after w->tick. */
+static void put_on(struct wheel *w, struct wheel_timer *t, uint64_t tick)
+{
+	uint32_t level = (63 - (uint32_t)__builtin_clzll(tick ^ w->tick)) / WHEEL_SLOT_BITS;
+	uint32_t slot = tick >> shift_of(level) & (WHEEL_SLOTS - 1);
+	struct wheel_timer **head = &w->slots[level][slot];
+
+	t->next = *head;
+	t->prev = head;
+	if (t->next)
+		t->next->prev = &t->next;
+	*head = t;
+	w->used[level] |= 1ull << slot;
 }
 
 void wheel_arm(struct wheel *w, struct wheel_timer *t, uint64_t due_ns)
 {
-	wheel_cancel(w, t);
-	t->due_ns = due_ns;
-	place(w, t);
+	uint64_t soonest_ns = w->now_tick << WHEEL_TICK_SHIFT | (WHEEL_TICK_NS - 1);
+
+	if (wheel_is_armed(t)) {
+		if (likely(due_ns >= t->due_ns)) {
+			t->due_ns = due_ns;
+			return;
+		}
+		take_off(w, t);
+	}
+	/* With the next tick at the earliest: a loop of wheel_expire() must not find it. */
+	t->due_ns = due_ns > soonest_ns ? due_ns : soonest_ns;
+	put_on(w, t, due_tick(t));
 }
 
-/* The tick at which the next slot begins that holds anything; UINT64_MAX: none. Slots behind the clock's own belong to
- * the level's next round. */
-static uint64_t next_tick(const struct wheel *w)
+void wheel_cancel(struct wheel *w, struct wheel_timer *t)
 {
-	uint64_t best = UINT64_MAX;
+	if (wheel_is_armed(t))
+		take_off(w, t);
+}
 
+/* The slot that begins first, and when; UINT64_MAX: all are empty. */
+static uint64_t first_slot(const struct wheel *w, struct wheel_timer *const **slot)
+{
+	uint64_t first = UINT64_MAX;
+
+	*slot = NULL;
 	for (uint32_t level = 0; level < WHEEL_LEVELS; level++) {
-		uint32_t shift = SLOT_BITS * level, own = (uint32_t)(w->tick >> shift) & (WHEEL_SLOTS - 1);
-		uint64_t round = w->tick >> shift & ~(uint64_t)(WHEEL_SLOTS - 1), ahead, tick;
+		uint64_t at, begins;
 
 		if (!w->used[level])
 			continue;
-		ahead = own == WHEEL_SLOTS - 1 ? 0 : w->used[level] & (~0ull << (own + 1));
-		if (ahead)
-			tick = (round + (uint32_t)__builtin_ctzll(ahead)) << shift;
-		else
-			tick = (round + WHEEL_SLOTS + (uint32_t)__builtin_ctzll(w->used[level])) << shift;
-		best = tick < best ? tick : best;
+		at = (uint64_t)__builtin_ctzll(w->used[level]);
+		begins = ((w->tick >> shift_of(level) & ~(uint64_t)(WHEEL_SLOTS - 1)) | at)
+		         << shift_of(level);
+		if (begins < first) {
+			first = begins;
+			*slot = &w->slots[level][at];
+		}
 	}
-	return best;
-}
-
-/* Its timers come out, or down. */
-static void empty(struct wheel *w, uint32_t level)
-{
-	uint32_t slot = (uint32_t)(w->tick >> SLOT_BITS * level) & (WHEEL_SLOTS - 1);
-	struct wheel_timer **list = &w->slots[level * WHEEL_SLOTS + slot], *t = *list, *next;
-
-	*list = NULL;
-	w->used[level] &= ~(1ull << slot);
-	for (; t; t = next) {
-		next = t->next;
-		place(w, t);
-	}
+	return first;
 }
 
 struct wheel_timer *wheel_expire(struct wheel *w, uint64_t now_ns)
 {
-	uint64_t now = now_ns / WHEEL_TICK_NS;
-	struct wheel_timer *t;
+	uint64_t begins, tick;
 
-	while (!w->expired && w->tick < now) {
-		uint64_t next = next_tick(w);
+	if (now_ns >> WHEEL_TICK_SHIFT > w->now_tick)
+		w->now_tick = now_ns >> WHEEL_TICK_SHIFT;
+	for (;;) {
+		struct wheel_timer *const *slot;
+		struct wheel_timer *t;
 
-		w->tick = next < now ? next : now;
-		if (next > now)
+		begins = first_slot(w, &slot);
+		if (begins > w->now_tick)
 			break;
-		/* From above: what comes down may be due at once. */
-		for (uint32_t level = WHEEL_LEVELS; level--;)
-			if (!(w->tick & ((1ull << SLOT_BITS * level) - 1)))
-				empty(w, level);
+		/* A slot above level 0 is emptied over several turns; what is put on meanwhile stands on lower
+		 * levels. */
+		if (begins > w->tick)
+			w->tick = begins;
+		t = *slot;
+		take_off(w, t);
+		tick = due_tick(t);
+		if (tick <= w->now_tick)
+			return t;
+		put_on(w, t, tick);
 	}
-	t = w->expired;
-	if (t)
-		wheel_cancel(w, t);
-	return t;
+	w->tick = w->now_tick;
+	return NULL;
 }
 
 uint64_t wheel_next_ns(const struct wheel *w)
 {
-	uint64_t tick = w->expired ? w->tick : next_tick(w);
+	struct wheel_timer *const *slot;
+	uint64_t begins = first_slot(w, &slot);
 
-	return tick > UINT64_MAX / WHEEL_TICK_NS ? UINT64_MAX : tick * WHEEL_TICK_NS;
+	return begins >> (64 - WHEEL_TICK_SHIFT) ? UINT64_MAX : begins << WHEEL_TICK_SHIFT;
 }

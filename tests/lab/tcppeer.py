@@ -61,14 +61,14 @@ class Peer:
 
 
 @contextlib.contextmanager
-def peer(wire, handler, *, version=4, receive_buffer=None):
+def peer(wire, handler, *, version=4, receive_buffer=None, port=0):
     """A Peer that has each connection handled in a thread of its own."""
     with wire.in_rx():
         sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((ADDRESS[version], 0))
+    sock.bind((ADDRESS[version], port))
     sock.listen(256)
     made = Peer(sock)
     thread = threading.Thread(target=made.accept, args=(handler,), daemon=True)

@@ -8,11 +8,14 @@ import inspect
 
 import numpy
 import pytest
+from tcppeer import digest_of, peer
+from wire import is_real_root
 
 import xsk_engine
 from docs import api
 
 PEER = ("10.77.0.2", 9000)
+TCP_PEER = ("10.77.0.2", 9001)
 CLOSE_AFTER_S = 1.2
 """an endless example ends with its engine; longer than the interval it shows"""
 EXAMPLES = [
@@ -55,11 +58,24 @@ def traffic():
     return xsk_engine.parse_flow("ip dst=10.77.0.2 / udp dst=9000")
 
 
+def answer(sock):
+    """Five bytes, and no more."""
+    sock.sendall(sock.recv(5))
+    return digest_of(sock)
+
+
+def wants_tcp(code):
+    return "connection" in code or "tcp" in code
+
+
 def run_blocking(code):
     wanted, names = needs(code), {"flow": traffic()}
     with contextlib.ExitStack() as stack:
-        if wanted & {"engine", "endpoint", "frags", "running"}:
-            names["engine"] = engine = stack.enter_context(xsk_engine.open("vtx"))
+        if wanted & {"engine", "endpoint", "frags", "running", "connection"}:
+            names["engine"] = engine = stack.enter_context(xsk_engine.open("vtx", tcp=wants_tcp(code)))
+        if "connection" in wanted:
+            names["connection"] = connection = stack.enter_context(engine.tcp(*TCP_PEER))
+            connection.sendall(b"hello")
         if wanted & {"endpoint", "frags"}:
             names["endpoint"] = endpoint = stack.enter_context(engine.udp(PEER))
         if "frags" in wanted:
@@ -74,8 +90,13 @@ def run_blocking(code):
 async def run_awaiting(code):
     wanted, names = needs(code), {"flow": traffic()}
     async with contextlib.AsyncExitStack() as stack:
-        if wanted & {"engine", "endpoint", "frags", "running"}:
-            names["engine"] = engine = await stack.enter_async_context(xsk_engine.aopen("vtx"))
+        if wanted & {"engine", "endpoint", "frags", "running", "connection"}:
+            opening = xsk_engine.aopen("vtx", tcp=wants_tcp(code))
+            names["engine"] = engine = await stack.enter_async_context(opening)
+        if "connection" in wanted:
+            connecting = await engine.tcp(*TCP_PEER)
+            names["connection"] = connection = await stack.enter_async_context(connecting)
+            await connection.sendall(b"hello")
         if wanted & {"endpoint", "frags"}:
             names["endpoint"] = endpoint = await stack.enter_async_context(engine.udp(PEER))
         if "frags" in wanted:
@@ -102,7 +123,9 @@ async def close_later(engine):
 
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_an_example_runs(wire, code):
-    with wire.listening():
+    if wants_tcp(code) and not is_real_root():
+        pytest.skip("needs root outside a user namespace")
+    with wire.listening(), peer(wire, answer, port=TCP_PEER[1]):
         if is_async(code) or "transport" in needs(code):
             asyncio.run(run_awaiting(code))
         else:

@@ -2,6 +2,7 @@
 so."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
@@ -491,6 +492,61 @@ def test_a_hundred_connections(wire, engine):
     engine.tcp_stack.reap()
     wait_until(lambda: engine.tcp_counters().connections == 0)
     wait_until(lambda: holdings() == before)
+
+
+@pytest.mark.parametrize("mtu", [1500, 65535])
+def test_more_to_send_than_there_is_memory(real_root, mtu):
+    """Connections whose send buffers together are larger than the umem: all get on."""
+    data = blob(300_000)
+    results = []
+
+    def send(connection):
+        try:
+            connection.sendall(data, 30)
+            connection.close(30)
+            results.append(True)
+        except xsk_engine.XskError as error:
+            results.append(error)
+
+    with (
+        another_lab(LabOptions(mtu=mtu)) as wire,
+        peer(wire, digest_of) as one,
+        xsk_engine.open("vtx", tcp=True, umem_mb=1) as engine,
+    ):
+        connections = [engine.tcp(ADDRESS[4], one.port, time_wait_s=0) for _ in range(30)]
+        threads = [threading.Thread(target=send, args=(connection,)) for connection in connections]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(90)
+        assert results == [True] * 30
+        for n in range(30):
+            assert one.result(n + 1) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+@pytest.mark.parametrize("mtu", [1500, 65535])
+def test_all_memory_is_written_before_the_loop_looks(real_root, mtu):
+    """It has none then, and needs some for headers."""
+    with (
+        another_lab(LabOptions(mtu=mtu)) as wire,
+        peer(wire, digest_of) as one,
+        xsk_engine.open("vtx", tcp=True, umem_mb=1) as engine,
+    ):
+        connections = [engine.tcp(ADDRESS[4], one.port) for _ in range(30)]
+        wait_until(lambda: owns_nothing(engine))
+        (worker,) = engine.workers
+        assert worker.pause(5.0)
+        written = {}
+        try:
+            for connection in connections:
+                with contextlib.suppress(xsk_engine.WouldBlockError):
+                    written[connection] = connection.send(bytes(200_000), 0)
+        finally:
+            worker.resume()
+        assert len(written) < 30, "and there is no more"
+        for connection in written:
+            connection.flush(30)
+            assert connection.info().acked_bytes == written[connection]
 
 
 def test_more_than_there_may_be(wire, real_root):

@@ -2,11 +2,10 @@
 
 import ctypes
 import errno
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 
-from xsk_engine._ffi import native as ffi
+from xsk_engine._ffi import nativetcp
 from xsk_engine._ffi.loader import declare
-from xsk_engine._ffi.native import _library_path
+from xsk_engine._ffi.native import library_path
 
 STATES = (
     "NEW",
@@ -21,129 +20,15 @@ STATES = (
     "TIME_WAIT",
     "CLOSED",
 )
-MULTI_BUFFER, OFFLOAD = 1, 2
-NODELAY, KEEPALIVE, PACING = 1, 2, 4
-RENO, CUBIC = 1, 2
-READABLE, WRITABLE, CHANGED, DRAINED = 1, 2, 4, 8
+NODELAY, KEEPALIVE, PACING = nativetcp.NODELAY, nativetcp.KEEPALIVE, nativetcp.PACING
+RENO, CUBIC = nativetcp.CONGESTION["reno"], nativetcp.CONGESTION["cubic"]
 
-
-class TcpCounters(ctypes.Structure):
-    _fields_ = [
-        (name, c_uint64)
-        for name in (
-            "received_packets",
-            "received_bytes",
-            "csum_partial_packets",
-            "bad_csum_packets",
-            "malformed_packets",
-            "foreign_packets",
-            "stray_packets",
-            "icmp_packets",
-            "bad_descs",
-            "bad_addr",
-            "opened_connections",
-            "established_connections",
-            "closed_connections",
-            "connections",
-            "copied_segments",
-        )
-    ]
-
-
-class TcpConfig(ctypes.Structure):
-    _fields_ = [
-        ("loop", c_void_p),
-        ("receive_arena", c_void_p),
-        ("queues", POINTER(ffi.RxqConfig)),
-        *((name, c_uint32) for name in ("queue_count", "max_connections", "flags", "reserved")),
-        ("counters", POINTER(TcpCounters)),
-    ]
-
-
-class TcpConnConfig(ctypes.Structure):
-    _fields_ = [
-        ("arena", c_void_p),
-        ("header", ffi.Header),
-        ("local_port", c_uint16),
-        ("remote_port", c_uint16),
-        *((name, c_uint32) for name in ("mtu", "flags", "congestion", "entries", "receive_buffer_bytes")),
-        *(
-            (name, c_uint64)
-            for name in (
-                "send_buffer_bytes",
-                "connect_timeout_ns",
-                "user_timeout_ns",
-                "keepalive_idle_ns",
-                "keepalive_interval_ns",
-            )
-        ),
-        ("keepalive_probes", c_uint32),
-        ("reserved", c_uint32),
-        ("time_wait_ns", c_uint64),
-    ]
-
-
-class TcpInfo(ctypes.Structure):
-    _fields_ = [
-        (name, c_uint64)
-        for name in (
-            "state",
-            "sent_segments",
-            "sent_bytes",
-            "acked_bytes",
-            "received_segments",
-            "received_bytes",
-            "retransmitted_segments",
-            "retransmitted_bytes",
-            "dropped_segments",
-            "duplicate_acks",
-            "recoveries",
-            "timeouts",
-            "tail_probes",
-            "undone_recoveries",
-            "window_probes",
-            "challenge_acks",
-            "refused_segments",
-            "csum_partial_segments",
-            "icmp_messages",
-            "srtt_ns",
-            "rttvar_ns",
-            "min_rtt_ns",
-            "rto_ns",
-            "cwnd_bytes",
-            "ssthresh_bytes",
-            "inflight_bytes",
-            "unsent_bytes",
-            "peer_window_bytes",
-            "send_buffer_bytes",
-            "mss_bytes",
-            "path_mtu",
-        )
-    ]
-
-
-_OUT = POINTER(c_void_p)
 tcp = declare(
-    ctypes.CDLL(_library_path()),
+    ctypes.CDLL(library_path()),
     "libxske.so",
     {
-        "xske_tcp_create": ([POINTER(TcpConfig), _OUT], c_int, None),
-        "xske_tcp_destroy": ([c_void_p], None, None),
-        "xske_tcp_open": ([c_void_p, POINTER(TcpConnConfig), _OUT], c_int, None),
-        "xske_tcp_connect": ([c_void_p], c_int, None),
-        "xske_tcp_conn_destroy": ([c_void_p], None, None),
-        "xske_tcp_write": ([c_void_p, c_char_p, c_uint64], c_int64, None),
-        "xske_tcp_alloc": ([c_void_p, POINTER(c_uint64), POINTER(c_uint32)], c_int, None),
-        "xske_tcp_submit": ([c_void_p, c_uint64, c_uint32], c_int, None),
-        "xske_tcp_read": ([c_void_p, POINTER(c_uint8), c_uint64], c_int64, None),
-        "xske_tcp_shutdown": ([c_void_p], c_int, None),
-        "xske_tcp_close": ([c_void_p], c_int, None),
-        "xske_tcp_abort": ([c_void_p], c_int, None),
-        "xske_tcp_state": ([c_void_p], c_int, None),
-        "xske_tcp_error": ([c_void_p], c_int, None),
-        "xske_tcp_set_mac": ([c_void_p, c_char_p], None, None),
-        "xske_tcp_await": ([c_void_p, c_uint32], None, None),
-        "xske_tcp_info": ([c_void_p, POINTER(TcpInfo)], None, None),
+        name: (arguments, result, None)
+        for name, (arguments, result, _) in (nativetcp.TABLE | nativetcp.SHORT).items()
     },
     prefix="xske_tcp_",
 )

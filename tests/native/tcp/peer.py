@@ -1,7 +1,8 @@
 """The other end of a connection, as a script plays it: nothing goes but what the script says.
 
-Sequence numbers are counted from the two ends' first ones, as in a capture: SYN is 0, the first byte 1. What is not given
-follows from what went before: `seq` is behind what the peer has sent, `ack` behind what it has got in order.
+Sequence numbers are counted from the two ends' first ones, as in a capture: SYN is 0, the first byte 1. What
+is not given follows from what went before: `seq` is behind what the peer has sent, `ack` behind what it has
+got in order.
 """
 
 from scapy.layers.inet import TCP
@@ -13,9 +14,12 @@ UNSET = object()
 
 
 class Peer:
-    """wscale, mss, ts, sack: what its SYN offers; None, False: it does not. window: bytes that it takes."""
+    """wscale, mss, ts, sack: what its SYN offers; None, False: it does not. window: bytes that it takes, as
+    they are the same scaled and not."""
 
-    def __init__(self, bench, conn, *, isn=NEAR_WRAP, mss=1460, wscale=7, sack=True, ts=True, window=1 << 20):
+    def __init__(
+        self, bench, conn, *, isn=NEAR_WRAP, mss=1460, wscale=7, sack=True, ts=True, window=510 << 7
+    ):
         self.bench, self.conn = bench, conn
         self.isn, self.mss, self.wscale, self.sack, self.ts = isn, mss, wscale, sack, ts
         self.window = window
@@ -31,6 +35,8 @@ class Peer:
         self.offered = {}
         self.arrived = []
         """segments that no expect() has taken yet"""
+        self.kept = []
+        """of absorb(): what lies beyond a gap"""
 
     # -- what comes -------------------------------------------------------------------------------
 
@@ -58,8 +64,8 @@ class Peer:
         return segment
 
     def expect(self, flags=None, *, within_ms=0, psh=None, **values):
-        """The next segment, of those letters (P is not looked at, `psh` asks for it) and values; `length`: payload bytes.
-        within_ms: time passes until it comes."""
+        """The next segment, of those letters (P is not looked at, `psh` asks for it) and values; `length`:
+        payload bytes. within_ms: time passes until it comes."""
         self.bench.settle()
         if not self.arrived and within_ms:
             self.bench.advance_until(lambda: self.arrived, ms=within_ms)
@@ -93,6 +99,20 @@ class Peer:
         assert len(self.arrived) <= most
         found, self.arrived = self.arrived, []
         return [self.take(segment) for segment in found]
+
+    def absorb(self):
+        """What has come up to now, as a receiver takes it that keeps what is out of order: `ack` is behind
+        what is there without a gap, and RFC 7323, 4.3 says what is echoed."""
+        self.bench.settle()
+        found, self.arrived = self.arrived, []
+        for segment in found:
+            if segment.seq <= self.ack and segment.ts:
+                self.ts_recent = segment.ts[0]
+            self.kept.append((segment.seq, segment.seq + segment.length))
+            for start, end in sorted(self.kept):
+                self.ack = max(self.ack, end) if start <= self.ack else self.ack
+        self.kept = [part for part in self.kept if part[1] > self.ack]
+        return found
 
     def describe(self, segment):
         parts = [f"{segment.flags} seq {segment.seq} len {len(segment.payload)}"]

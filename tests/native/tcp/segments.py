@@ -51,7 +51,8 @@ def ip_of(packet, version):
 
 
 def finish_checksum(frame, start, offset):
-    """What a device does when it is asked to: RFC 1071 from `start` on, into where the pseudo header's sum is."""
+    """What a device does when it is asked to: RFC 1071 from `start` on, into where the pseudo header's sum
+    is."""
     part = frame[start:] + b"\0" * (len(frame[start:]) % 2)
     total = sum(struct.unpack(f"!{len(part) // 2}H", part))
     while total >> 16:
@@ -71,9 +72,10 @@ def same_sums(frame, rebuilt, places):
 
 
 def dissect(frame, version, vlan):
-    """A frame of ours, judged: headers, lengths, options and checksums are what scapy makes of the same values."""
+    """A frame of ours, judged: headers, lengths, options and checksums are what scapy makes of the same
+    values."""
     packet = Ether(frame)
-    assert packet.src == OUR_MAC and packet.dst == PEER_MAC
+    assert (packet.src, packet.dst) == (OUR_MAC, PEER_MAC)
     assert len(frame) >= 60, "IEEE 802.3 clause 4: padded"
     if vlan is not None:
         assert packet[Dot1Q].vlan == vlan
@@ -90,8 +92,8 @@ def dissect(frame, version, vlan):
     assert not any(padding), "no old bytes leave"
     assert not padding or len(frame) == 60, "and no more than are needed"
     segment = packet[TCP]
-    assert segment.reserved == 0 and segment.urgptr == 0
-    assert (TCP in packet and packet.getlayer(Padding, 1) is None) or bytes(packet[Padding]) == padding
+    assert (segment.reserved, segment.urgptr) == (0, 0)
+    assert (bytes(packet[Padding]) if Padding in packet else b"") == padding
     rebuilt = packet.copy()
     again = ip_of(rebuilt, version)
     del rebuilt[TCP].chksum, rebuilt[TCP].dataofs
@@ -113,7 +115,7 @@ def dissect(frame, version, vlan):
         segment.ack,
         "".join(letter for letter in FLAGS if letter in str(segment.flags)),
         segment.window,
-        bytes(segment.payload.load) if isinstance(segment.payload, Raw) else b"",
+        bytes(segment[Raw].load) if type(segment.payload) is Raw else b"",
         options.get("MSS"),
         options.get("WScale"),
         "SAckOK" in options,
@@ -136,8 +138,8 @@ def to_us(version, vlan, source=1):
 
 
 def unreachable(segment, version, vlan, *, code, mtu=None, quoted=None, seq=None):
-    """An ICMP message about a segment of ours, from a router. mtu: it is too big (`code` is not asked). quoted: bytes of
-    its IP packet. seq: another sequence number in there."""
+    """An ICMP message about a segment of ours, from a router. mtu: it is too big (`code` is not asked).
+    quoted: bytes of its IP packet. seq: another sequence number in there."""
     ip_at = 14 if vlan is None else 18
     original = bytearray(segment.frame[ip_at : ip_at + segment.ip_bytes])
     header = 20 if version == 4 else 40

@@ -6,16 +6,6 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scapy.compat import raw
-from scapy.layers.inet import ICMP, IP, TCP, UDP, in4_pseudoheader
-from scapy.layers.inet6 import (
-    ICMPv6EchoRequest,
-    IPv6,
-    IPv6ExtHdrDestOpt,
-    IPv6ExtHdrFragment,
-    in6_pseudoheader,
-)
-from scapy.layers.l2 import ARP, Dot1AD, Dot1Q
 from pieces import (
     LOCAL,
     MAX_PIECES,
@@ -32,6 +22,16 @@ from pieces import (
     read,
     stack,
 )
+from scapy.compat import raw
+from scapy.layers.inet import ICMP, IP, TCP, UDP, in4_pseudoheader
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    in6_pseudoheader,
+)
+from scapy.layers.l2 import ARP, Dot1AD, Dot1Q
 
 u8, u16, u32 = st.integers(0, 255), st.integers(0, 65535), st.integers(0, 2**32 - 1)
 places = st.lists(st.integers(0, 200), max_size=MAX_PIECES - 1)

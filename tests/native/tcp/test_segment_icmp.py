@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pieces import LOCAL, MAX_PIECES, REMOTE, ROUTER_ALERT, TAGS, V4, V6, flipped, read, stack
 from scapy.compat import raw
 from scapy.layers.inet import ICMP, IP, TCP, UDP, checksum
 from scapy.layers.inet6 import (
@@ -13,7 +14,6 @@ from scapy.layers.inet6 import (
     IPv6,
     IPv6ExtHdrDestOpt,
 )
-from pieces import LOCAL, MAX_PIECES, REMOTE, ROUTER_ALERT, TAGS, V4, V6, flipped, read, stack
 
 u16, u32 = st.integers(0, 65535), st.integers(0, 2**32 - 1)
 places = st.lists(st.integers(0, 200), max_size=MAX_PIECES - 1)

@@ -5,11 +5,11 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pieces import LOCAL, MAX_PIECES, NO_WSCALE, REMOTE, TAGS, V4, V6, fold, header, read, stack, write
 from scapy.compat import raw
 from scapy.layers.inet import IP, TCP, in4_pseudoheader
 from scapy.layers.inet6 import IPv6, in6_pseudoheader
 from scapy.layers.l2 import Ether
-from pieces import LOCAL, MAX_PIECES, NO_WSCALE, REMOTE, TAGS, V4, V6, fold, header, read, stack, write
 
 u8, u16, u32 = st.integers(0, 255), st.integers(0, 65535), st.integers(0, 2**32 - 1)
 places = st.lists(st.integers(0, 200), max_size=MAX_PIECES - 1)

@@ -2,8 +2,8 @@
 
 import pytest
 from abi import KEEPALIVE, NODELAY
+from judge import assert_near, times_of
 from tcp_bench import MS, SECOND, pattern
-from test_tcp_opening import assert_near, times_of
 
 
 def half_closed(one, **values):
@@ -36,7 +36,8 @@ def test_an_active_close(bench):
 
 
 def test_a_passive_close(bench):
-    """RFC 9293, 3.6, figure 12, the other end: CLOSE-WAIT while the application still writes, LAST-ACK, CLOSED."""
+    """RFC 9293, 3.6, figure 12, the other end: CLOSE-WAIT while the application still writes, LAST-ACK,
+    CLOSED."""
     one = bench()
     conn, peer = one.connected(flags=NODELAY)
     peer.send("FA", b"the last words")
@@ -291,8 +292,8 @@ def test_a_reset_in_every_state(bench, state):
 
 
 def test_keepalive(bench):
-    """RFC 9293, 3.8.4: a segment of SEG.SEQ = SND.NXT - 1 after the idle time, again in its intervals, then it is given
-    up; an answer puts it off."""
+    """RFC 9293, 3.8.4: a segment of SEG.SEQ = SND.NXT - 1 after the idle time, again in its intervals, then
+    it is given up; an answer puts it off."""
     one = bench()
     conn, peer = one.connected(
         flags=KEEPALIVE,
@@ -371,11 +372,16 @@ def test_fin_is_given_up(bench):
 
 
 def test_the_loop_ends_with_open_connections(bench):
-    """The contract: they are closed with it."""
+    """The contract: they are closed with it, and their peers hear of it; nothing stays inflight."""
     one = bench()
-    conn, peer = one.connected(rtt_ms=10)
+    (settled, first), (unsettled, second) = one.connected(rtt_ms=10), one.connected(rtt_ms=10)
+    unsettled.send(pattern(3000))
+    second.expect_all()
     one.drain()
     one.run()
     one.collect()
-    assert conn.state == "CLOSED"
-    assert conn.connect() == "EPIPE" or conn.write(b"x") != 1
+    for conn, peer in ((settled, first), (unsettled, second)):
+        assert conn.state == "CLOSED"
+        assert conn.connect() == "EPIPE" or conn.write(b"x") != 1
+        assert any("R" in segment.flags for segment in peer.arrived)
+    assert one.umem.audit().inflight_descs == one.receive_chunks

@@ -1,29 +1,21 @@
 """How a connection comes to be."""
 
+from itertools import pairwise
+
 import pytest
+from judge import assert_near, times_of
 from peer import NEAR_WRAP
 from segments import MOD
-from tcp_bench import LAYOUTS, MS, SECOND, pattern
+from tcp_bench import LAYOUTS, SECOND, pattern
 
 VERSIONS = [(4, None), (6, None), (4, 7), (6, 7)]
 
 
-def times_of(segments):
-    """ms since the first one."""
-    return [(s.time_ns - segments[0].time_ns) / MS for s in segments]
-
-
-def assert_near(found, expected, late_ms=20):
-    """Not early (but for a tick of a millisecond clock), and hardly late."""
-    assert len(found) == len(expected), (found, expected)
-    for is_ms, due_ms in zip(found, expected, strict=True):
-        assert due_ms - 1 <= is_ms <= due_ms + late_ms, (found, expected)
-
-
 @pytest.mark.parametrize(("version", "vlan"), VERSIONS)
 def test_three_way_handshake(bench, version, vlan):
-    """RFC 9293, 3.5: SYN, SYN-ACK, ACK. 3.7.1: MSS is what a packet of the MTU holds, options not deducted. RFC 7323, 2.2,
-    3.2; RFC 2018, 2: window scaling, timestamps and SACK are offered, nothing is echoed yet."""
+    """RFC 9293, 3.5: SYN, SYN-ACK, ACK. 3.7.1: MSS is what a packet of the MTU holds, options not deducted.
+    RFC 7323, 2.2, 3.2; RFC 2018, 2: window scaling, timestamps and SACK are offered, nothing is echoed
+    yet."""
     one = bench(version=version, vlan=vlan)
     conn = one.connect()
     assert conn.state == "SYN_SENT"
@@ -55,7 +47,8 @@ def test_dont_fragment(bench, layout):
 
 @pytest.mark.parametrize(("version", "least"), [(4, 536), (6, 1220)])
 def test_without_mss_the_peer_takes_the_least(bench, version, least):
-    """RFC 9293, 3.7.1: without the option, 536 (IPv4) or 1220 (IPv6) is assumed; options in use are deducted."""
+    """RFC 9293, 3.7.1: without the option, 536 (IPv4) or 1220 (IPv6) is assumed; options in use are
+    deducted."""
     one = bench(version=version)
     conn, peer = one.connected(peer={"mss": None})
     conn.send(pattern(4000))
@@ -125,7 +118,8 @@ def test_with_timestamps_every_segment_has_them(bench):
 
 
 def test_the_syn_is_sent_again_and_given_up(bench):
-    """RFC 6298, 2.1 and 5.5: after 1 s, then after twice as long each time. RFC 9293, 3.8.3: gives up in the end."""
+    """RFC 6298, 2.1 and 5.5: after 1 s, then after twice as long each time. RFC 9293, 3.8.3: gives up in the
+    end."""
     one = bench()
     conn = one.connect(connect_timeout_ns=20 * SECOND)
     one.advance(ms=19_990)
@@ -143,7 +137,8 @@ def test_the_syn_is_sent_again_and_given_up(bench):
 
 
 def test_a_late_syn_ack_is_as_good(bench):
-    """RFC 9293, 3.10.7.3: whatever SYN it answers. RFC 6928, 2: one retransmission does not take the initial window away."""
+    """RFC 9293, 3.10.7.3: whatever SYN it answers. RFC 6928, 2: one retransmission does not take the initial
+    window away."""
     one = bench()
     conn = one.connect()
     one.advance(ms=1500)
@@ -222,7 +217,8 @@ def test_both_open_at_the_same_time(bench):
 
 
 def test_both_open_and_an_ack_ends_it(bench):
-    """RFC 9293, 3.10.7.4: in SYN-RECEIVED an acceptable ACK establishes; the SYN-ACK is sent again until it comes."""
+    """RFC 9293, 3.10.7.4: in SYN-RECEIVED an acceptable ACK establishes; the SYN-ACK is sent again until it
+    comes."""
     one = bench()
     conn = one.connect()
     conn.peer.expect("S")
@@ -247,7 +243,8 @@ def test_a_reset_while_both_open(bench):
 
 
 def test_initial_sequence_numbers_of_one_tuple_follow_the_clock(bench):
-    """RFC 6528, 3: ISN = M + F(tuple, secret), M ticks every 4 us. So a new incarnation starts behind the old one's."""
+    """RFC 6528, 3: ISN = M + F(tuple, secret), M ticks every 4 us. So a new incarnation starts behind the old
+    one's."""
     one = bench(max_connections=1)
     found = []
     for _ in range(3):
@@ -257,7 +254,7 @@ def test_initial_sequence_numbers_of_one_tuple_follow_the_clock(bench):
         conn.peer.send("RA", seq=0, ack=1)
         assert conn.state == "CLOSED"
         one.advance(ms=700)
-    for (t0, isn0), (t1, isn1) in zip(found, found[1:], strict=False):
+    for (t0, isn0), (t1, isn1) in pairwise(found):
         assert abs((isn1 - isn0) % MOD - (t1 - t0) // 4000) <= 1
 
 
@@ -271,7 +268,7 @@ def test_initial_sequence_numbers_of_tuples_tell_nothing_of_each_other(bench):
         isns.append(conn.peer.their_isn)
     assert len(set(isns)) == 64
     # Uniform: no two of 64 random numbers are nearer than 2^12 but once in 500 times; never all of them.
-    gaps = sorted((b - a) % MOD for a, b in zip(isns, isns[1:], strict=False))
+    gaps = sorted((b - a) % MOD for a, b in pairwise(isns))
     assert gaps[32] > 1 << 24
     twin = other.connect(local_port=50000)
     twin.peer.expect("S")
@@ -279,18 +276,61 @@ def test_initial_sequence_numbers_of_tuples_tell_nothing_of_each_other(bench):
 
 
 def test_more_connections_than_there_may_be(bench):
-    """The contract: -ENOBUFS, and again when one is closed."""
+    """The contract: ENOBUFS; and there is room again when one is closed."""
     one = bench(max_connections=2)
     first, second = one.connect(), one.connect()
     third = one.open()
     assert third.connect() == "ENOBUFS"
+    assert third.state == "NEW"
+    third.peer.expect_nothing()
     first.abort()
     one.settle()
     assert first.state == "CLOSED"
-    assert third.connect() == 0
-    one.settle()
-    third.peer.expect("S")
+    one.connect().peer.expect("S")
     assert second.state == "SYN_SENT"
+
+
+def test_a_tuple_that_is_in_use(bench):
+    """RFC 9293, 3.10.1: OPEN of a connection that exists is an error."""
+    one = bench()
+    first = one.connect(local_port=5000)
+    first.peer.expect("S")
+    second = one.connect(local_port=5000)
+    assert (second.state, second.error) == ("CLOSED", "EADDRINUSE")
+    assert first.state == "SYN_SENT"
+
+
+def test_a_second_connect_changes_nothing(bench):
+    """The contract: -EISCONN; and one that is closed gives one place back."""
+    one = bench(max_connections=2)
+    conn = one.open()
+    assert (conn.connect(), conn.connect()) == (0, "EISCONN")
+    assert conn.state == "SYN_SENT"
+    one.settle()
+    assert conn.connect() == "EISCONN"
+    conn.peer.expect("S")
+    conn.abort()
+    one.settle()
+    assert (conn.state, conn.connect()) == ("CLOSED", "EISCONN")
+    assert [one.open().connect() for _ in range(3)] == [0, 0, "ENOBUFS"]
+
+
+@pytest.mark.parametrize("give_up", ["close", "abort"])
+def test_given_up_before_the_loop_has_seen_it(bench, give_up):
+    """RFC 9293, 3.10.4, 3.10.5: no SYN, or one that nobody answers any more; its place is free again."""
+    one = bench(max_connections=1)
+    conn = one.open()
+    assert getattr(conn, give_up)() == 0
+    assert (conn.shutdown(), conn.state) == ("ENOTCONN", "NEW")
+    conn.destroy()
+    conn = one.open()
+    assert conn.connect() == 0
+    assert getattr(conn, give_up)() == 0
+    one.settle()
+    assert (conn.state, conn.error) == ("CLOSED", "ECONNABORTED")
+    assert len(conn.peer.expect_all()) <= 1
+    conn.destroy()
+    assert one.open().connect() == 0
 
 
 def test_numbers_wrap_in_the_middle(bench):

@@ -4,13 +4,10 @@ import struct
 
 import pytest
 from abi import NODELAY
+from flight import FULL
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
-from segments import MOD
 from tcp_bench import MS, pattern
-
-DAY = 86400
-FULL = 1448
 
 
 def test_a_delayed_ack(bench):
@@ -97,6 +94,14 @@ def test_out_of_order_is_dropped_with_a_duplicate_ack(bench):
     assert conn.read() == pattern(3 * FULL)
 
 
+def test_each_segment_out_of_order_has_its_duplicate_ack(bench):
+    """RFC 5681, 4.2, 3.2: also when they come together: the peer counts three."""
+    one = bench()
+    conn, peer = one.connected()
+    one.give_now(*(peer.frame("A", pattern(FULL, i * FULL), seq=1 + i * FULL) for i in (1, 2, 3, 4)))
+    assert [s.ack for s in peer.expect_all()] == [1] * 4
+
+
 @pytest.mark.parametrize("start", [1, 50, 100])
 def test_what_overlaps_is_trimmed(bench, start):
     """RFC 9293, 3.10.7.4: only the part in the window is taken."""
@@ -170,8 +175,25 @@ def test_the_window_opens_in_large_steps(bench):
     assert peer.window_of(update) >= 1448
 
 
+@pytest.mark.parametrize("first", [0, 7191, 7500, 8191, 8192])
+def test_the_window_opens_however_it_is_read(bench, first):
+    """RFC 9293, 3.8.6.2.2: by half the buffer or a segment, at the latest when all has been read; in two steps, of which the
+    first frees half of the buffer, less than the window must move by."""
+    one = bench(mtu=9000, multi_buffer=True)
+    conn, peer = one.connected(rtt_ms=2, receive_buffer_bytes=16384, peer={"mss": 8960})
+    for part in (pattern(8948), pattern(6436, 8948)):
+        peer.send("A", part)
+        one.advance(ms=50)
+    assert peer.window_of(peer.expect_all()[-1]) == 1000
+    got = conn.read(first) if first else b""
+    one.settle()
+    assert got + conn.read() == pattern(8948 + 6436)
+    assert peer.window_of(peer.expect("A", within_ms=1)) >= 8192
+
+
 def test_a_probe_of_a_closed_window_is_answered(bench):
-    """RFC 9293, 3.8.6.1 (MUST-35, 3.10.7.4): a byte beyond a window of 0 is answered with our ACK and window."""
+    """RFC 9293, 3.8.6.1 (MUST-35, 3.10.7.4): a byte beyond a window of 0 is answered with our ACK and
+    window."""
     one = bench()
     conn, peer = one.connected(receive_buffer_bytes=4096)
     sent = fill(one, conn, peer)
@@ -217,7 +239,8 @@ def test_bad_checksums_are_dropped(bench):
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("length", [0, 1, 700])
 def test_unfinished_checksums_of_the_same_host(bench, version, length):
-    """A kernel that sends over veth leaves the pseudo header's sum in the field (CHECKSUM_PARTIAL): taken and counted."""
+    """A kernel that sends over veth leaves the pseudo header's sum in the field (CHECKSUM_PARTIAL): taken and
+    counted."""
     one = bench(version=version)
     conn, peer = one.connected(flags=NODELAY)
     conn.send(b"something to acknowledge")
@@ -286,196 +309,3 @@ def test_broken_options_do_no_harm(bench, options):
     peer.send("A", b"x" if conn.read() == "EAGAIN" else b"", seq=1)
     peer.send("A", b"more", seq=2)
     assert conn.read().endswith(b"more")
-
-
-# -- timestamps ------------------------------------------------------------------------------------
-
-
-def test_paws(bench):
-    """RFC 7323, 5.3: an old timestamp: acknowledged and dropped; an equal one is good."""
-    one = bench()
-    conn, peer = one.connected()
-    one.advance(ms=100)
-    recent = peer.now_ts()
-    peer.send("A", b"first", ts=(recent, peer.ts_recent))
-    one.advance(ms=50)
-    peer.expect_all()
-    before = conn.info.refused_segments
-    peer.send("A", b"wrong", seq=6, ts=(recent - 1, peer.ts_recent))
-    peer.expect("A", ack=6, length=0)
-    peer.seq = 6
-    assert conn.read() == b"first"
-    assert conn.info.refused_segments == before + 1
-    peer.send("A", b"equal", ts=(recent, peer.ts_recent))
-    peer.send("A", b"later", ts=(recent + 1, peer.ts_recent))
-    assert conn.read() == b"equallater"
-
-
-def test_paws_over_the_wrap(bench):
-    """RFC 7323, 5.3: timestamps are compared modulo 2^32."""
-    one = bench()
-    conn = one.connect()
-    peer = conn.peer
-    peer.ts_base = MOD - 5 - one.now // MS
-    peer.accept()
-    one.advance(ms=20)
-    peer.send("A", b"after the wrap")
-    assert conn.read() == b"after the wrap"
-    peer.send("A", b"before", ts=(MOD - 5, peer.ts_recent))
-    peer.expect("A")
-    assert conn.read() == "EAGAIN"
-
-
-def test_paws_spares_resets(bench):
-    """RFC 7323, 5.2: RST is not subject to it."""
-    one = bench()
-    conn, peer = one.connected()
-    peer.send("RA", ts=(peer.now_ts() - 10_000, 0))
-    assert (conn.state, conn.error) == ("CLOSED", "ECONNRESET")
-
-
-def test_paws_forgets_after_24_days(bench):
-    """RFC 7323, 5.5: a timestamp older than that says nothing: the peer's clock may have gone round."""
-    one = bench()
-    conn, peer = one.connected()
-    one.advance(s=25 * DAY)
-    peer.send("A", b"late", ts=(7_000_000 - 1_000_000, peer.ts_recent))
-    assert conn.read() == b"late"
-
-
-def test_a_segment_without_timestamps_once_they_are_in_use(bench):
-    """RFC 7323, 3.2: SHOULD be dropped silently, MUST NOT end the connection."""
-    one = bench()
-    conn, peer = one.connected()
-    peer.send("A", b"bare", seq=1, ts=None)
-    assert conn.state == "ESTABLISHED"
-    assert conn.read() == "EAGAIN"
-    peer.seq = 1
-    peer.send("A", b"stamped")
-    assert conn.read() == b"stamped"
-
-
-def test_a_delayed_ack_echoes_the_first_timestamp(bench):
-    """RFC 7323, 4.3 (A): the earliest segment that it acknowledges: the peer's RTT includes our delay."""
-    one = bench()
-    conn, peer = one.connected()
-    one.advance(ms=5)
-    first = peer.now_ts()
-    peer.send("A", pattern(FULL))
-    one.advance(ms=10)
-    peer.send("A", pattern(FULL, FULL))
-    assert peer.expect("A", ack=2 * FULL + 1).ts[1] == first
-
-
-def test_beyond_a_gap_the_last_one_in_order_is_echoed(bench):
-    """RFC 7323, 4.3 (B), (C): not the one that was out of order; then the one that fills the gap."""
-    one = bench()
-    conn, peer = one.connected()
-    one.advance(ms=5)
-    first = peer.now_ts()
-    peer.send("A", pattern(FULL))
-    one.advance(ms=50)
-    peer.expect_all()
-    peer.send("A", pattern(FULL, 2 * FULL), seq=1 + 2 * FULL)
-    assert peer.expect("A", ack=FULL + 1).ts[1] == first
-    one.advance(ms=5)
-    filler = peer.now_ts()
-    peer.send("A", pattern(FULL, FULL), seq=1 + FULL)
-    one.advance(ms=50)
-    assert peer.expect_all()[-1].ts[1] == filler
-
-
-# -- RFC 5961 --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seq", [1, 0, 2000, 1 << 31])
-def test_a_syn_in_a_connection_is_challenged(bench, seq):
-    """RFC 5961, 4.2: whatever its number, an ACK; the peer that has lost its state answers with RST."""
-    one = bench()
-    conn, peer = one.connected()
-    peer.send("S", seq=seq)
-    peer.expect("A", seq=1, ack=1, length=0)
-    assert conn.state == "ESTABLISHED"
-    assert conn.info.challenge_acks == 1
-    peer.send("SA", seq=0, ack=1)
-    peer.expect("A", seq=1, ack=1)
-    peer.seq = 1
-    peer.send("R", seq=1)
-    assert (conn.state, conn.error) == ("CLOSED", "ECONNRESET")
-
-
-@pytest.mark.parametrize(("seq", "challenged"), [(2, True), (30_000, True), (0, False), (1 << 20, False)])
-def test_a_reset_that_is_not_exact(bench, seq, challenged):
-    """RFC 5961, 3.2: in the window it is challenged, outside ignored."""
-    one = bench()
-    conn, peer = one.connected()
-    peer.send("R", seq=seq)
-    if challenged:
-        peer.expect("A", seq=1, ack=1, length=0)
-    peer.expect_nothing(ms=100)
-    assert conn.state == "ESTABLISHED"
-    assert conn.info.challenge_acks == int(challenged)
-
-
-def test_a_reset_that_is_exact(bench):
-    """RFC 5961, 3.2 (2)."""
-    one = bench()
-    conn, peer = one.connected()
-    peer.send("A", b"abc")
-    peer.send("R", seq=4)
-    assert (conn.state, conn.error) == ("CLOSED", "ECONNRESET")
-    peer.expect_all()
-    peer.expect_nothing(s=100)
-
-
-@pytest.mark.parametrize("ack", [30_000, 1 + (1 << 31), -(2 << 20)])
-def test_an_ack_out_of_range(bench, ack):
-    """RFC 5961, 5.2: beyond what was sent, or further back than the largest window: challenged, nothing of it taken."""
-    one = bench()
-    conn, peer = one.connected()
-    conn.send(pattern(2000))
-    peer.expect_all()
-    peer.send("A", b"blind", seq=1, ack=ack % MOD)
-    peer.expect("A", ack=1, length=0)
-    one.advance(ms=1)
-    assert conn.read() == "EAGAIN"
-    assert conn.info.acked_bytes == 0
-
-
-def test_an_old_ack_is_not_challenged(bench):
-    """RFC 5961, 5.2: SND.UNA - MAX.SND.WND <= SEG.ACK: it is only late, and its data is good."""
-    one = bench()
-    conn, peer = one.connected()
-    conn.send(pattern(2000))
-    peer.expect_all()
-    peer.send("A")
-    peer.send("A", b"late", ack=1)
-    assert conn.read() == b"late"
-    assert conn.info.challenge_acks == 0
-
-
-def test_challenges_are_limited(bench):
-    """RFC 5961, 7: so many in a second, or an attacker has an amplifier."""
-    one = bench()
-    conn, peer = one.connected()
-    for _ in range(3):
-        for i in range(30):
-            peer.send("S", seq=1000 + i)
-        assert 1 <= len(peer.expect_all()) <= 10
-        peer.seq = 1
-        one.advance(ms=1001)
-    peer.send("A", b"alive", seq=1)
-    assert conn.read() == b"alive"
-
-
-def test_strangers_are_counted_and_not_answered(bench):
-    """The contract: what belongs to no connection of ours is left alone."""
-    one = bench()
-    conn, peer = one.connected()
-    conn.local_port, port = 1234, conn.local_port
-    frame = peer.frame("S", seq=5)
-    conn.local_port = port
-    one.give_now(frame)
-    peer.expect_nothing(ms=10)
-    assert not one.strays
-    assert one.tcp_counters.stray_packets == 1

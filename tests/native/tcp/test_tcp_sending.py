@@ -1,88 +1,13 @@
-"""What may be sent, how much of it, and in what pieces."""
+"""What is sent, in what pieces, and when."""
+
+from itertools import pairwise
 
 import pytest
 from abi import NODELAY, PACING
-from tcp_bench import LAYOUTS, MS, SECOND, pattern
-from test_tcp_opening import assert_near, times_of
+from judge import assert_near, lengths, times_of
+from tcp_bench import LAYOUTS, pattern
 
 from xsk_engine._ffi import native as ffi
-
-
-def lengths(segments):
-    return [len(s.payload) for s in segments]
-
-
-def test_the_initial_window(bench):
-    """RFC 6928, 2: ten segments of 1460 bytes or less, and not more until something is acknowledged."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=50)
-    conn.write(pattern(100_000))
-    assert lengths(peer.expect_all()) == [1448] * 10
-    peer.expect_nothing(ms=50)
-
-
-def test_the_initial_window_of_long_segments(bench):
-    """RFC 6928, 2: min(10 * MSS, max(2 * MSS, 14600)): two."""
-    one = bench(**LAYOUTS["descs"])
-    conn, peer = one.connected(rtt_ms=50, peer={"mss": 8960})
-    conn.write(pattern(100_000))
-    assert lengths(peer.expect_all()) == [8948] * 2
-
-
-def test_slow_start(bench):
-    """RFC 5681, 3.1 (2): cwnd grows by at most one segment for each ACK of new data."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=10)
-    conn.write(pattern(29_000))
-    one.settle()
-    conn.write(pattern(100_000, len(conn.written)))
-    first = peer.expect_all()
-    assert len(first) == 10
-    for i in range(10):
-        peer.send("A", ack=1 + 1448 * (i + 1))
-        conn.write(pattern(10_000, len(conn.written)))
-        assert lengths(peer.expect_all()) == [1448, 1448], i
-
-
-def test_an_ack_of_two_segments_opens_at_most_two_more_than_it_frees(bench):
-    """RFC 5681, 3.1; RFC 3465, 2.2: by what was acknowledged, at most 2 * SMSS for one ACK."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=10)
-    conn.write(pattern(29_000))
-    one.settle()
-    peer.expect_all()
-    peer.send("A", ack=1 + 10 * 1448)
-    one.settle()
-    conn.write(pattern(100_000, len(conn.written)))
-    assert 11 <= len(peer.expect_all()) <= 12
-
-
-def test_many_acks_for_one_segment_open_no_more_than_one(bench):
-    """RFC 5681, 3.1: cwnd += min(N, SMSS), N what is newly acknowledged: ACK division gains nothing."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=10)
-    conn.write(pattern(29_000))
-    one.settle()
-    peer.expect_all()
-    before = conn.info.cwnd_bytes
-    for i in range(1, 1449, 181):
-        peer.send("A", ack=1 + i)
-    peer.send("A", ack=1449)
-    assert conn.info.cwnd_bytes - before <= 1460
-    assert len(peer.expect_all()) <= 2
-
-
-def test_a_window_that_is_not_used_does_not_grow(bench):
-    """RFC 9293 leaves it to RFC 7661 and 5681, 3.1: what was never in the network says nothing about it."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=10)
-    before = conn.info.cwnd_bytes
-    for _ in range(50):
-        conn.send(b"small")
-        peer.expect("A", length=5)
-        one.advance(ms=10)
-        peer.send("A")
-    assert conn.info.cwnd_bytes <= before + 1460
 
 
 def test_nagle(bench):
@@ -124,7 +49,8 @@ def test_nodelay(bench):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_push(bench, layout):
-    """RFC 9293, 3.9.1.2 (MUST-61): the last segment of what there is to send has PSH; RFC 9293, 3.7.4: not each one."""
+    """RFC 9293, 3.9.1.2 (MUST-61): the last segment of what there is to send has PSH; RFC 9293, 3.7.4: not
+    each one."""
     one = bench(**LAYOUTS[layout])
     conn, peer = one.connected(rtt_ms=50, flags=NODELAY, peer={"mss": one.mtu - 40})
     full = one.mtu - 52
@@ -137,7 +63,8 @@ def test_push(bench, layout):
 @pytest.mark.parametrize("mss", [536, 1000, 1460, 1461, 8960, 65000])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_segments_are_what_the_peer_and_the_path_take(bench, layout, mss, ts):
-    """RFC 9293, 3.7.1: the peer's MSS, the path's MTU, options deducted; in every layout, over several descs."""
+    """RFC 9293, 3.7.1: the peer's MSS, the path's MTU, options deducted; in every layout, over several
+    descs."""
     one = bench(**LAYOUTS[layout])
     conn, peer = one.connected(flags=NODELAY, peer={"mss": mss, "ts": ts})
     full = min(mss, one.mtu - 40) - (12 if ts else 0)
@@ -145,6 +72,8 @@ def test_segments_are_what_the_peer_and_the_path_take(bench, layout, mss, ts):
     data = pattern(2 * full + 1)
     assert conn.write(data) == len(data)
     segments = peer.expect_all()
+    peer.send("A")
+    segments += peer.expect_all()
     assert lengths(segments) == [full, full, 1]
     assert b"".join(s.payload for s in segments) == data
     if layout != "descs":
@@ -177,7 +106,8 @@ def test_long_segments_without_multi_buffer(bench):
 @pytest.mark.parametrize("offload", [False, True])
 @pytest.mark.parametrize("version", [4, 6])
 def test_small_and_odd_writes(bench, layout, offload, version):
-    """The bytes are a stream (RFC 9293, 3.4): however they were written, in order and with right checksums."""
+    """The bytes are a stream (RFC 9293, 3.4): however they were written, in order and with right
+    checksums."""
     one = bench(version=version, offload=offload, **LAYOUTS[layout])
     conn, peer = one.connected(flags=NODELAY, peer={"mss": one.mtu - (40 if version == 4 else 60)})
     at = 0
@@ -200,218 +130,10 @@ def test_frags_filled_in_place(bench, layout):
         assert conn.submit(addr, pattern(length, at)) == 0
         assert peer.read(length) == pattern(length, at)
         at += length
-    addr, room = conn.alloc()
-    assert conn.submit(addr, b"") == "EINVAL" or room
+    addr, _ = conn.alloc()
+    assert conn.submit(addr, b"") == "EINVAL"
+    ffi_release(one, addr)
     assert one.tcp_counters.copied_segments == copied
-
-
-def test_the_peers_window_is_the_limit(bench):
-    """RFC 9293, 3.8.6.2.1: not beyond it, and (3.8.6.2.1, silly windows) no small rest of it while more is on the way."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=300, peer={"wscale": None, "window": 4000})
-    conn.write(pattern(20_000))
-    assert lengths(peer.expect_all()) == [1448, 1448]
-    peer.expect_nothing(ms=90)
-    peer.send("A")
-    assert lengths(peer.expect_all()) == [1448, 1448]
-
-
-def test_a_window_smaller_than_a_segment_is_used(bench):
-    """RFC 9293, 3.8.6.2.1 (3): with nothing outstanding, at least half of the largest window is sent."""
-    one = bench()
-    conn, peer = one.connected(peer={"wscale": None, "window": 1000})
-    conn.write(pattern(2000))
-    peer.expect("A", seq=1, length=1000)
-    peer.send("A")
-    peer.expect("A", seq=1001, length=1000)
-
-
-def test_windows_of_more_than_64_kib(bench):
-    """RFC 7323, 2.3: the window field is shifted."""
-    one = bench(ring=512)
-    conn, peer = one.connected(rtt_ms=1, peer={"wscale": 7, "window": 1 << 20})
-    most = 0
-    for _ in range(60):
-        conn.write(pattern(100_000, len(conn.written)))
-        peer.expect_all()
-        most = max(most, conn.info.inflight_bytes)
-        one.advance(ms=1)
-        peer.send("A")
-    assert most > 100_000
-
-
-def test_an_old_ack_does_not_change_the_window(bench):
-    """RFC 9293, 3.10.7.4 (SND.WL1, SND.WL2): what was sent earlier says nothing new."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=1)
-    conn.write(pattern(29_000))
-    peer.expect_all()
-    peer.send("A", ack=1 + 5 * 1448)
-    before = conn.info.peer_window_bytes
-    peer.send("A", ack=1 + 2 * 1448, win=0)
-    one.advance(ms=1)
-    assert conn.info.peer_window_bytes == before
-    assert conn.state == "ESTABLISHED"
-
-
-def test_a_closed_window_is_probed(bench):
-    """RFC 9293, 3.8.6.1: first after the RTO, then less and less often, as long as the peer answers; and when it opens,
-    what waits goes at once."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=100, peer={"wscale": None, "window": 2 * 1448})
-    conn.write(pattern(10_000))
-    assert len(peer.expect_all()) == 2
-    one.advance(ms=100)
-    peer.window = 0
-    peer.send("A")
-    start, probes = one.now, []
-    for _ in range(6):
-        probe = peer.expect(within_ms=100_000)
-        assert len(probe.payload) <= 1
-        probes.append(probe)
-        peer.ack = 2 * 1448 + 1
-        peer.send("A", ack=2 * 1448 + 1)
-    waits = [b.time_ns - a.time_ns for a, b in zip(probes, probes[1:], strict=False)]
-    assert 199 <= (probes[0].time_ns - start) / MS <= 1000
-    for shorter, longer in zip(waits, waits[1:], strict=False):
-        assert 1.8 <= longer / shorter <= 2.2
-    assert conn.info.window_probes == 6
-    peer.window = 5 * 1448
-    peer.send("A", ack=2 * 1448 + 1)
-    assert sum(lengths(peer.expect_all())) >= 5 * 1448 - 1
-
-
-def test_a_closed_window_that_opens_in_answer_to_a_probe(bench):
-    """RFC 9293, 3.8.6.1: the update that opened it was lost; the probe finds out."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=10, peer={"wscale": None, "window": 1448})
-    conn.write(pattern(1448 * 3))
-    peer.expect("A", length=1448)
-    peer.window = 0
-    peer.send("A")
-    peer.expect(within_ms=2000)
-    peer.window = 20_000
-    peer.send("A", ack=peer.ack)
-    peer.read(len(conn.written) - peer.ack + 1)
-
-
-def test_a_closed_window_may_stay_closed_as_long_as_the_peer_answers(bench):
-    """RFC 9293, 3.8.6.1 (MUST-37): the connection stays open."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=10, user_timeout_ns=30 * SECOND, peer={"wscale": None, "window": 1448})
-    conn.write(pattern(1448 * 3))
-    peer.expect("A", length=1448)
-    peer.window = 0
-    peer.send("A")
-    until = one.now + 200 * SECOND
-    while one.now < until:
-        peer.expect(within_ms=130_000)
-        peer.ack = 1449
-        peer.send("A")
-    assert conn.state == "ESTABLISHED"
-
-
-def test_a_window_that_shrinks(bench):
-    """RFC 9293, 3.8.6 (MUST-34): the sender must cope: nothing new goes, and it goes on when the window is back."""
-    one = bench()
-    conn, peer = one.connected(rtt_ms=10)
-    conn.write(pattern(29_000))
-    assert len(peer.expect_all()) == 10
-    peer.send("A", ack=1449, win=0)
-    peer.expect_nothing(ms=5)
-    one.advance(ms=1000)
-    for segment in peer.expect_all():
-        assert segment.seq + len(segment.payload) <= 14481, "nothing new"
-    peer.ack = 14481
-    peer.send("A", ack=14481)
-    assert peer.expect_all()[-1].seq >= 14481
-
-
-def test_an_idle_connection_starts_anew(bench):
-    """RFC 5681, 4.1: after an RTO without sending, cwnd is at most the initial window."""
-    one = bench(ring=512)
-    conn, peer = one.connected(rtt_ms=10)
-    for _ in range(6):
-        conn.write(pattern(60_000, len(conn.written)))
-        peer.expect_all()
-        one.advance(ms=10)
-        peer.send("A")
-    peer.expect_all()
-    one.advance(ms=10)
-    peer.send("A")
-    peer.expect_all()
-    peer.send("A")
-    assert conn.info.cwnd_bytes > 30_000
-    one.advance(s=3)
-    conn.write(pattern(60_000, len(conn.written)))
-    assert len(peer.expect_all()) <= 10
-
-
-def test_the_send_buffer_is_bounded(bench):
-    """The contract (6): twice cwnd and no more than configured; it grows with cwnd."""
-    one = bench(ring=512)
-    conn, peer = one.connected(rtt_ms=10, send_buffer_bytes=60_000)
-    taken = 0
-    for _ in range(100):
-        got = conn.write(pattern(7000, taken))
-        if got == "EAGAIN":
-            break
-        taken += got
-    assert 14_480 <= taken <= 2 * 14_600
-    for _ in range(8):
-        one.settle()
-        peer.expect_all()
-        one.advance(ms=10)
-        peer.send("A")
-        while conn.write(pattern(7000, len(conn.written))) != "EAGAIN":
-            pass
-        unacked = len(conn.written) + 1 - peer.ack
-        assert unacked <= 60_000
-        assert conn.info.send_buffer_bytes <= 60_000
-    assert unacked > 50_000
-
-
-def test_room_on_the_ring_is_waited_for(bench):
-    """Nothing is lost when the tx ring is full or nothing completes: it goes when there is room."""
-    one = bench(ring=8)
-    conn, peer = one.connected(rtt_ms=10)
-    one.hold_completions()
-    conn.write(pattern(14_480))
-    assert len(peer.expect_all()) == 8
-    peer.expect_nothing(ms=5)
-    one.complete()
-    assert len(peer.expect_all()) == 2
-    assert peer.ack == 14_481
-
-
-def test_an_ack_that_is_owed_waits_for_room_as_well(bench):
-    """RFC 9293, 3.8.6.3: the ring was full, then it goes."""
-    one = bench(ring=4)
-    conn, peer = one.connected(rtt_ms=10)
-    one.hold_completions()
-    conn.write(pattern(14_480))
-    assert len(peer.expect_all()) == 4
-    peer.send("A", b"x" * 1448)
-    peer.send("A", b"y" * 1448)
-    peer.expect_nothing()
-    one.complete()
-    assert peer.expect_all()[-1].ack == 2897
-
-
-def test_a_quota_bounds_what_is_taken(bench):
-    """The contract (6): at the arena's quota, -EAGAIN; and it goes on when chunks are free again."""
-    one = bench()
-    conn, peer = one.connected(quota=6, rtt_ms=10)
-    taken = conn.write(pattern(20_000))
-    assert isinstance(taken, int)
-    assert taken <= 6 * 2048
-    assert conn.write(b"x" * 1448) == "EAGAIN"
-    for _ in range(20):
-        one.settle()
-        peer.expect_all()
-        peer.send("A")
-        conn.write(pattern(1448, len(conn.written)))
-    assert len(conn.written) > 20_000
 
 
 def test_pacing(bench):
@@ -419,13 +141,13 @@ def test_pacing(bench):
     one = bench()
     conn, peer = one.connected(rtt_ms=100, flags=PACING | NODELAY)
     conn.write(pattern(14_480))
-    one.advance(ms=45)
+    one.advance(ms=25)
     early = len(peer.arrived)
     one.advance(ms=50)
     segments = peer.expect_all()
     assert len(segments) == 10
-    assert early < 10
-    gaps = [b - a for a, b in zip(times_of(segments), times_of(segments)[1:], strict=False)]
+    assert early <= 6
+    gaps = [b - a for a, b in pairwise(times_of(segments))]
     assert max(gaps) <= 12
     assert times_of(segments)[-1] >= 30
     assert times_of(segments)[4] >= 8
