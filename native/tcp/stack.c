@@ -359,8 +359,7 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 
 	if (!l || l->tcp || l->state != XSKE_LOOP_NEW || !config->counters || !config->max_connections ||
 	    config->flags & ~(XSKE_TCP_MULTI_BUFFER | XSKE_TCP_OFFLOAD) ||
-	    (config->queue_count &&
-	     (!config->receive_arena || config->receive_arena->umem != l->txq->umem)) ||
+	    (config->receive_arena && config->receive_arena->umem != l->txq->umem) ||
 	    (config->flags & XSKE_TCP_OFFLOAD && l->txq->umem->metadata_len != XSKE_TX_METADATA_BYTES))
 		return -EINVAL;
 	t = calloc(1, sizeof(*t));
