@@ -226,6 +226,7 @@ struct xske_tcp_conn {
 	uint32_t recovery_end; /* ends when this is acknowledged */
 	uint32_t dupacks;      /* in a row, for who has no SACK */
 	uint32_t undo_retrans; /* retransmissions of this episode that no DSACK has told of */
+	uint32_t undo_start;   /* snd_una when it began: what lies below was not sent again in it */
 	uint32_t undo_end;     /* what is acknowledged beyond it says nothing of the episode any more */
 	uint32_t timeout_una;  /* snd_una at the last RTO */
 	bool may_undo;
@@ -319,8 +320,8 @@ bool tcp_ack(struct xske_tcp_conn *c,
 uint32_t tcp_pipe(const struct xske_tcp_conn *c); /* bytes thought to be in the network (RFC 6675) */
 /* recovery.c */
 void rack_delivered(struct xske_tcp_conn *c, const struct sent *s, bool by_ack); /* else: sacked */
-void rack_detect(struct xske_tcp_conn *c);    /* marks what is lost, arms the reordering timer */
-void recovery_dsack(struct xske_tcp_conn *c); /* something has come twice */
+void rack_detect(struct xske_tcp_conn *c); /* marks what is lost, arms the reordering timer */
+void recovery_dsack(struct xske_tcp_conn *c, const struct sack_block *b); /* this has come twice */
 void recovery_after_ack(struct xske_tcp_conn *c, uint32_t una_before);
 void recovery_mark_lost(struct xske_tcp_conn *c, struct sent *s);
 void recovery_timeout(struct xske_tcp_conn *c); /* RTO */

@@ -10,7 +10,7 @@ from abi import tcp
 from conn import Conn, checked
 from fake import NEAR_WRAP, Bench, address, fake
 from peer import Peer
-from segments import dissect, finish_checksum
+from segments import PEER_MAC, dissect, finish_checksum
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi import nativetcp
@@ -61,6 +61,7 @@ class TcpBench(Bench):
             bench["metadata_len"] = ffi.TX_METADATA_BYTES
         super().__init__(virtual_time=1, **bench)
         self.version, self.vlan, self.mtu, self.piece_bytes = version, vlan, mtu, piece_bytes
+        self.peer_mac = PEER_MAC
         self.multi_buffer, self.quick, self.judged = multi_buffer, quick, 0
         umem = self.umem
         fake.policy(self.kernel, 1 << 30, 1)
@@ -143,7 +144,7 @@ class TcpBench(Bench):
             if self.quick and self.judged % self.quick:
                 segment = fast.dissect(raw, self.version)
             else:
-                segment = dissect(raw, self.version, self.vlan)
+                segment = dissect(raw, self.version, self.vlan, self.peer_mac)
             segment.time_ns, segment.descs = frame.now_ns, frame.descs
             segment.csum_requested = bool(frame.csum_requested)
             conn = self.conns.get(segment.sport)

@@ -345,3 +345,45 @@ def test_numbers_wrap_in_the_middle(bench):
     one.advance(ms=50)
     assert conn.read() == sent
     assert peer.expect_all()[-1].ack == 10001
+
+
+def test_the_peers_syn_again_while_both_open(bench):
+    """RFC 9293, 3.10.7.4: our SYN-ACK was lost: it goes again at once."""
+    one = bench()
+    conn = one.connect()
+    conn.peer.expect("S")
+    conn.peer.send("S", seq=0)
+    conn.peer.expect("SA")
+    one.advance(ms=300)
+    conn.peer.send("S", seq=0)
+    conn.peer.expect("SA", seq=0, ack=1)
+    conn.peer.seq = 1
+    conn.peer.send("A")
+    assert conn.state == "ESTABLISHED"
+
+
+@pytest.mark.parametrize("flags", ["SA", "SAF"])
+def test_a_syn_ack_with_data(bench, flags):
+    """RFC 9293, 3.4, 3.10.7.3: it may bring data, and even FIN; taken or not, the stream is whole in the
+    end."""
+    one = bench()
+    conn = one.connect()
+    conn.peer.expect("S")
+    conn.peer.send(flags, b"early")
+    ack = conn.peer.expect("A", within_ms=100, seq=1)
+    assert ack.ack in (1, 6, 7)
+    if ack.ack == 1:
+        conn.peer.seq = 1
+        conn.peer.send(flags.replace("S", ""), b"early")
+    assert conn.read() == b"early"
+    assert conn.state == ("CLOSE_WAIT" if "F" in flags else "ESTABLISHED")
+
+
+def test_the_largest_receive_buffer(bench):
+    """RFC 7323, 2.3: a shift of 14 and no more."""
+    one = bench()
+    conn = one.connect(receive_buffer_bytes=1 << 30)
+    syn = conn.peer.expect("S")
+    assert (syn.wscale, syn.window) == (14, 65535)
+    conn.peer.send("SA")
+    assert conn.peer.expect("A").window == 65535
