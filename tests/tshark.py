@@ -67,3 +67,14 @@ def complaints(path, folder):
 def count(path, folder):
     """How many frames it reads."""
     return len(_fields(path, folder, "frame", "frame.number"))
+
+
+def remarks(path, folder, *fields):
+    """A line for each frame about whose TCP sequence there is something to say. Checksums are not looked at,
+    so frames may be cut off."""
+    shown = [word for field in fields for word in ("-e", field)]
+    command = ["tshark", "-n", "-r", str(path), "-Y", "tcp.analysis.flags", "-T", "fields", *shown]
+    settings = _settings(str(folder))
+    found = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=settings)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.splitlines()
