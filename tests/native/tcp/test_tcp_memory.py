@@ -196,8 +196,8 @@ def test_frags_given_out_outlive_the_connection(bench):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_payload_is_no_timestamp(bench, layout):
-    """Beside a flow that asks for tx timestamps: what stands in front of a piece of payload is payload, whatever it looks
-    like (here: a stamp that is there, and a time of the post)."""
+    """Beside a flow that asks for tx timestamps: what stands in front of a piece of payload is payload,
+    whatever it looks like (here: a stamp that is there, and a time of the post)."""
     one = bench(offload=True, **LAYOUTS[layout])
     ours, peers, _ = ADDRESSES[4]
     other = Ether(src=OUR_MAC, dst=PEER_MAC) / IP(src=ours, dst=peers, flags="DF") / TCP(sport=1, dport=2)
