@@ -734,7 +734,7 @@ struct xske_tcp_conn_config {
 	uint32_t congestion;           /* enum xske_tcp_congestion */
 	uint32_t entries;              /* of the submit ring, power of two */
 	uint32_t receive_buffer_bytes; /* power of two, 4096 to 2^30 */
-	uint64_t send_buffer_bytes;    /* the most of what is written and not acknowledged */
+	uint64_t send_buffer_bytes;    /* the most of what is written and not acknowledged, at most 2^30 */
 	uint64_t connect_timeout_ns;
 	uint64_t
 	        user_timeout_ns; /* written and nothing acknowledged for so long: -ETIMEDOUT (RFC 9293, 3.8.3, R2) */

@@ -5,6 +5,7 @@
  *
  *   segment.c, segment_write.c   bytes <-> struct segment; knows no connection
  *   wheel, rtt, cc (reno, cubic), isn   timers, RFC 6298, congestion control, RFC 6528
+ *   open.c     a connection comes to be, and goes when the loop has forgotten it
  *   app.c      the application's side: copies into blocks, reads, asks
  *   stack.c    the loop's side: takes what applications and devices bring, finds the connection, gives turns
  *   state.c    the life of a connection: opening, closing, resets, errors
@@ -185,8 +186,8 @@ struct xske_tcp_conn {
 	_Atomic uint32_t queued;            /* QUEUED_* */
 	struct xske_tcp_conn *next_ready;   /* has something to send */
 	bool ready;
-	uint64_t died_ns; /* when its application destroyed it */
-	uint32_t state;   /* enum xske_tcp_state */
+	struct grave grave;
+	uint32_t state; /* enum xske_tcp_state */
 	struct tcp_timer timers[TCP_TIMERS];
 	/* RFC 9293, 3.3.1 */
 	uint32_t iss, irs;
@@ -291,8 +292,6 @@ struct xske_tcp {
 	_Atomic uint32_t opened; /* by applications, and not closed yet */
 	struct xske_receive_counters arrived;
 	struct pollfd *fds; /* what the loop sleeps on: its wake_fd, and the queues' */
-	struct xske_tcp_conn *dead,
-	        **dead_end; /* by next; under the umem's lock: destroyed, the oldest first */
 };
 
 /* ---- who does what ------------------------------------------------------------------------------- */
@@ -353,8 +352,6 @@ void tcp_ready(struct xske_tcp_conn *c); /* it has something to send: gets a tur
 /* Off all lists, and onto tcp->gone: tcps_turn and tcps_post call tcp_closed() for those as the last thing they do, since
  * the application may destroy it from then on. What its submit ring holds is dropped. */
 void tcp_unlink(struct xske_tcp_conn *c);
-/* Its application has destroyed it: its memory goes when nobody can be about to look at it any more. */
-void tcp_bury(struct xske_tcp_conn *c);
 /* XSKE_TCP_*, just stored with seq_cst: wakes the application if it awaits that. */
 void tcp_signal(struct xske_tcp_conn *c, uint32_t what);
 struct xske_tcp_conn *tcp_find(const struct xske_tcp *t, const struct tcp_tuple *tuple);
@@ -376,7 +373,8 @@ void arrive_close(struct xske_tcp *t);
 /* app.c, for the loop: */
 void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes);
 void app_drop_submits(struct xske_tcp_conn *c);
-void app_free(struct xske_tcp_conn *c);
+/* open.c: its application has destroyed it. */
+void tcp_bury(struct xske_tcp_conn *c);
 
 /* sendq.c */
 bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d); /* false: no memory */
