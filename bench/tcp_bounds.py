@@ -2,7 +2,8 @@
 
 First half, on the emulated machine: what a received ACK costs, in instructions and IOMMU maps, when the
 steering program sends it to an AF_XDP socket, and when the kernel's stack has it. Second half, on veth: how
-much a stream of segments that waits for no ACK brings into a kernel's TCP socket, beside the kernel's own TCP.
+much a stream of segments that waits for no ACK brings into a kernel's TCP socket, beside the kernel's own
+TCP.
 """
 
 from __future__ import annotations
