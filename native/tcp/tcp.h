@@ -5,6 +5,7 @@
  *
  *   segment.c, segment_write.c   bytes <-> struct segment; knows no connection
  *   wheel, rtt, cc (reno, cubic), isn   timers, RFC 6298, congestion control, RFC 6528
+ *   open.c     a connection comes to be, and goes when the loop has forgotten it
  *   app.c      the application's side: copies into blocks, reads, asks
  *   stack.c    the loop's side: takes what applications and devices bring, finds the connection, gives turns
  *   state.c    the life of a connection: opening, closing, resets, errors
@@ -13,6 +14,7 @@
  *   recovery.c what is lost (RFC 8985 RACK-TLP, RFC 6675)
  *   timers.c   a timer has expired
  *   output.c   what is to be sent now, in order of need
+ *   says.c     what every segment says of this end: header, window, ACKs
  *   post.c     one segment becomes descs
  *   sendq.c    the bytes that are not acknowledged yet, and the segments that carried them
  *
@@ -44,6 +46,7 @@
 #include "isn.h"
 #include "rtt.h"
 #include "segment.h"
+#include "sendq.h"
 #include "seq.h"
 #include "wheel.h"
 
@@ -64,40 +67,6 @@
 #define TCP_MIN_PMTU6 1280u
 #define TCP_TIMESTAMP_BYTES 12u /* in every segment, padded: RFC 7323, appendix A */
 #define TCP_MAX_WSCALE 14u      /* RFC 7323, 2.3 */
-
-/* A piece of payload as the application submitted it. */
-struct block {
-	uint64_t addr; /* of its first payload byte */
-	uint32_t seq;
-	uint32_t len;
-	uint32_t sum; /* of its bytes, as csum_bytes(); only if the device does not finish checksums */
-	uint32_t reserved;
-};
-
-/* A segment that was sent and is not wholly acknowledged. They cover snd_una to snd_nxt without a gap. */
-struct sent {
-	uint64_t sent_ns; /* the last time */
-	uint32_t seq;
-	uint32_t len;   /* of sequence space: FIN counts */
-	uint16_t flags; /* SENT_* */
-};
-enum {
-	SENT_FIN = 1,
-	SENT_SACKED = 2,
-	SENT_LOST = 4,      /* and not sent again since */
-	SENT_RETRANS = 8,   /* was sent again */
-	SENT_TOO_LONG = 16, /* for the path, as a router has said: lost for sure */
-};
-
-/* Rings that grow by doubling; the loop's. head: the oldest; tail: behind the newest; both count up. */
-struct blocks {
-	struct block *ring;
-	uint32_t mask, head, tail; /* ring NULL: mask 0 */
-};
-struct sents {
-	struct sent *ring;
-	uint32_t mask, head, tail;
-};
 
 enum tcp_timer_kind {
 	TCP_TIMER_RETRANS,
@@ -185,8 +154,8 @@ struct xske_tcp_conn {
 	_Atomic uint32_t queued;            /* QUEUED_* */
 	struct xske_tcp_conn *next_ready;   /* has something to send */
 	bool ready;
-	uint64_t died_ns; /* when its application destroyed it */
-	uint32_t state;   /* enum xske_tcp_state */
+	struct grave grave;
+	uint32_t state; /* enum xske_tcp_state */
 	struct tcp_timer timers[TCP_TIMERS];
 	/* RFC 9293, 3.3.1 */
 	uint32_t iss, irs;
@@ -291,8 +260,6 @@ struct xske_tcp {
 	_Atomic uint32_t opened; /* by applications, and not closed yet */
 	struct xske_receive_counters arrived;
 	struct pollfd *fds; /* what the loop sleeps on: its wake_fd, and the queues' */
-	struct xske_tcp_conn *dead,
-	        **dead_end; /* by next; under the umem's lock: destroyed, the oldest first */
 };
 
 /* ---- who does what ------------------------------------------------------------------------------- */
@@ -339,6 +306,9 @@ void tcp_arm_reorder(struct xske_tcp_conn *c, uint64_t due_ns); /* RACK, before 
 /* output.c */
 enum tcp_turn { TCP_TURN_DONE, TCP_TURN_MORE, TCP_TURN_NO_ROOM };
 enum tcp_turn tcp_output(struct xske_tcp_conn *c, uint32_t limit, uint32_t *posted);
+/* says.c */
+void tcp_fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uint32_t seq);
+void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t payload);
 void tcp_challenge(struct xske_tcp_conn *c);   /* an ACK to what may be an attack (RFC 5961) */
 void tcp_tell_window(struct xske_tcp_conn *c); /* an ACK, if that opens the window far enough */
 /* One segment without payload, now: SYN, ACK, RST, probes. -EAGAIN: no room. */
@@ -353,8 +323,6 @@ void tcp_ready(struct xske_tcp_conn *c); /* it has something to send: gets a tur
 /* Off all lists, and onto tcp->gone: tcps_turn and tcps_post call tcp_closed() for those as the last thing they do, since
  * the application may destroy it from then on. What its submit ring holds is dropped. */
 void tcp_unlink(struct xske_tcp_conn *c);
-/* Its application has destroyed it: its memory goes when nobody can be about to look at it any more. */
-void tcp_bury(struct xske_tcp_conn *c);
 /* XSKE_TCP_*, just stored with seq_cst: wakes the application if it awaits that. */
 void tcp_signal(struct xske_tcp_conn *c, uint32_t what);
 struct xske_tcp_conn *tcp_find(const struct xske_tcp *t, const struct tcp_tuple *tuple);
@@ -376,24 +344,8 @@ void arrive_close(struct xske_tcp *t);
 /* app.c, for the loop: */
 void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes);
 void app_drop_submits(struct xske_tcp_conn *c);
-void app_free(struct xske_tcp_conn *c);
-
-/* sendq.c */
-bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d); /* false: no memory */
-/* The block that has byte seq, and where in it; NULL: none. */
-const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uint32_t *offset,
-                                uint32_t *index);
-void blocks_acked(struct xske_tcp_conn *c,
-                  uint32_t upto);                 /* drops references of blocks that end at or before it */
-struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
-bool sents_full(const struct xske_tcp_conn *c);   /* no more until some are acknowledged */
-struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
-uint32_t sents_count(const struct xske_tcp_conn *c);
-uint32_t sents_find(const struct xske_tcp_conn *c,
-                    uint32_t seq); /* index of the first that ends behind seq; count: none */
-bool sents_split(struct xske_tcp_conn *c,
-                 uint32_t most);          /* none carries more than so many bytes; false: no memory */
-void sendq_free(struct xske_tcp_conn *c); /* all references go */
+/* open.c: its application has destroyed it. */
+void tcp_bury(struct xske_tcp_conn *c);
 
 /* ---- small things -------------------------------------------------------------------------------- */
 

@@ -76,6 +76,8 @@ def run_blocking(code):
         if "connection" in wanted:
             names["connection"] = connection = stack.enter_context(engine.tcp(*TCP_PEER))
             connection.sendall(b"hello")
+            if "recv" not in code:  # what nobody reads would reset it
+                connection.recv(5)
         if wanted & {"endpoint", "frags"}:
             names["endpoint"] = endpoint = stack.enter_context(engine.udp(PEER))
         if "frags" in wanted:
@@ -97,6 +99,8 @@ async def run_awaiting(code):
             connecting = await engine.tcp(*TCP_PEER)
             names["connection"] = connection = await stack.enter_async_context(connecting)
             await connection.sendall(b"hello")
+            if "recv" not in code:
+                await connection.recv(5)
         if wanted & {"endpoint", "frags"}:
             names["endpoint"] = endpoint = await stack.enter_async_context(engine.udp(PEER))
         if "frags" in wanted:

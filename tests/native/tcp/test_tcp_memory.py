@@ -235,6 +235,20 @@ def test_a_long_stream(bench):
     assert held(one, QUIET_MS) == 0
 
 
+def test_rings_that_were_filled_before(bench):
+    """As for a driver that looks only when it starts: those chunks are received into, again and again."""
+    one = bench(queues=2, rx_ring=16, filled=True)
+    assert one.umem.audit().inflight_descs == 32
+    conn, peer = one.connected(flags=NODELAY)
+    for number in range(40):
+        conn.write(pattern(100))
+        peer.expect("A", length=100)
+        peer.send("A", ack=1 + 100 * (number + 1))
+    assert conn.info.acked_bytes == 4000
+    assert one.tcp_counters.bad_descs == 0
+    assert one.umem.audit().inflight_descs == 32
+
+
 def test_a_thousand_connections_share_a_queue(bench):
     """The contract: each has its turn before anybody has two more."""
     count = 1000

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pytest
+from abi import KEEPALIVE
 from judge import assert_near, times_of
 from peer import NEAR_WRAP
 from segments import MOD
@@ -331,6 +332,30 @@ def test_given_up_before_the_loop_has_seen_it(bench, give_up):
     assert len(conn.peer.expect_all()) <= 1
     conn.destroy()
     assert one.open().connect() == 0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"flags": 8},
+        {"send_buffer_bytes": (1 << 30) + 1},
+        {"send_buffer_bytes": 0},
+        {"receive_buffer_bytes": 5000},
+        {"mtu": 500},
+        {"mtu": 65536},
+        {"entries": 3},
+        {"congestion": 3},
+        {"connect_timeout_ns": 0},
+        {"flags": KEEPALIVE, "keepalive_interval_ns": 0},
+        {"remote_port": 0},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_opened(bench, values):
+    """The contract: -EINVAL, and nothing is kept."""
+    one = bench()
+    with pytest.raises(AssertionError, match="EINVAL"):
+        one.open(**values)
 
 
 def test_numbers_wrap_in_the_middle(bench):
