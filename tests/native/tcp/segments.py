@@ -36,6 +36,8 @@ class Segment:
     ip_bytes: int = 0
     dont_fragment: bool = True
     time_ns: int = 0
+    order: int = 0
+    """among all that left"""
     descs: int = 1
     csum_requested: bool = False
     frame: bytes = b""

@@ -151,7 +151,7 @@ class TcpBench(Bench):
                 segment = fast.dissect(raw, self.version)
             else:
                 segment = dissect(raw, self.version, self.vlan, self.peer_mac)
-            segment.time_ns, segment.descs = frame.now_ns, frame.descs
+            segment.time_ns, segment.descs, segment.order = frame.now_ns, frame.descs, self.judged
             segment.csum_requested = bool(frame.csum_requested)
             conn = self.conns.get(segment.sport)
             if conn is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from itertools import groupby
 
 import pytest
 from abi import NODELAY
@@ -283,7 +284,8 @@ def test_a_thousand_connections_share_a_queue(bench):
 
 
 def test_connections_share_a_small_pool(bench):
-    """DESIGN, quotas: whoever finds no chunk waits; what is acknowledged is enough for everybody in the end."""
+    """DESIGN, quotas: whoever finds no chunk waits; what is acknowledged is enough for everybody in the
+    end."""
     count, size = 8, 40_000
     one = bench(rx_ring=32, chunks=32 + 16 + 3 * count, max_connections=count, quick=50, multi_buffer=True)
     conns = [one.connected(rtt_ms=1, flags=NODELAY)[0] for _ in range(count)]
@@ -326,3 +328,29 @@ def test_our_sequence_numbers_wrap(bench, layout, sack):
     assert peer.ack == len(data) + 1
     assert conn.info.retransmitted_segments > 0
     assert conn.info.acked_bytes >= 80_000
+
+
+def test_nobody_keeps_the_loop_for_himself(bench):
+    """The contract: 64 segments in a turn, then the next one has his."""
+    one = bench(ring=1024, quick=50)
+    windows = {"window": 1 << 20}
+    conns = [one.connected(rtt_ms=1, peer=windows)[0] for _ in range(2)]
+    for conn in conns:
+        for _ in range(6):
+            conn.write(pattern(500_000, len(conn.written)))
+            one.advance(ms=1)
+            conn.peer.absorb()
+            conn.peer.send("A")
+        one.advance(ms=1)
+        conn.peer.absorb()
+        conn.peer.send("A")
+    for conn in conns:
+        conn.peer.absorb()
+    for conn in conns:
+        conn.peer.send("A", settle=False)
+        conn.write(pattern(290_000, len(conn.written)))
+    one.settle()
+    segments = sorted((s for conn in conns for s in conn.peer.arrived), key=lambda s: s.order)
+    assert min(len(conn.peer.arrived) for conn in conns) > 130, "both have more than a turn of them"
+    turns = [len(list(group)) for _, group in groupby(segments, key=lambda s: s.sport)]
+    assert max(turns) <= 64
