@@ -130,6 +130,66 @@ def test_another_program_is_left_alone(wire, real_root):
         program.close()
 
 
+def test_how_it_is_opened(wire, real_root):
+    with xsk_engine.open("vtx", tcp=True) as engine:
+        assert engine.mode == "copy"
+        assert engine.binding.reason == "driver veth has no zero-copy (EOPNOTSUPP)"
+        assert engine.umem.tx_metadata_len, "the kernel finishes checksums"
+        with pytest.raises(xsk_engine.QueueTakenError, match="queue 0, auto"):
+            xsk_engine.open("vtx", queues=(1,), tcp=True)
+    with pytest.raises(xsk_engine.UnavailableError, match=r"zerocopy.*driver veth has no zero-copy; use"):
+        xsk_engine.open("vtx", tcp=True, mode="zerocopy")
+    with pytest.raises(xsk_engine.UnavailableError, match="2 queue"):
+        xsk_engine.open("vtx", tcp=True, queues=(5,))
+    with (
+        xsk_engine.open("vtx", queues=(1,)),
+        pytest.raises(xsk_engine.QueueTakenError, match=r"queue 1.*this process"),
+    ):
+        xsk_engine.open("vtx", tcp=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"queues": (1,)}, {"queues": (1, 0)}, {"debug": True}, {"timestamps": True}, {"mode": "copy"}],
+)
+def test_whatever_else_the_engine_is(wire, real_root, options):
+    data = blob(MIB)
+    with peer(wire, echo) as one, xsk_engine.open("vtx", tcp=True, **options) as engine:
+        with engine.tcp(ADDRESS[4], one.port) as connection:
+            sending = threading.Thread(target=connection.sendall, args=(data,))
+            sending.start()
+            received = b""
+            while len(received) < len(data):
+                received += connection.recv(65536)
+            sending.join()
+            assert received == data
+        assert engine.tcp_counters().received_packets > 0
+        assert engine.tcp_counters().bad_csum_packets == engine.tcp_counters().malformed_packets == 0
+
+
+@pytest.mark.parametrize(("mtu", "payload"), [(1000, 948), (600, 548)])
+def test_a_route_with_an_mtu(wire, engine, mtu, payload):
+    """In every segment stand 12 bytes of timestamps."""
+    with peer(wire, digest_of) as one:
+        wire.ip("route", "add", ADDRESS[4], "dev", "vtx", "mtu", str(mtu))
+        try:
+            with engine.tcp(ADDRESS[4], one.port) as connection:
+                assert (connection.info().path_mtu, connection.info().mss_bytes) == (mtu, payload)
+                connection.sendall(bytes(100_000))
+        finally:
+            wire.ip("route", "del", ADDRESS[4], "dev", "vtx")
+        assert one.result()[0] == 100_000
+
+
+def test_an_mtu_that_is_too_small_for_tcp(real_root):
+    with (
+        another_lab(LabOptions(mtu=500)),
+        xsk_engine.open("vtx", tcp=True) as engine,
+        pytest.raises(xsk_engine.UnavailableError, match="500 bytes at most; TCP needs 576"),
+    ):
+        engine.tcp(ADDRESS[4], 80)
+
+
 def test_without_the_capabilities(wire, real_root):
     program = "import xsk_engine; xsk_engine.open('vtx', tcp=True)"
     caps = "-bpf,-net_admin,-sys_admin"
