@@ -24,7 +24,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell docs lint format test-traffic test-tcp-long fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment bench-micro bench-limit bench-start \
+	machine machine-shell docs lint format test-traffic test-tcp-long fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
 
@@ -61,7 +61,11 @@ test-native: setup-test build build/native build/tsan build/asan ## model tests,
 	$(BIN)/meson test -C build/native --print-errorlogs
 	$(BIN)/meson test -C build/asan --print-errorlogs
 	$(BIN)/meson test -C build/tsan --print-errorlogs
-	$(BIN)/python -m pytest -q tests/native
+	$(BIN)/python -m pytest -q -m "not slow" tests/native
+
+test-tcp: setup-test build build/native ## TCP between two engines, and with a small reference, over thousands of bad wires (some minutes)
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m pytest -q tests/native/tcp
 
 test-lab: setup-test build ## real AF_XDP in network namespaces
 	$(LAB) $(BIN)/python -m pytest -q -m "not slow" $(LAB_TMP) tests/lab
@@ -81,15 +85,18 @@ example-fan_out example-video example-two_producers example-flow_beside: example
 example-log_shipper: example-%: build
 	@seq -f 'line %.0f' 1000 | $(LAB) $(BIN)/python examples/$*.py vtx $(EXAMPLE_ADDRESS)
 
-fuzz: fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment ## libFuzzer over flows, edits, received frames, receive rings and TCP segments: ASan, UBSan; FUZZ_SECONDS=300
+# What one of them needs besides the library.
+FUZZ_WITH_tcp := tests/fuzz/tcp_scene.c tests/native/fake_kernel.c tests/native/fake_device.c
 
-fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment: fuzz-%: build
+fuzz: fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp ## libFuzzer over flows, edits, received frames, receive rings, TCP segments and connections: ASan, UBSan; FUZZ_SECONDS=300
+
+fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp: fuzz-%: build
 	@PYTHON=$(PYTHON) .ci/setup fuzz
 	mkdir -p build/fuzz/$*
-	clang -g -O1 -std=c11 -D_GNU_SOURCE -Inative $$(pkg-config --cflags libxdp libbpf) -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=undefined tests/fuzz/$*_fuzz.c native/*.c native/tcp/*.c -lpthread -lm -o build/fuzz/$*_fuzz
+	clang -g -O1 -std=c11 -D_GNU_SOURCE -Inative -Itests/native $$(pkg-config --cflags libxdp libbpf) -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=undefined tests/fuzz/$*_fuzz.c $(FUZZ_WITH_$*) native/*.c native/tcp/*.c -lpthread -lm -o build/fuzz/$*_fuzz
 	build/fuzz/$*_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=400 -print_final_stats=1 \
-		-artifact_prefix=build/fuzz/ build/fuzz/$*
+		-artifact_prefix=build/fuzz/ build/fuzz/$* $(wildcard tests/fuzz/corpus/$*)
 
 test-machine-short: setup-test build
 	$(BIN)/python -m pytest -q -rs -m "not slow" -o faulthandler_timeout=900 tests/machine

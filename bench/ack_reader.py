@@ -39,9 +39,7 @@ def _tuple(src: tuple[str, int], dst: tuple[str, int]) -> bytes:
 
 
 @contextlib.contextmanager
-def steered(
-    interface: str, src: tuple[str, int], dst: tuple[str, int], xsk_fd: int | None
-) -> Iterator[None]:
+def steered(interface: str, src: tuple[str, int], dst: tuple[str, int], xsk_fd: int | None) -> Iterator[None]:
     """The steering program with one tuple, which goes from queue 0 to this socket; None: the program looks at
     every packet and all pass. In this thread's namespace."""
     program = BpfObject(steering._program_file())

@@ -1,9 +1,9 @@
 """Runs in the emulated machine, between its two NICs: what a received ACK costs, by where it goes.
 
-Usage: python -m bench.tcp_bounds_guest ROUNDS. One JSON object per measurement goes to /run/shared/measured. Here
-the receiver and its NIC's interrupts have CPU 0, the counted one, for themselves; the sender, the interrupts of its
-NIC and Python's own thread run on CPU 1. All arms get the same packets: bare ACKs of a connection that both kernels
-know, sent by the engine, except those of UDP, which are as long.
+Usage: python -m bench.tcp_bounds_guest ROUNDS. One JSON object per measurement goes to /run/shared/measured.
+The receiver and its NIC's interrupts have CPU 0, the counted one, for themselves; the sender, the interrupts
+of its NIC and Python's own thread run on CPU 1. All arms get the same packets, bare ACKs of a connection that
+both kernels know, sent by the engine; but UDP, whose are as long.
 """
 
 from __future__ import annotations
@@ -162,15 +162,17 @@ class Sending:
             self._regions.counts = {}
             with self._regions("receive"):
                 _marks.mark_begin()
+                start = time.monotonic()
                 for count, pps in [(ALONE, ALONE_PPS)] if alone else [(BURST, None)] * BURSTS:
                     self._send(came, frame, count, pps)
+                seconds = time.monotonic() - start
                 _marks.mark_end()
             time.sleep(0.1)
             packets = came() - before
         wanted = ALONE if alone else BURST * BURSTS
         # A few of the kernel's own may be among them.
         assert wanted <= packets < wanted + 10, f"{packets} of {wanted} packets came"
-        figures: dict[str, Any] = {"packets": packets}
+        figures: dict[str, Any] = {"packets": packets, "seconds": seconds}
         if self._regions.tracing:
             return figures | self._regions.counts
         if (counted := instructions()) is not None:
@@ -180,7 +182,7 @@ class Sending:
     def idle(self, receiving: Receiving) -> dict[str, Any]:
         """Nobody sends: what of the others' figures is not the packets'."""
         with receiving:
-            time.sleep(0.1)
+            time.sleep(1)  # what the arm before has left behind is done
             _marks.mark_begin()
             time.sleep(IDLE_S)
             _marks.mark_end()
@@ -195,6 +197,8 @@ def main() -> None:
         # One queue, so that all come to one socket.
         ethtool("-L", topology.RX_INTERFACE, "combined", "1")
         ethtool("-G", topology.RX_INTERFACE, "rx", str(RING))
+        # Or it reports its multicast groups whenever the link comes back, and those packets are mapped.
+        Path(f"/proc/sys/net/ipv6/conf/{topology.RX_INTERFACE}/disable_ipv6").write_text("1")
         netdev.wait_for_link(topology.RX_INTERFACE, LINK_S)
         said = ethtool("-i", topology.RX_INTERFACE).splitlines()
     regions = Regions(next(line.split()[1] for line in said if line.startswith("bus-info:")))

@@ -2,8 +2,9 @@
 socket is put under repair, says where it stands, and falls silent. From then on frames by somebody else carry
 the stream on, and the receiver's kernel cannot tell.
 
-The socket stays: without it the sender's kernel would answer every ACK with RST (RFC 9293, 3.10.7.1). It drops
-what acknowledges data that it has not sent (net/ipv4/tcp_input.c, tcp_ack). Needs CAP_NET_ADMIN, for TCP_REPAIR.
+The socket stays: without it the sender's kernel would answer every ACK with RST (RFC 9293, 3.10.7.1). It
+drops what acknowledges data that it has not sent (net/ipv4/tcp_input.c, tcp_ack). Needs CAP_NET_ADMIN, for
+TCP_REPAIR.
 """
 
 from __future__ import annotations

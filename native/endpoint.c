@@ -6,14 +6,9 @@
  * one, also when room runs out in between.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "loop.h"
 #include "tracker.h"
-
-/* A thread that has its handle and not called yet: longer than any of them is kept from running. Higher: more memory where
- * endpoints come and go. */
-#define GRAVE_NS NSEC_PER_SEC
 
 int xske_endpoint_create(struct xske_loop *loop, const struct xske_endpoint_config *config,
                          struct xske_endpoint **out)
@@ -64,28 +59,6 @@ static void drop_submits(struct xske_endpoint *e, struct xske_arena *self)
 	spsc_pop(&e->submits, ready);
 }
 
-/* Who was just about to use it finds it removed, not gone. */
-static void bury(struct xske_endpoint *e)
-{
-	struct xske_loop *l = e->loop;
-	struct xske_umem *umem = l->txq->umem;
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	e->died_ns = (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
-	e->next = NULL;
-	pthread_mutex_lock(&umem->lock);
-	*l->dead_end = e;
-	l->dead_end = &e->next;
-	while (l->dead != e && e->died_ns - l->dead->died_ns > GRAVE_NS) {
-		struct xske_endpoint *old = l->dead;
-
-		l->dead = old->next;
-		free(old);
-	}
-	pthread_mutex_unlock(&umem->lock);
-}
-
 void xske_endpoint_destroy(struct xske_endpoint *e)
 {
 	if (!e)
@@ -94,15 +67,8 @@ void xske_endpoint_destroy(struct xske_endpoint *e)
 	free(e->submits.slots);
 	e->submits.slots = NULL;
 	atomic_store_explicit(&e->state, XSKE_ENDPOINT_REMOVED, memory_order_release);
-	bury(e);
-}
-
-void endpoints_free(struct xske_loop *l)
-{
-	for (struct xske_endpoint *next; l->dead; l->dead = next) {
-		next = l->dead->next;
-		free(l->dead);
-	}
+	e->grave = (struct grave){.free = free, .object = e};
+	graveyard_bury(&e->loop->dead, &e->loop->txq->umem->lock, &e->grave);
 }
 
 int xske_endpoint_state(const struct xske_endpoint *e)

@@ -247,7 +247,7 @@ int xske_loop_create(const struct xske_loop_config *config, struct xske_loop **o
 	l->txq = config->txq;
 	l->arena = config->arena;
 	l->served_end = &l->served;
-	l->dead_end = &l->dead;
+	graveyard_init(&l->dead);
 	loop_set_clock(l);
 	loop_moved(l);
 	if (!spsc_init(&l->commands, COMMAND_ENTRIES)) {
@@ -265,7 +265,7 @@ void xske_loop_destroy(struct xske_loop *l)
 {
 	if (!l)
 		return;
-	endpoints_free(l);
+	graveyard_free(&l->dead);
 	pthread_mutex_destroy(&l->command_lock);
 	free(l->commands.slots);
 	free(l->mixes.heap);

@@ -3,6 +3,7 @@
 #ifndef XSKE_LOOP_H
 #define XSKE_LOOP_H
 
+#include "grave.h"
 #include "mix.h"
 #include "spsc.h"
 
@@ -55,9 +56,7 @@ struct xske_loop {
 	_Atomic uint32_t aborted;
 	_Atomic uint32_t ended;                  /* nobody reads commands or submit rings any more */
 	_Atomic(struct xske_endpoint *) pending; /* endpoints with fresh work, pushed by their threads */
-	/* Under the umem's lock: endpoints that were destroyed, the oldest first. */
-	struct xske_endpoint *dead;
-	struct xske_endpoint **dead_end;
+	struct graveyard dead;                   /* under the umem's lock: endpoints and connections */
 	/* One producer at a time, and none between the last look into the ring and `ended`. */
 	pthread_mutex_t command_lock;
 	struct spsc commands;
@@ -76,7 +75,7 @@ struct xske_endpoint {
 	uint32_t flags;
 	uint32_t batch;
 	uint32_t turn_left; /* the loop's: packets of a turn that room has run out in */
-	uint64_t died_ns;
+	struct grave grave;
 	_Atomic uint32_t queued;
 	_Atomic uint32_t state;
 	/* Written by who has entered the arena. */
@@ -139,6 +138,5 @@ bool endpoints_have_work(const struct xske_loop *l);
 void endpoint_add(struct xske_loop *l, struct xske_endpoint *e);
 void endpoint_remove(struct xske_loop *l, struct xske_endpoint *e);
 bool endpoints_park(struct xske_loop *l);
-void endpoints_free(struct xske_loop *l); /* those that were destroyed */
 
 #endif

@@ -685,11 +685,12 @@ struct xske_tcp_counters {
 
 struct xske_tcp_config {
 	struct xske_loop *loop; /* which does not run yet; one for each loop */
-	/* Of the loop's umem, entered by who creates and destroys: as many chunks of it as the fill rings have entries are the
-	 * kernel's and the loop's by turns. */
+	/* As many chunks as the fill rings have entries are the kernel's and the loop's by turns. NULL: the rings are full of
+	 * whole chunks, which the caller has put there before it bound the sockets (xske_rx_fill) and of which it hands over
+	 * its reference; a driver in zero-copy that finds none when it starts may never look again. Else the rings are empty,
+	 * and the chunks are taken from this arena of the loop's umem, entered by who creates and destroys. */
 	struct xske_arena *receive_arena;
-	const struct xske_rxq_config
-	        *queues; /* copied; the fill rings are empty. All that the connections' packets may come to */
+	const struct xske_rxq_config *queues; /* copied. All that the connections' packets may come to */
 	uint32_t queue_count;
 	uint32_t max_connections; /* at most; at least 1 */
 	uint32_t flags;           /* XSKE_TCP_* */
@@ -733,7 +734,7 @@ struct xske_tcp_conn_config {
 	uint32_t congestion;           /* enum xske_tcp_congestion */
 	uint32_t entries;              /* of the submit ring, power of two */
 	uint32_t receive_buffer_bytes; /* power of two, 4096 to 2^30 */
-	uint64_t send_buffer_bytes;    /* the most of what is written and not acknowledged */
+	uint64_t send_buffer_bytes;    /* the most of what is written and not acknowledged, at most 2^30 */
 	uint64_t connect_timeout_ns;
 	uint64_t
 	        user_timeout_ns; /* written and nothing acknowledged for so long: -ETIMEDOUT (RFC 9293, 3.8.3, R2) */

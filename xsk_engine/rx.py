@@ -15,7 +15,8 @@ from xsk_engine.umem import Umem
 
 
 class RxStock:
-    """``chunks`` chunks for each queue's fill ring, held as long as the umem lives. One thread."""
+    """``chunks`` chunks for each queue's fill ring, held as long as the umem lives, or until a
+    TcpStack, which takes them over, has dropped them. One thread."""
 
     def __init__(self, umem: Umem, chunks: int) -> None:
         self._umem = umem

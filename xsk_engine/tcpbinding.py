@@ -64,6 +64,7 @@ class SteeredBinding(Binding):
             ring_size=config.ring_size,
             max_frame_bytes=longest,
             link_timeout_s=config.link_timeout_s,
+            rx_chunks=entries,
         )
         self.rx_chunks = entries * len(self.rx_xsks)
 
@@ -106,6 +107,8 @@ class SteeredBinding(Binding):
             ring_size=self._ring_size,
             rx_entries=self._entries,
             multi_buffer=self.multi_buffer,
+            # Before they are bound: igb looks when it starts, and then not before a packet has come.
+            stock=self._stock.put,
         )
         return sending
 

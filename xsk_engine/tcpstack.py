@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi import nativetcp as tcp
-from xsk_engine.arena import Arena
 from xsk_engine.config import EngineConfig
 from xsk_engine.errors import BrokenError, BusyError, DeadlineError, UnavailableError, XskError
 from xsk_engine.neighbours import Hop
@@ -64,13 +63,7 @@ class TcpStack:
         self._open: set[Connection] = set()
         self._retired: set[Connection] = set()
         """closed, and not over yet"""
-        self._arena = Arena(umem, max(binding.rx_chunks, 1), worker.index)
-        try:
-            with self._arena:
-                self.handle = ffi.create(tcp.native.create, byref(self._config(config)))
-        except BaseException:
-            self._arena.close()
-            raise
+        self.handle = ffi.create(tcp.native.create, byref(self._config(config)))
 
     def _config(self, config: EngineConfig) -> tcp.TcpConfig:
         xsks = self._binding.rx_xsks
@@ -78,7 +71,7 @@ class TcpStack:
         offload = tcp.OFFLOAD if self._binding.offload else 0
         return tcp.TcpConfig(
             loop=self.worker.loop,
-            receive_arena=self._arena.handle,
+            receive_arena=None,  # the binding has filled the rings
             queues=queues,
             queue_count=len(xsks),
             max_connections=config.tcp_connections,
@@ -196,9 +189,7 @@ class TcpStack:
         """When the loop has ended. The sockets close first: until then the kernel writes into chunks."""
         self.release()
         self._binding.close()
-        with self._arena:
-            tcp.native.destroy(self.handle)
-        self._arena.close()
+        tcp.native.destroy(self.handle)
 
     def forget(self) -> list[int]:
         """In a forked child; fds for it to close."""

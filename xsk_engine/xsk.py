@@ -281,9 +281,10 @@ def bind_both(
     ring_size: int,
     rx_entries: int,
     multi_buffer: bool,
+    stock: Stock,
 ) -> tuple[tuple[Xsk, ...], tuple[RxXsk, ...]]:
     """As bind_queues, for sockets on all `queues` that receive, of which those on `senders` send, too: what
-    sends, in the order of `senders`, and what receives; fill rings of `rx_entries`, and empty."""
+    sends, in the order of `senders`, and what receives; fill rings of `rx_entries`."""
     sending: dict[int, Xsk] = {}
 
     def make(bound: Any, queue: int) -> RxXsk:
@@ -298,7 +299,7 @@ def bind_both(
     def bind() -> tuple[RxXsk, ...]:
         register = functools.partial(umem.register, sockopt, ring_size)
         flags = _bind_flags(mode, multi_buffer)
-        return _bind_all(umem, netdev, queues, flags, register, make, rings=rings)
+        return _bind_all(umem, netdev, queues, flags, register, make, stock, rings)
 
     receiving = _with_patience(netdev, bind)
     return tuple(sending[queue] for queue in senders), receiving

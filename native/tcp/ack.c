@@ -69,7 +69,7 @@ static void take_sacks(struct xske_tcp_conn *c, const struct segment *s)
 	if (!c->sack_ok || !s->sack_count)
 		return;
 	if (is_dsack(s)) {
-		recovery_dsack(c);
+		recovery_dsack(c, &s->sacks[0]);
 		first = 1;
 	}
 	for (uint32_t i = first; i < s->sack_count; i++) {

@@ -75,6 +75,21 @@ bool tcp_arrive(struct xske_tcp *t)
 	return true;
 }
 
+/* What the caller has put on the ring: all its entries, wherever the kernel has got to meanwhile. */
+static int adopt_queue(struct xske_tcp *t, struct rxq *q)
+{
+	for (uint32_t n = 0; n < q->fill.size; n++) {
+		struct chunk *c = chunk_of(q->umem, *xsk_ring_prod__fill_addr(&q->fill, n));
+
+		if (!c || c->inflight)
+			return -EINVAL;
+		c->txq_id = q->id;
+		c->inflight = 1;
+		t->chunks[t->chunk_count++] = c;
+	}
+	return 0;
+}
+
 static int fill_queue(struct xske_tcp *t, struct rxq *q)
 {
 	for (uint32_t n = 0; n < q->fill.size; n++) {
@@ -109,7 +124,8 @@ int arrive_open(struct xske_tcp *t)
 		t->fds[i + 1] = (struct pollfd){.fd = t->config.queues[i].fd, .events = POLLIN};
 		err = rxq_init(&t->queues[i], umem, &t->config.queues[i], RECEIVE_ID | i);
 		if (!err)
-			err = fill_queue(t, &t->queues[i]);
+			err = t->config.receive_arena ? fill_queue(t, &t->queues[i])
+			                              : adopt_queue(t, &t->queues[i]);
 	}
 	return err;
 }

@@ -225,11 +225,16 @@ static void refuse(struct xske_tcp_conn *c, const struct segment *s)
 		tcp_challenge(c);
 }
 
+/* After so long what is kept is no measure any more (RFC 7323, 5.5). */
+static bool is_older(const struct xske_tcp_conn *c, uint32_t ts_val)
+{
+	return seq_before(ts_val, c->ts_recent) && c->tcp->now_ns - c->ts_recent_ns < PAWS_IDLE_NS;
+}
+
 /* RFC 7323, 5.3, R1, and 3.2 for those who have stopped to send timestamps. RFC 7323, 5.2: resets are spared. */
 static bool is_stale(const struct xske_tcp_conn *c, const struct segment *s)
 {
-	return c->timestamps_ok && s->has_timestamp && !(s->flags & TCP_RST) &&
-	       seq_before(s->ts_val, c->ts_recent) && c->tcp->now_ns - c->ts_recent_ns < PAWS_IDLE_NS;
+	return c->timestamps_ok && s->has_timestamp && !(s->flags & TCP_RST) && is_older(c, s->ts_val);
 }
 
 /* RFC 9293, 3.10.7.4 */
@@ -257,7 +262,7 @@ static void in_synchronized(struct xske_tcp_conn *c, struct segment *s)
 	}
 	/* R3: what is echoed is of the oldest segment that is not acknowledged (4.3). */
 	if (s->has_timestamp && c->timestamps_ok && seq_before_eq(s->seq, c->last_ack_sent) &&
-	    !seq_before(s->ts_val, c->ts_recent)) {
+	    !is_older(c, s->ts_val)) {
 		c->ts_recent = s->ts_val;
 		c->ts_recent_ns = c->tcp->now_ns;
 	}

@@ -101,6 +101,7 @@ static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
 	if (c->recovery == TCP_OPEN) {
 		c->may_undo = true;
 		c->undo_retrans = 0;
+		c->undo_start = c->snd_una;
 		c->has_retrans_stamp = false;
 	}
 	c->recovery = kind;
@@ -190,12 +191,13 @@ static void settle_probe(struct xske_tcp_conn *c, bool advanced)
 	}
 }
 
-void recovery_dsack(struct xske_tcp_conn *c)
+void recovery_dsack(struct xske_tcp_conn *c, const struct sack_block *b)
 {
 	struct rack *r = &c->rack;
 
 	r->dsack_seen = true;
-	if (c->undo_retrans)
+	/* A network that doubles is no sign of a retransmission that was not needed (RFC 3708, 2). */
+	if (c->undo_retrans && seq_after(b->end, c->undo_start))
 		c->undo_retrans--;
 	/* RFC 8985, 6.2, step 4: once per round trip. */
 	if (r->has_dsack_round && seq_before(c->snd_una, r->dsack_round))

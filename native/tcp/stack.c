@@ -7,13 +7,10 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "../rxq.h"
 #include "tcp.h"
 
-/* A thread that has its handle and not called yet: as GRAVE_NS of endpoint.c. */
-#define GRAVE_NS NSEC_PER_SEC
 /* Of the pool, for headers, control segments and copies of what is sent again: a slab, and the loop gets on, however much
  * applications have written. Lower: without any it stops; higher: they have less. */
 #define LOOP_RESERVE_CHUNKS XSKE_SLAB_CHUNKS
@@ -96,27 +93,6 @@ static void tell_the_gone(struct xske_tcp *t)
 			atomic_fetch_sub_explicit(&t->opened, 1, memory_order_relaxed);
 		tcp_closed(c);
 	}
-}
-
-void tcp_bury(struct xske_tcp_conn *c)
-{
-	struct xske_tcp *t = c->tcp;
-	struct xske_umem *umem = t->loop->txq->umem;
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	c->died_ns = (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
-	c->next = NULL;
-	pthread_mutex_lock(&umem->lock);
-	*t->dead_end = c;
-	t->dead_end = &c->next;
-	while (t->dead != c && c->died_ns - t->dead->died_ns > GRAVE_NS) {
-		struct xske_tcp_conn *old = t->dead;
-
-		t->dead = old->next;
-		app_free(old);
-	}
-	pthread_mutex_unlock(&umem->lock);
 }
 
 void tcp_signal(struct xske_tcp_conn *c, uint32_t what)
@@ -359,8 +335,7 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 
 	if (!l || l->tcp || l->state != XSKE_LOOP_NEW || !config->counters || !config->max_connections ||
 	    config->flags & ~(XSKE_TCP_MULTI_BUFFER | XSKE_TCP_OFFLOAD) ||
-	    (config->queue_count &&
-	     (!config->receive_arena || config->receive_arena->umem != l->txq->umem)) ||
+	    (config->receive_arena && config->receive_arena->umem != l->txq->umem) ||
 	    (config->flags & XSKE_TCP_OFFLOAD && l->txq->umem->metadata_len != XSKE_TX_METADATA_BYTES))
 		return -EINVAL;
 	t = calloc(1, sizeof(*t));
@@ -370,7 +345,6 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 	t->config = *config;
 	t->counters = config->counters;
 	t->ready_end = &t->ready;
-	t->dead_end = &t->dead;
 	t->table_mask = table_size(config->max_connections) - 1;
 	t->table = calloc(t->table_mask + 1, sizeof(struct xske_tcp_conn *));
 	wheel_init(&t->wheel, l->config.clock.now_ns(l->config.clock.ctx));
@@ -392,16 +366,10 @@ int xske_tcp_create(const struct xske_tcp_config *config, struct xske_tcp **out)
 
 void xske_tcp_destroy(struct xske_tcp *t)
 {
-	struct xske_tcp_conn *next;
-
 	if (!t)
 		return;
 	take_pending(t); /* what was destroyed while it stood there */
 	arrive_close(t);
-	for (; t->dead; t->dead = next) {
-		next = t->dead->next;
-		app_free(t->dead);
-	}
 	if (t->loop->tcp == t) {
 		t->loop->tcp = NULL;
 		chunk_pool_reserve(t->loop->txq->umem, -(int32_t)LOOP_RESERVE_CHUNKS);

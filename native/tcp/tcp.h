@@ -5,6 +5,7 @@
  *
  *   segment.c, segment_write.c   bytes <-> struct segment; knows no connection
  *   wheel, rtt, cc (reno, cubic), isn   timers, RFC 6298, congestion control, RFC 6528
+ *   open.c     a connection comes to be, and goes when the loop has forgotten it
  *   app.c      the application's side: copies into blocks, reads, asks
  *   stack.c    the loop's side: takes what applications and devices bring, finds the connection, gives turns
  *   state.c    the life of a connection: opening, closing, resets, errors
@@ -185,8 +186,8 @@ struct xske_tcp_conn {
 	_Atomic uint32_t queued;            /* QUEUED_* */
 	struct xske_tcp_conn *next_ready;   /* has something to send */
 	bool ready;
-	uint64_t died_ns; /* when its application destroyed it */
-	uint32_t state;   /* enum xske_tcp_state */
+	struct grave grave;
+	uint32_t state; /* enum xske_tcp_state */
 	struct tcp_timer timers[TCP_TIMERS];
 	/* RFC 9293, 3.3.1 */
 	uint32_t iss, irs;
@@ -226,6 +227,7 @@ struct xske_tcp_conn {
 	uint32_t recovery_end; /* ends when this is acknowledged */
 	uint32_t dupacks;      /* in a row, for who has no SACK */
 	uint32_t undo_retrans; /* retransmissions of this episode that no DSACK has told of */
+	uint32_t undo_start;   /* snd_una when it began: what lies below was not sent again in it */
 	uint32_t undo_end;     /* what is acknowledged beyond it says nothing of the episode any more */
 	uint32_t timeout_una;  /* snd_una at the last RTO */
 	bool may_undo;
@@ -290,8 +292,6 @@ struct xske_tcp {
 	_Atomic uint32_t opened; /* by applications, and not closed yet */
 	struct xske_receive_counters arrived;
 	struct pollfd *fds; /* what the loop sleeps on: its wake_fd, and the queues' */
-	struct xske_tcp_conn *dead,
-	        **dead_end; /* by next; under the umem's lock: destroyed, the oldest first */
 };
 
 /* ---- who does what ------------------------------------------------------------------------------- */
@@ -319,8 +319,8 @@ bool tcp_ack(struct xske_tcp_conn *c,
 uint32_t tcp_pipe(const struct xske_tcp_conn *c); /* bytes thought to be in the network (RFC 6675) */
 /* recovery.c */
 void rack_delivered(struct xske_tcp_conn *c, const struct sent *s, bool by_ack); /* else: sacked */
-void rack_detect(struct xske_tcp_conn *c);    /* marks what is lost, arms the reordering timer */
-void recovery_dsack(struct xske_tcp_conn *c); /* something has come twice */
+void rack_detect(struct xske_tcp_conn *c); /* marks what is lost, arms the reordering timer */
+void recovery_dsack(struct xske_tcp_conn *c, const struct sack_block *b); /* this has come twice */
 void recovery_after_ack(struct xske_tcp_conn *c, uint32_t una_before);
 void recovery_mark_lost(struct xske_tcp_conn *c, struct sent *s);
 void recovery_timeout(struct xske_tcp_conn *c); /* RTO */
@@ -352,8 +352,6 @@ void tcp_ready(struct xske_tcp_conn *c); /* it has something to send: gets a tur
 /* Off all lists, and onto tcp->gone: tcps_turn and tcps_post call tcp_closed() for those as the last thing they do, since
  * the application may destroy it from then on. What its submit ring holds is dropped. */
 void tcp_unlink(struct xske_tcp_conn *c);
-/* Its application has destroyed it: its memory goes when nobody can be about to look at it any more. */
-void tcp_bury(struct xske_tcp_conn *c);
 /* XSKE_TCP_*, just stored with seq_cst: wakes the application if it awaits that. */
 void tcp_signal(struct xske_tcp_conn *c, uint32_t what);
 struct xske_tcp_conn *tcp_find(const struct xske_tcp *t, const struct tcp_tuple *tuple);
@@ -375,7 +373,8 @@ void arrive_close(struct xske_tcp *t);
 /* app.c, for the loop: */
 void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes);
 void app_drop_submits(struct xske_tcp_conn *c);
-void app_free(struct xske_tcp_conn *c);
+/* open.c: its application has destroyed it. */
+void tcp_bury(struct xske_tcp_conn *c);
 
 /* sendq.c */
 bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d); /* false: no memory */

@@ -78,8 +78,14 @@ def run_tests(machine, name, *arguments, timeout_s):
 
 
 def test_igb_in_zerocopy(machines):
-    tests = (f"{GUEST}/test_zerocopy.py", f"{GUEST}/test_sink.py", f"{GUEST}/test_latency.py")
-    run_tests(machines("igb"), "igb", *tests, timeout_s=400)
+    names = ("test_zerocopy", "test_sink", "test_latency", "test_tcp")
+    tests = [f"{GUEST}/{name}.py" for name in names]
+    run_tests(machines("igb"), "igb", "-m", "not slow", *tests, timeout_s=400)
+
+
+@pytest.mark.slow
+def test_igb_sends_long_by_tcp(machines):
+    run_tests(machines("igb"), "igb-tcp", "-m", "slow", f"{GUEST}/test_tcp.py", timeout_s=400)
 
 
 @pytest.mark.slow

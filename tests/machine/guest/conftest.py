@@ -14,7 +14,7 @@ REASON = "not inside the emulated machine; run make test-machine"
 
 
 def ethtool(*arguments):
-    subprocess.run(["ethtool", *arguments], check=True, timeout=30, capture_output=True)
+    return subprocess.run(["ethtool", *arguments], check=True, timeout=30, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="session")

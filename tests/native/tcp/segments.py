@@ -71,11 +71,11 @@ def same_sums(frame, rebuilt, places):
     return frame == rebuilt
 
 
-def dissect(frame, version, vlan):
+def dissect(frame, version, vlan, peer_mac=PEER_MAC):
     """A frame of ours, judged: headers, lengths, options and checksums are what scapy makes of the same
     values."""
     packet = Ether(frame)
-    assert (packet.src, packet.dst) == (OUR_MAC, PEER_MAC)
+    assert (packet.src, packet.dst) == (OUR_MAC, peer_mac)
     assert len(frame) >= 60, "IEEE 802.3 clause 4: padded"
     if vlan is not None:
         assert packet[Dot1Q].vlan == vlan

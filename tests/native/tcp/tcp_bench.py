@@ -10,11 +10,12 @@ from abi import tcp
 from conn import Conn, checked
 from fake import NEAR_WRAP, Bench, address, fake
 from peer import Peer
-from segments import dissect, finish_checksum
+from segments import PEER_MAC, dissect, finish_checksum
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi import nativetcp
 from xsk_engine._ffi.native import native
+from xsk_engine.rx import RxStock
 
 MS, SECOND = 10**6, 10**9
 STEP = address(native.loop_step)
@@ -38,7 +39,8 @@ def pattern(length, start=0):
 
 class TcpBench(Bench):
     """One loop with its stack. mtu: of its connections. piece_bytes: of received frames in a desc. quick:
-    scapy judges every so many frames only."""
+    scapy judges every so many frames only. filled: the fill rings have their chunks before there is a
+    stack."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class TcpBench(Bench):
         headroom=256,
         piece_bytes=1 << 20,
         quick=0,
+        filled=False,
         **bench,
     ):
         bench = {"ring": 256, "chunks": 4096, "progress_timeout_ns": 1 << 60} | bench
@@ -61,6 +64,7 @@ class TcpBench(Bench):
             bench["metadata_len"] = ffi.TX_METADATA_BYTES
         super().__init__(virtual_time=1, **bench)
         self.version, self.vlan, self.mtu, self.piece_bytes = version, vlan, mtu, piece_bytes
+        self.peer_mac = PEER_MAC
         self.multi_buffer, self.quick, self.judged = multi_buffer, quick, 0
         umem = self.umem
         fake.policy(self.kernel, 1 << 30, 1)
@@ -76,12 +80,15 @@ class TcpBench(Bench):
         rxqs = (ffi.RxqConfig * queues)(*(ffi.RxqConfig(fd=-1) for _ in range(queues)))
         for config, rx in zip(rxqs, self.rx, strict=True):
             fake.rx_rings(rx, byref(config.rx), byref(config.fill))
+        if filled:
+            for queue, config in enumerate(rxqs):
+                RxStock(umem, rx_ring).put(queue, config.fill)
         self.receive_arena = self.open_arena()
         self.arenas.append(self.receive_arena)
         self.tcp_counters = nativetcp.TcpCounters()
         config = nativetcp.TcpConfig(
             loop=self.loop,
-            receive_arena=self.receive_arena,
+            receive_arena=None if filled else self.receive_arena,
             queues=rxqs,
             queue_count=queues,
             max_connections=max_connections,
@@ -143,7 +150,7 @@ class TcpBench(Bench):
             if self.quick and self.judged % self.quick:
                 segment = fast.dissect(raw, self.version)
             else:
-                segment = dissect(raw, self.version, self.vlan)
+                segment = dissect(raw, self.version, self.vlan, self.peer_mac)
             segment.time_ns, segment.descs = frame.now_ns, frame.descs
             segment.csum_requested = bool(frame.csum_requested)
             conn = self.conns.get(segment.sport)

@@ -2,9 +2,9 @@
 
 import pytest
 from ccmodel import ALPHA, CUBIC, MODELS, MSS, RENO, C, Cc
+from ccpieces import MS, SECOND, UNLIMITED, pieces
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ccpieces import MS, SECOND, UNLIMITED, pieces
 
 part = st.floats(0, 1)
 times = st.one_of(st.integers(0, 20 * MS), st.integers(0, SECOND), st.integers(0, 100 * SECOND))

@@ -385,3 +385,32 @@ def test_the_loop_ends_with_open_connections(bench):
         assert conn.connect() == "EPIPE" or conn.write(b"x") != 1
         assert any("R" in segment.flags for segment in peer.arrived)
     assert one.umem.audit().inflight_descs == one.receive_chunks
+
+
+@pytest.mark.parametrize("payload", [b"", b"?"])
+def test_the_peers_keepalive_is_answered(bench, payload):
+    """RFC 9293, 3.8.4: SEG.SEQ = SND.NXT - 1, with a byte of garbage or without; also with nothing to read
+    it."""
+    one = bench()
+    conn, peer = one.connected()
+    peer.send("A", b"data")
+    peer.expect("A", within_ms=100)
+    for _ in range(3):
+        one.advance(s=75)
+        peer.send("A", payload, seq=4)
+        peer.expect("A", seq=1, ack=5, length=0)
+    assert conn.read() == b"data"
+
+
+def test_an_abort_that_finds_no_room(bench):
+    """RFC 9293, 3.10.5: the reset goes when there is room; until then nothing else does."""
+    one = bench(ring=4)
+    conn, peer = one.connected(rtt_ms=10)
+    one.hold_completions()
+    conn.write(pattern(10 * 1448))
+    assert len(peer.expect_all()) == 4
+    conn.abort()
+    peer.expect_nothing(ms=1)
+    one.complete()
+    peer.expect_reset(seq=4 * 1448 + 1)
+    assert conn.state == "CLOSED"

@@ -196,8 +196,8 @@ def test_frags_given_out_outlive_the_connection(bench):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_payload_is_no_timestamp(bench, layout):
-    """Beside a flow that asks for tx timestamps: what stands in front of a piece of payload is payload, whatever it looks
-    like (here: a stamp that is there, and a time of the post)."""
+    """Beside a flow that asks for tx timestamps: what stands in front of a piece of payload is payload,
+    whatever it looks like (here: a stamp that is there, and a time of the post)."""
     one = bench(offload=True, **LAYOUTS[layout])
     ours, peers, _ = ADDRESSES[4]
     other = Ether(src=OUR_MAC, dst=PEER_MAC) / IP(src=ours, dst=peers, flags="DF") / TCP(sport=1, dport=2)
@@ -233,6 +233,20 @@ def test_a_long_stream(bench):
     assert conn.info.retransmitted_segments == 0
     peer.send("A")
     assert held(one, QUIET_MS) == 0
+
+
+def test_rings_that_were_filled_before(bench):
+    """As for a driver that looks only when it starts: those chunks are received into, again and again."""
+    one = bench(queues=2, rx_ring=16, filled=True)
+    assert one.umem.audit().inflight_descs == 32
+    conn, peer = one.connected(flags=NODELAY)
+    for number in range(40):
+        conn.write(pattern(100))
+        peer.expect("A", length=100)
+        peer.send("A", ack=1 + 100 * (number + 1))
+    assert conn.info.acked_bytes == 4000
+    assert one.tcp_counters.bad_descs == 0
+    assert one.umem.audit().inflight_descs == 32
 
 
 def test_a_thousand_connections_share_a_queue(bench):

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pytest
+from abi import KEEPALIVE
 from judge import assert_near, times_of
 from peer import NEAR_WRAP
 from segments import MOD
@@ -333,6 +334,30 @@ def test_given_up_before_the_loop_has_seen_it(bench, give_up):
     assert one.open().connect() == 0
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"flags": 8},
+        {"send_buffer_bytes": (1 << 30) + 1},
+        {"send_buffer_bytes": 0},
+        {"receive_buffer_bytes": 5000},
+        {"mtu": 500},
+        {"mtu": 65536},
+        {"entries": 3},
+        {"congestion": 3},
+        {"connect_timeout_ns": 0},
+        {"flags": KEEPALIVE, "keepalive_interval_ns": 0},
+        {"remote_port": 0},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_opened(bench, values):
+    """The contract: -EINVAL, and nothing is kept."""
+    one = bench()
+    with pytest.raises(AssertionError, match="EINVAL"):
+        one.open(**values)
+
+
 def test_numbers_wrap_in_the_middle(bench):
     """RFC 9293, 3.4: everything modulo 2^32: what comes passes it here, whatever our own number is."""
     one = bench()
@@ -345,3 +370,45 @@ def test_numbers_wrap_in_the_middle(bench):
     one.advance(ms=50)
     assert conn.read() == sent
     assert peer.expect_all()[-1].ack == 10001
+
+
+def test_the_peers_syn_again_while_both_open(bench):
+    """RFC 9293, 3.10.7.4: our SYN-ACK was lost: it goes again at once."""
+    one = bench()
+    conn = one.connect()
+    conn.peer.expect("S")
+    conn.peer.send("S", seq=0)
+    conn.peer.expect("SA")
+    one.advance(ms=300)
+    conn.peer.send("S", seq=0)
+    conn.peer.expect("SA", seq=0, ack=1)
+    conn.peer.seq = 1
+    conn.peer.send("A")
+    assert conn.state == "ESTABLISHED"
+
+
+@pytest.mark.parametrize("flags", ["SA", "SAF"])
+def test_a_syn_ack_with_data(bench, flags):
+    """RFC 9293, 3.4, 3.10.7.3: it may bring data, and even FIN; taken or not, the stream is whole in the
+    end."""
+    one = bench()
+    conn = one.connect()
+    conn.peer.expect("S")
+    conn.peer.send(flags, b"early")
+    ack = conn.peer.expect("A", within_ms=100, seq=1)
+    assert ack.ack in (1, 6, 7)
+    if ack.ack == 1:
+        conn.peer.seq = 1
+        conn.peer.send(flags.replace("S", ""), b"early")
+    assert conn.read() == b"early"
+    assert conn.state == ("CLOSE_WAIT" if "F" in flags else "ESTABLISHED")
+
+
+def test_the_largest_receive_buffer(bench):
+    """RFC 7323, 2.3: a shift of 14 and no more."""
+    one = bench()
+    conn = one.connect(receive_buffer_bytes=1 << 30)
+    syn = conn.peer.expect("S")
+    assert (syn.wscale, syn.window) == (14, 65535)
+    conn.peer.send("SA")
+    assert conn.peer.expect("A").window == 65535

@@ -192,3 +192,27 @@ def test_a_recovery_that_was_needed_is_not_undone(bench):
     one.advance(us=1)
     assert conn.info.undone_recoveries == 0
     assert conn.info.cwnd_bytes < before
+
+
+def test_a_dsack_of_something_else_undoes_nothing(bench):
+    """RFC 3708, 2: only DSACKs of what was sent again in this episode: a network that doubles is no
+    reason."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=100)
+    conn.write(pattern(3 * FULL))
+    assert len(peer.expect_all()) == 3
+    one.advance(ms=100)
+    peer.send("A")
+    conn.write(pattern(7 * FULL, 3 * FULL))
+    one.settle()
+    peer.absorb()
+    peer.ack = at(3)
+    one.advance(ms=100)
+    sack(peer, (4, 7), ack=3)
+    assert sent(peer) == [at(3)]
+    one.advance(us=1)
+    ssthresh = conn.info.ssthresh_bytes
+    peer.send("A", ack=at(3), sack=[(at(1), at(2)), (at(4), at(7))])
+    one.advance(us=1)
+    assert conn.info.undone_recoveries == 0
+    assert conn.info.ssthresh_bytes == ssthresh

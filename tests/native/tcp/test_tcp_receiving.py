@@ -177,8 +177,8 @@ def test_the_window_opens_in_large_steps(bench):
 
 @pytest.mark.parametrize("first", [0, 7191, 7500, 8191, 8192])
 def test_the_window_opens_however_it_is_read(bench, first):
-    """RFC 9293, 3.8.6.2.2: by half the buffer or a segment, at the latest when all has been read; in two steps, of which the
-    first frees half of the buffer, less than the window must move by."""
+    """RFC 9293, 3.8.6.2.2: by half the buffer or a segment, at the latest when all has been read; in two
+    steps, of which the first frees half of the buffer, less than the window must move by."""
     one = bench(mtu=9000, multi_buffer=True)
     conn, peer = one.connected(rtt_ms=2, receive_buffer_bytes=16384, peer={"mss": 8960})
     for part in (pattern(8948), pattern(6436, 8948)):

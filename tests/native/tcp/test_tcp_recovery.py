@@ -1,5 +1,7 @@
 """What is lost, and how we know: without SACK (RFC 5681, 6582)."""
 
+import pytest
+from abi import CUBIC
 from flight import FULL, NO_SACK, at, flight, sack, sent
 from tcp_bench import pattern
 
@@ -127,3 +129,14 @@ def test_congestion_avoidance(bench):
     assert conn.info.timeouts == 0
     assert 0.7 * 7 <= sum(grown[1:]) <= 1.3 * 7
     assert max(grown[1:]) <= 1.5
+
+
+def test_cubic_keeps_seven_tenths(bench):
+    """RFC 9438, 4.6: ssthresh = FlightSize * 0.7."""
+    one = bench()
+    conn, peer = flight(one, congestion=CUBIC)
+    one.advance(ms=100)
+    sack(peer, (1, 10))
+    assert at(0) in sent(peer)
+    one.advance(us=1)
+    assert conn.info.ssthresh_bytes == pytest.approx(7 * FULL, rel=0.02)

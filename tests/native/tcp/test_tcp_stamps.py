@@ -55,8 +55,12 @@ def test_paws_forgets_after_24_days(bench):
     one = bench()
     conn, peer = one.connected()
     one.advance(s=25 * DAY)
-    peer.send("A", b"late", ts=(7_000_000 - 1_000_000, peer.ts_recent))
+    early = 7_000_000 - 1_000_000
+    peer.send("A", b"late", ts=(early, peer.ts_recent))
     assert conn.read() == b"late"
+    assert peer.expect("A", within_ms=100, ack=5).ts[1] == early, "it is what is echoed from now on"
+    peer.send("A", b"older", ts=(early - 1, peer.ts_recent), seq=5)
+    assert conn.read() == "EAGAIN", "and what is compared with"
 
 
 def test_a_segment_without_timestamps_once_they_are_in_use(bench):

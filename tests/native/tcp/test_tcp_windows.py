@@ -301,3 +301,36 @@ def test_a_quota_bounds_what_is_taken(bench):
         peer.send("A")
         conn.write(pattern(1448, len(conn.written)))
     assert len(conn.written) > 20_000
+
+
+def test_a_small_rest_of_a_window_is_used_in_the_end(bench):
+    """RFC 9293, 3.8.6.2.1 (4): after the override timeout, 0.1 to 1 s, what fits goes: the peer may wait for
+    it."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, peer={"wscale": None, "window": 2000})
+    conn.write(pattern(10_000))
+    peer.expect("A", length=FULL)
+    peer.window = 600
+    peer.send("A")
+    start = one.now
+    peer.expect_nothing(ms=90)
+    small = peer.expect("A", within_ms=1000, seq=1 + FULL)
+    assert 1 <= len(small.payload) <= 600
+    assert 100 <= (small.time_ns - start) / MS <= 1000
+
+
+def test_what_is_outstanding_is_sent_again_into_a_closed_window(bench):
+    """RFC 9293, 3.8.6.1, 3.8.6 (MUST-35): it was sent when the window was open; the peer's ACK is missed, not
+    room."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, peer={"sack": False})
+    conn.write(pattern(2 * FULL))
+    assert len(peer.expect_all()) == 2
+    peer.ack = 1
+    peer.send("A", ack=1, win=0)
+    again = peer.expect("A", within_ms=1000, seq=1)
+    assert len(again.payload) >= 1
+    peer.ack = 2 * FULL + 1
+    peer.send("A")
+    one.advance(ms=1)
+    assert conn.info.acked_bytes == 2 * FULL
