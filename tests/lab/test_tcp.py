@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+import uvloop
 from tcppeer import ADDRESS, RST, digest_of, echo, flags_of, is_tcp, peer, reset, sent_resets
 from wire import another_lab, exit_code_of, holdings, wait_until
 
@@ -682,7 +683,11 @@ def test_a_forked_child(wire, engine):
 # ---- asyncio --------------------------------------------------------------------------------------------
 
 
-def test_awaited(wire, real_root):
+LOOPS = pytest.mark.parametrize("loops", [asyncio, uvloop], ids=["asyncio", "uvloop"])
+
+
+@LOOPS
+def test_awaited(wire, real_root, loops):
     data = blob(2 * MIB)
 
     async def exchange(engine, port, seed):
@@ -714,11 +719,12 @@ def test_awaited(wire, real_root):
                 await engine.tcp("192.0.2.1", 80)
 
     with peer(wire, echo) as one, peer(wire, digest_of) as sink:
-        asyncio.run(main(one.port, sink.port))
+        loops.run(main(one.port, sink.port))
         assert sink.result() == (len(data), hashlib.sha256(data).hexdigest())
 
 
-def test_cancelled_while_connecting(wire, real_root):
+@LOOPS
+def test_cancelled_while_connecting(wire, real_root, loops):
     async def main():
         async with xsk_engine.aopen("vtx", tcp=True) as engine:
             connecting = asyncio.create_task(
@@ -734,4 +740,35 @@ def test_cancelled_while_connecting(wire, real_root):
                 await asyncio.sleep(0.01)
             assert engine.engine.tcp_counters().connections == 0
 
-    asyncio.run(main())
+    loops.run(main())
+
+
+@LOOPS
+def test_an_engine_that_closes_wakes_who_awaits(wire, real_root, loops):
+    async def main(port):
+        async with xsk_engine.aopen("vtx", tcp=True) as engine:
+            connection = await engine.tcp(ADDRESS[4], port)
+            waiting = asyncio.create_task(connection.recv(1, 30))
+            await asyncio.sleep(0.05)
+        with pytest.raises(xsk_engine.ClosedError):
+            await waiting
+
+    with peer(wire, echo) as one:
+        loops.run(main(one.port))
+
+
+def test_an_engine_that_closes_wakes_who_waits(wire, real_root):
+    ended = []
+
+    def wait(connection):
+        with pytest.raises(xsk_engine.ClosedError) as error:
+            connection.recv(1, 30)
+        ended.append(error.value)
+
+    with peer(wire, echo) as one:
+        with xsk_engine.open("vtx", tcp=True) as engine:
+            waiting = threading.Thread(target=wait, args=(engine.tcp(ADDRESS[4], one.port),))
+            waiting.start()
+            time.sleep(0.05)
+        waiting.join(30)
+        assert len(ended) == 1
