@@ -280,3 +280,22 @@ def test_a_thousand_connections_share_a_queue(bench):
     share = Counter(port for _, port in sorted(order)[: 5 * count // 2])
     assert max(Counter(port for _, port in order).values()) == 5
     assert len(share) >= count // 2 - 64
+
+
+def test_connections_share_a_small_pool(bench):
+    """DESIGN, quotas: whoever finds no chunk waits; what is acknowledged is enough for everybody in the end."""
+    count, size = 8, 40_000
+    one = bench(rx_ring=32, chunks=32 + 16 + 3 * count, max_connections=count, quick=50, multi_buffer=True)
+    conns = [one.connected(rtt_ms=1, flags=NODELAY)[0] for _ in range(count)]
+    data = pattern(size)
+    for _ in range(3000):
+        for conn in conns:
+            conn.write(data[len(conn.written) :])
+        one.settle()
+        for conn in conns:
+            if conn.peer.absorb():
+                conn.peer.send("A", settle=False)
+        one.advance(us=200)
+        if all(conn.peer.ack == size + 1 for conn in conns):
+            break
+    assert [conn.peer.ack for conn in conns] == [size + 1] * count

@@ -42,6 +42,7 @@ benches = st.fixed_dictionaries(
         "layout": st.sampled_from(sorted(LAYOUTS)),
         "offload": st.booleans(),
         "ring": st.sampled_from([16, 256]),
+        "chunks": st.sampled_from([128, 4096]),
     }
 )
 habits = st.builds(
@@ -58,9 +59,9 @@ habits = st.builds(
 sizes = st.sampled_from([0, 1, 1448, 30_000, 80_000])
 
 
-def make_end(stream, layout, conn, version, offload, ring):
+def make_end(stream, layout, conn, version, **bench):
     # A quota must hold a packet, and a send buffer is what the application writes into.
-    return End(stream, conn=dict(conn), version=version, offload=offload, ring=ring, **LAYOUTS[layout])
+    return End(stream, conn=dict(conn), version=version, **bench, **LAYOUTS[layout])
 
 
 def same(received, stream):
