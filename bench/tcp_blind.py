@@ -49,8 +49,8 @@ QUEUE = 1
 # More than come in the reader's nap of a millisecond.
 ACK_RING = 4096
 PORT, BLIND_PORT = 5201, 5202
-# Ahead of what else runs here: the kernel's TCP has two threads that wake each other, and each of them would
-# wait for its turn, which the blind stream does not (measured: 3 times too slow beside two busy processes).
+# Ahead of what else runs here: threads that wake each other would wait for a turn each time (measured beside
+# other work: a third of the rate, and ratios of single rounds 4 times apart).
 PRIORITY = 1
 # What iperf3 reads at once, and waits for: with less a reader wakes oftener, and the kernel's TCP is slower.
 READ_BYTES = 128 << 10
