@@ -94,6 +94,7 @@ enum {
 struct blocks {
 	struct block *ring;
 	uint32_t mask, head, tail; /* ring NULL: mask 0 */
+	uint32_t latest; /* where the latest new segment began: the next one is in that block, or behind it */
 };
 struct sents {
 	struct sent *ring;
