@@ -1,9 +1,9 @@
 """``make bench-tcp-goodput``: what a TCP connection of the engine brings into a kernel's socket, beside the
 kernel's own TCP, on veth. Runs itself in one laboratory for each MTU.
 
-All arms write the same MiB again and again from Python, into a receiver that is a process of its own and whose
-count is the result. Nothing is pinned: the engine has a thread for its loop and one that writes, the kernel one
-that writes.
+All arms write the same MiB again and again from Python, into a receiver that is a process of its own and
+whose count is the result. Nothing is pinned: the engine has a thread for its loop and one that writes, the
+kernel one that writes.
 """
 
 from __future__ import annotations
