@@ -1,7 +1,7 @@
-"""``make bench-tcp-premap``: what a packet of TCP costs its sender, the engine's in zero-copy beside the kernel's.
+"""``make bench-tcp-premap``: what a packet of TCP costs its sender, in zero-copy beside the kernel's TCP.
 
-On the emulated machine, as the first half of ``make bench-premap``: DMA maps and instructions per packet, with
-the IOMMU strict; and where those instructions are.
+On the emulated machine, as the first half of ``make bench-premap``: DMA maps and instructions per packet,
+with the IOMMU strict; and where those instructions are.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ WITH_GRO, WITHOUT_GRO = "GRO at the receiver", "no GRO at the receiver"
 OTHERS = "scheduler, timers, interrupts, memory"
 # Kernel functions by name: the first that matches.
 GROUPS = {
-    "DMA and IOMMU": "dma|iommu|iova|qi_|cache_tag|vtdss|map_range|make_range|_range_pending|clflush|pt_compute",
-    "receiving, steering, redirect": "rx_irq|rx_buffers|bpf_prog|htab|nulls|xdp|xsk_map|xsk_rcv|xsk_flush|xp_alloc",
+    "DMA and IOMMU": "dma|iommu|iova|qi_|cache_tag|vtdss|map_range|make_range|range_pending|clflush"
+    "|pt_compute",
+    "receiving, steering, redirect": "rx_irq|rx_buffers|bpf_prog|htab|nulls|xdp|xsk_map|xsk_rcv|xsk_flush"
+    "|xp_alloc",
     "sending: igb and AF_XDP": "igb_xmit_zc|igb_poll|xsk_tx|tx_peek|xp_raw|set_tx_need|xsk_cq|dql_",
-    "TCP, IP and packets": "tcp|skb|ip_|inet|igb_xmit|igb_tx|xmit|gso|sk_|csum|napi_|net_rx|neigh|copy_from_iter",
-    "system calls": "SYSCALL|syscall|sys_|sysret|sock|poll|fdget|fput|security|apparmor|aa_|tomoyo|xsk|eventfd",
+    "TCP, IP and packets": "tcp|skb|ip_|inet|igb_xmit|igb_tx|xmit|gso|sk_|csum|napi_|net_rx|neigh",
+    "system calls": "SYSCALL|syscall|sys_|sysret|sock|poll|fdget|fput|security|apparmor|aa_|tomoyo|xsk"
+    "|eventfd",
 }
 APPLICATION = {"submit", "xske_tcp_write", "xske_tcp_info", "arena_open_chunk", "libtcp_writer.so", ELSEWHERE}
 _LEAST = 1.0
