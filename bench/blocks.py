@@ -1,4 +1,5 @@
-"""Where counted instructions were: what the QEMU plugin says of translated blocks, as functions. In the guest."""
+"""Where counted instructions were: what the QEMU plugin says of translated blocks, as functions. In the
+guest."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 
 BLOCKS = Path("/run/shared/instructions.blocks")
 _KERNEL_FROM = 1 << 63
+# QEMU translates a page once for all processes that share it, and names it by where the first one had it.
+ELSEWHERE = "C library and others"
 
 
 class Symbols:
@@ -43,7 +46,7 @@ def _mapped(address: int, maps: list[tuple[int, int, int, str]]) -> tuple[str, i
     for start, end, first, path in maps:
         if start <= address < end:
             return path, address - first
-    return "another process", 0
+    return ELSEWHERE, 0
 
 
 def _own_maps() -> list[tuple[int, int, int, str]]:
@@ -58,8 +61,8 @@ def _own_maps() -> list[tuple[int, int, int, str]]:
 
 
 def by_function(library: str) -> dict[str, dict[str, int]]:
-    """Instructions of the last region: "kernel" and "user", each by function. Those of `library` in this process
-    by name, others' by file. Empty without the plugin."""
+    """Instructions of the last region: "kernel" and "user", each by function. Those of `library`, which this
+    process must have opened first, by name; others' by file. Empty without the plugin."""
     if not BLOCKS.exists():
         return {}
     kernel, ours, maps = _kernel(), _library(library), _own_maps()
