@@ -1,53 +1,21 @@
 """A gigabyte through one connection: every byte arrives, and Wireshark sees nothing that should not be."""
 
-import contextlib
 import hashlib
 import subprocess
 import sys
 
 import pytest
-import tshark
+from tcpcapture import IN_VAIN, RETRANSMISSION, SLOWER, captured, seen
 from tcppeer import ADDRESS, digest_of, peer
 from wire import another_lab, first_line, wait_until
 
 import xsk_engine
-from xsk_engine.lab.topology import RX_INTERFACE, LabOptions
+from xsk_engine.lab.topology import LabOptions
 
 pytestmark = [pytest.mark.usefixtures("real_root"), pytest.mark.slow]
 
 GIB = 1 << 30
 PIECE = 1 << 20
-SNAPPED = 128  # all headers
-RETRANSMISSION = "retransmission"
-REMARKS = (
-    *(RETRANSMISSION, "fast_retransmission", "spurious_retransmission", "out_of_order", "lost_segment"),
-    *("ack_lost_segment", "duplicate_ack", "keep_alive", "keep_alive_ack", "reused_ports", "window_update"),
-    *("window_full", "zero_window", "zero_window_probe", "zero_window_probe_ack"),
-)
-# The receiver was slower, which it may be.
-SLOWER = {"window_update", "window_full", "zero_window", "zero_window_probe", "zero_window_probe_ack"}
-# What was sent again had come already: a probe for a lost tail, and that it was told so (DSACK).
-IN_VAIN = {"spurious_retransmission", "duplicate_ack"}
-
-
-@contextlib.contextmanager
-def captured(wire, path):
-    """All that comes to and goes from the peer, headers only; nothing may be missing."""
-    with wire.in_rx():
-        dumpcap = subprocess.Popen(
-            ["dumpcap", "-q", "-i", RX_INTERFACE, "-s", str(SNAPPED), "-B", "512", "-w", str(path)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    try:
-        assert "Capturing" in first_line(dumpcap, of="stderr")
-        assert "File" in first_line(dumpcap, of="stderr")
-        yield
-    finally:
-        dumpcap.terminate()
-        said = dumpcap.communicate(timeout=60)[1]
-    assert "dropped on interface" in said
-    assert "/0 (" in said, said
 
 
 @pytest.mark.parametrize("mtu", [1500, 9000, 65535])
@@ -79,16 +47,6 @@ def test_a_gigabyte(real_root, tmp_path, mtu):
         assert info.retransmitted_segments <= info.tail_probes
     assert found.get(RETRANSMISSION, 0) <= info.retransmitted_segments
     assert found.get("duplicate_ack", 0) <= info.retransmitted_segments
-
-
-def seen(path, folder):
-    """Wireshark's remarks about the sequence of segments: how often each."""
-    counts = {}
-    for line in tshark.remarks(path, folder / "settings", *(f"tcp.analysis.{name}" for name in REMARKS)):
-        for name, value in zip(REMARKS, line.split("\t"), strict=True):
-            if value:
-                counts[name] = counts.get(name, 0) + 1
-    return counts
 
 
 THOUSAND = """

@@ -108,8 +108,8 @@ def test_beyond_a_gap_the_last_one_in_order_is_echoed(bench):
 
 
 def test_our_clock_wraps(bench):
-    """RFC 7323, 4: a millisecond clock goes round in 50 days; round trips are measured, and what was sent again
-    for nothing is found out (RFC 3522), before, at and after that."""
+    """RFC 7323, 4: a millisecond clock goes round in 50 days; round trips are measured, and what was sent
+    again for nothing is found out (RFC 3522), before, at and after that."""
     one = bench()
     conn = one.connect(local_port=40000)
     stamp = conn.peer.expect("S").ts[0]
