@@ -245,6 +245,7 @@ static enum tcp_turn send_probe(struct xske_tcp_conn *c, uint32_t *sent)
 	c->rack.tlp_is_out = true;
 	c->rack.tlp_is_retrans = !fresh;
 	c->rack.tlp_end_seq = c->snd_nxt;
+	c->rack.tlp_stamp = tcp_stamp(c);
 	++*sent;
 	tcp_arm_retrans(c);
 	return TCP_TURN_DONE;

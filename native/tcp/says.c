@@ -69,7 +69,6 @@ void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t
 	 * just now. */
 	if (c->rcv_adv - c->rcv_nxt <= c->app.receive_mask / 2) {
 		atomic_store_explicit(&c->app.window_closed, 1, memory_order_seq_cst);
-		atomic_thread_fence(memory_order_seq_cst);
 		tcp_tell_window(c);
 	}
 }

@@ -41,6 +41,8 @@ enum {
 struct blocks {
 	struct block *ring;
 	uint32_t mask, head, tail; /* ring NULL: mask 0 */
+	uint32_t
+	        latest; /* where the latest new segment ended: the next one begins in that block, or the one behind */
 };
 struct sents {
 	struct sent *ring;

@@ -106,6 +106,7 @@ struct rack {
 	bool dsack_seen;
 	/* TLP, 7 */
 	uint32_t tlp_end_seq;
+	uint32_t tlp_stamp; /* what the probe's timestamp was */
 	bool tlp_is_out;
 	bool tlp_is_retrans;
 };

@@ -284,8 +284,7 @@ def test_a_thousand_connections_share_a_queue(bench):
 
 
 def test_connections_share_a_small_pool(bench):
-    """DESIGN, quotas: whoever finds no chunk waits; what is acknowledged is enough for everybody in the
-    end."""
+    """Quotas: whoever finds no chunk waits; what is acknowledged is enough for everybody in the end."""
     count, size = 8, 40_000
     one = bench(rx_ring=32, chunks=32 + 16 + 3 * count, max_connections=count, quick=50, multi_buffer=True)
     conns = [one.connected(rtt_ms=1, flags=NODELAY)[0] for _ in range(count)]
