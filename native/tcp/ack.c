@@ -223,6 +223,7 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 	if (idle)
 		c->progress_ns = c->tcp->now_ns;
 	c->sack_rtt_ns = 0;
+	c->rack.fack_before = c->rack.fack;
 	take_sacks(c, s);
 	advanced = s->ack != c->snd_una;
 	if (advanced) {
