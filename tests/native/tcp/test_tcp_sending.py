@@ -10,9 +10,10 @@ from tcp_bench import LAYOUTS, pattern
 from xsk_engine._ffi import native as ffi
 
 
-def test_nagle(bench):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nagle(bench, layout):
     """RFC 9293, 3.7.4: while something small is not acknowledged, what is not a full segment waits."""
-    one = bench()
+    one = bench(**LAYOUTS[layout])
     conn, peer = one.connected(rtt_ms=300)
     conn.send(b"first")
     peer.expect("A", payload=b"first")
@@ -189,3 +190,28 @@ def test_writes_after_the_end(bench):
 def ffi_release(one, addr):
     """The caller's reference: it is still his after an error."""
     ffi.native.frag_unref(one.umem.handle, None, addr)
+
+
+@pytest.mark.parametrize("sack", [True, False])
+@pytest.mark.parametrize("offload", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_many_small_blocks(bench, layout, offload, sack):
+    """A packet has 18 descs at most, whatever lies in blocks of a few bytes; also when it is sent again."""
+    one = bench(offload=offload, **LAYOUTS[layout])
+    conn, peer = one.connected(rtt_ms=10, peer={"mss": one.mtu - 40, "sack": sack})
+    at = 0
+    for i in range(150):
+        addr, _ = conn.alloc()
+        assert conn.submit(addr, pattern(1 + i % 50, at)) == 0
+        at += 1 + i % 50
+    conn.shutdown()
+    for turn in range(300):
+        one.settle()
+        if turn % 3 == 0 and len(peer.arrived) > 1:
+            del peer.arrived[len(peer.arrived) // 2]
+        peer.absorb()
+        if peer.ack == at + 2:
+            break
+        one.advance(ms=10)
+        peer.send("A", sack=peer.kept[-3:] if sack else [])
+    assert peer.ack == at + 2

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from flight import FULL
 from judge import lengths
 from tcp_bench import LAYOUTS, MS, SECOND, pattern
@@ -93,14 +94,18 @@ def test_the_peers_window_is_the_limit(bench):
     assert lengths(peer.expect_all()) == [1448, 1448]
 
 
-def test_a_window_smaller_than_a_segment_is_used(bench):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_window_smaller_than_a_segment_is_used(bench, layout):
     """RFC 9293, 3.8.6.2.1 (3): with nothing outstanding, at least half of the largest window is sent."""
-    one = bench()
+    one = bench(**LAYOUTS[layout])
     conn, peer = one.connected(peer={"wscale": None, "window": 1000})
     conn.write(pattern(2000))
     peer.expect("A", seq=1, length=1000)
     peer.send("A")
     peer.expect("A", seq=1001, length=1000)
+    assert peer.expect("A", within_ms=1000, seq=1001).length == 1000, "sent again, as it was cut"
+    peer.send("A")
+    peer.expect_nothing(s=2)
 
 
 def test_windows_of_more_than_64_kib(bench):
