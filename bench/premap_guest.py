@@ -54,12 +54,13 @@ def ethtool(*arguments: str) -> str:
 
 class Regions:
     """Counts, when ``tracing``, the DMA mapping calls of vtx's driver and the IOMMU's own page-table work, by
-    region: "open" and "send"."""
+    region: "open" and "send". `cpu`: of the page tables only what this one did."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, cpu: int | None = None) -> None:
         self.tracing = False
         self.counts: dict[str, dict[str, int]] = {}
-        self._device = device
+        # As a histogram shows them. No cpu: of every one.
+        self._wanted = {"device": device, "common_cpu": "" if cpu is None else f"common_cpu: {cpu:>10}"}
         self._keys = {
             "dma_maps": ("dma/dma_map_phys", "device"),
             "dma_unmaps": ("dma/dma_unmap_phys", "device"),
@@ -80,7 +81,7 @@ class Regions:
             for name, (event, key) in self._keys.items():
                 text = (EVENTS / event / "hist").read_text()
                 lines = re.findall(r"\{ (.*?) +\} hitcount: +(\d+)", text)
-                counts[name] = sum(int(n) for what, n in lines if key != "device" or self._device in what)
+                counts[name] = sum(int(n) for what, n in lines if self._wanted[key] in what)
         finally:
             for event, key in self._keys.values():
                 with contextlib.suppress(OSError):

@@ -20,7 +20,8 @@ struct gathered {
 	struct xske_desc pieces[MOST_PIECES];
 	uint32_t n;
 	uint32_t len;
-	uint64_t sum; /* only where it is needed */
+	uint32_t index, offset; /* the first one's block, and how far in it */
+	uint64_t sum;           /* only where it is needed */
 };
 
 static bool is_offloaded(const struct xske_tcp_conn *c)
@@ -41,11 +42,13 @@ static uint64_t sum_of(const struct xske_tcp_conn *c, const struct block *b, uin
 /* Up to `len` bytes from seq on: as far as the pieces of a packet reach. */
 static void gather(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len, bool summed, struct gathered *g)
 {
-	uint32_t offset, index;
+	uint32_t offset = 0, index = 0;
 	const struct block *b = blocks_find(c, seq, &offset, &index);
 
 	g->n = g->len = 0;
 	g->sum = 0;
+	g->index = index;
+	g->offset = offset;
 	for (; b && g->len < len && g->n < MOST_PIECES; offset = 0) {
 		uint32_t part = min_u32(b->len - offset, len - g->len);
 
@@ -174,12 +177,10 @@ static int post_copy(struct xske_tcp_conn *c, const struct segment_out *out, con
 
 /* May the header be written in front of the first piece? There must be room, which a first transmission has to itself;
  * later nothing of the chunk may be inflight, as it is not known which of its frags is. */
-static bool has_room_in_front(const struct xske_tcp_conn *c, const struct segment_out *out, bool again)
+static bool has_room_in_front(const struct xske_tcp_conn *c, const struct gathered *g, bool again)
 {
-	uint32_t offset, index;
-	const struct block *b = blocks_find(c, out->seq, &offset, &index);
-
-	return c->header_room && !offset && (!again || !chunk_of(c->arena->umem, b->addr)->inflight);
+	return c->header_room && !g->offset &&
+	       (!again || !chunk_of(c->arena->umem, g->pieces[0].addr)->inflight);
 }
 
 int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t len, bool again)
@@ -191,7 +192,9 @@ int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t le
 	if (!len)
 		return post_copy(c, out, &g);
 	gather(c, out->seq, len, !is_offloaded(c), &g);
-	if (g.n == 1 && header + len >= FRAME_MIN_BYTES && has_room_in_front(c, out, again))
+	if (!again)
+		c->blocks.latest = g.index + g.n - 1;
+	if (g.n == 1 && header + len >= FRAME_MIN_BYTES && has_room_in_front(c, &g, again))
 		return post_in_place(c, out, &g);
 	if (c->tcp->config.flags & XSKE_TCP_MULTI_BUFFER && header + len >= FRAME_MIN_BYTES)
 		return post_pieces(c, out, &g);

@@ -1,8 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * sendq.c - what is not acknowledged: the blocks that hold it, and the segments that carried it. Two rings by sequence,
- * so that what an ACK covers comes off the front, and anything else is found by bisection.
- */
 #include <stdlib.h>
 
 #include "tcp.h"
@@ -53,12 +49,29 @@ bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d)
 	return true;
 }
 
+static bool is_in(const struct blocks *b, uint32_t index, uint32_t seq)
+{
+	const struct block *at;
+
+	if (index - b->head >= b->tail - b->head)
+		return false;
+	at = &b->ring[index & b->mask];
+	return seq - at->seq < at->len;
+}
+
 const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uint32_t *offset,
                                 uint32_t *index)
 {
 	const struct blocks *b = &c->blocks;
 	uint32_t low = 0, high = b->tail - b->head;
 
+	for (uint32_t i = b->latest; i != b->latest + 2; i++) {
+		if (is_in(b, i, seq)) {
+			*index = i;
+			*offset = seq - b->ring[i & b->mask].seq;
+			return &b->ring[i & b->mask];
+		}
+	}
 	/* The first that ends behind seq. */
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;

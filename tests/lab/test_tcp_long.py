@@ -3,11 +3,12 @@
 import contextlib
 import hashlib
 import subprocess
+import sys
 
 import pytest
 import tshark
 from tcppeer import ADDRESS, digest_of, peer
-from wire import another_lab, first_line
+from wire import another_lab, first_line, wait_until
 
 import xsk_engine
 from xsk_engine.lab.topology import RX_INTERFACE, LabOptions
@@ -88,3 +89,55 @@ def seen(path, folder):
             if value:
                 counts[name] = counts.get(name, 0) + 1
     return counts
+
+
+THOUSAND = """
+import hashlib, selectors, socket, sys
+found, open_ = {}, {}
+listener = socket.create_server(("10.77.0.2", 0), backlog=4096)
+listener.setblocking(False)
+selector = selectors.DefaultSelector()
+selector.register(listener, selectors.EVENT_READ)
+print(listener.getsockname()[1], flush=True)
+while sum(found.values()) < int(sys.argv[1]):
+    ready = selector.select(30)
+    assert ready, "nothing for half a minute"
+    for key, _ in ready:
+        if key.fileobj is listener:
+            connection = listener.accept()[0]
+            open_[connection] = hashlib.sha256()
+            selector.register(connection, selectors.EVENT_READ)
+        elif data := key.fileobj.recv(1 << 16):
+            open_[key.fileobj].update(data)
+        else:
+            digest = open_.pop(key.fileobj).hexdigest()
+            found[digest] = found.get(digest, 0) + 1
+            selector.unregister(key.fileobj)
+            key.fileobj.close()
+print(found, flush=True)
+"""
+
+
+def test_a_thousand_connections(wire, real_root):
+    """On one queue, with one thread: all of them send, and those that have nothing to send own no chunk."""
+    many, data = 1000, bytes(range(256)) * 400
+    with wire.in_rx():
+        reader = subprocess.Popen(
+            [sys.executable, "-c", THOUSAND, str(many)], stdout=subprocess.PIPE, text=True
+        )
+    try:
+        port = int(first_line(reader))
+        with xsk_engine.open("vtx", tcp=True, umem_mb=64) as engine:
+            connections = [engine.tcp(ADDRESS[4], port) for _ in range(many)]
+            for connection in connections:
+                connection.sendall(data, 60)
+            for connection in connections:
+                connection.flush(60)
+            idle = engine.tcp_stack.rx_chunks
+            wait_until(lambda: engine.umem.audit(strict=False).referenced == idle)
+            for connection in connections:
+                connection.close(60)
+        assert reader.communicate(timeout=60)[0].strip() == repr({hashlib.sha256(data).hexdigest(): many})
+    finally:
+        reader.kill()
+        reader.wait(10)

@@ -41,6 +41,13 @@ class Segment:
     frame: bytes = b""
 
     @property
+    def frame_seq(self):
+        """As it stands in the frame, whatever `seq` has become."""
+        ip_at = 18 if self.frame[12:14] == b"\x81\0" else 14
+        tcp_at = ip_at + (20 if self.frame[ip_at] >> 4 == 4 else 40)
+        return int.from_bytes(self.frame[tcp_at + 4 : tcp_at + 8], "big")
+
+    @property
     def length(self):
         """In sequence space."""
         return len(self.payload) + ("S" in self.flags) + ("F" in self.flags)
