@@ -52,6 +52,7 @@ class SteeredBinding(Binding):
         self.rx_xsks: tuple[RxXsk, ...] = ()
         self.steering: Steering | None = None
         self._entries = entries
+        self._attempt = mode
         self.offload = "checksum" in config.tx_metadata
         longest = config.max_frame_bytes or netdev.max_frame_bytes
         self.multi_buffer = longest > umem.chunk_size - _XDP_HEADROOM_BYTES
@@ -59,13 +60,18 @@ class SteeredBinding(Binding):
             umem,
             netdev,
             config.queues,
-            mode,
+            config.mode,
             ring_size=config.ring_size,
             max_frame_bytes=longest,
             link_timeout_s=config.link_timeout_s,
             rx_chunks=entries,
         )
         self.rx_chunks = entries * len(self.rx_xsks)
+
+    @property
+    def may_fall_back(self) -> bool:
+        """Only while it is opened: the loop keeps its receive rings."""
+        return False
 
     def fds(self) -> list[int]:
         """As Binding's."""
@@ -82,7 +88,7 @@ class SteeredBinding(Binding):
             steering.close()
 
     def _open(self) -> None:
-        if self._asked == "copy":
+        if self._attempt == "copy":
             self._open_copy()
         else:
             self._open_zerocopy()

@@ -196,9 +196,8 @@ static void tell_window(struct xske_tcp_conn *c)
 {
 	struct tcp_app *a = &c->app;
 
-	/* Store of the tail, then load: pairs with the loop's store of the flag, then load of the tail. */
-	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&a->window_closed, memory_order_relaxed) &&
+	/* seq_cst: pairs with the loop's store of the flag, then load of the tail. */
+	if (atomic_load_explicit(&a->window_closed, memory_order_seq_cst) &&
 	    tcp_receive_room(c) >= (a->receive_mask + 1) / 2)
 		want(c, TCP_WANTS_WINDOW);
 }
@@ -222,8 +221,8 @@ int64_t xske_tcp_read(struct xske_tcp_conn *c, uint8_t *to, uint64_t len)
 	first = min_u32(n, a->receive_mask + 1 - at);
 	memcpy(to, a->received + at, first);
 	memcpy(to + first, a->received, n - first);
-	/* Release: the bytes are read out. */
-	atomic_store_explicit(&a->receive_tail, tail + n, memory_order_release);
+	/* Release: the bytes are read out. seq_cst: then look whether the loop is to be told. */
+	atomic_store_explicit(&a->receive_tail, tail + n, memory_order_seq_cst);
 	tell_window(c);
 	return n;
 }

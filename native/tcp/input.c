@@ -13,8 +13,9 @@
 
 uint32_t tcp_receive_room(const struct xske_tcp_conn *c)
 {
+	/* seq_cst: also behind the store of window_closed, see xske_tcp_read(). */
 	uint64_t held = atomic_load_explicit(&c->app.receive_head, memory_order_relaxed) -
-	                atomic_load_explicit(&c->app.receive_tail, memory_order_acquire);
+	                atomic_load_explicit(&c->app.receive_tail, memory_order_seq_cst);
 
 	return c->app.receive_mask + 1 - (uint32_t)held;
 }

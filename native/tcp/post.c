@@ -193,7 +193,7 @@ int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t le
 		return post_copy(c, out, &g);
 	gather(c, out->seq, len, !is_offloaded(c), &g);
 	if (!again)
-		c->blocks.latest = g.index;
+		c->blocks.latest = g.index + g.n - 1;
 	if (g.n == 1 && header + len >= FRAME_MIN_BYTES && has_room_in_front(c, &g, again))
 		return post_in_place(c, out, &g);
 	if (c->tcp->config.flags & XSKE_TCP_MULTI_BUFFER && header + len >= FRAME_MIN_BYTES)

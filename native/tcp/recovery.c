@@ -174,20 +174,23 @@ static void newreno(struct xske_tcp_conn *c, bool advanced)
 	}
 }
 
-/* RFC 8985, 7.4: was the probe for nothing, or has it mended a loss that nobody else will tell of? */
-static void settle_probe(struct xske_tcp_conn *c, bool advanced)
+/* RFC 8985, 7.4: was the probe for nothing, or has it mended a loss that nobody else will tell of? flight: what was not
+ * acknowledged before this ACK. */
+static void settle_probe(struct xske_tcp_conn *c, uint32_t flight, bool advanced)
 {
 	struct rack *r = &c->rack;
+	/* An older segment than the probe is what filled the gap: as in RFC 3522. */
+	bool in_vain = advanced && c->has_ack_echo && seq_before(c->ack_echo, r->tlp_stamp);
 
 	if (!r->tlp_is_out || seq_before(c->snd_una, r->tlp_end_seq))
 		return;
 	/* With a new segment in it there is nothing to mend. A DSACK, or a second ACK for the same: both copies came. */
-	if (!r->tlp_is_retrans || r->dsack_seen || (c->snd_una == r->tlp_end_seq && !advanced)) {
+	if (!r->tlp_is_retrans || r->dsack_seen || in_vain || (c->snd_una == r->tlp_end_seq && !advanced)) {
 		r->tlp_is_out = false;
 	} else if (seq_after(c->snd_una, r->tlp_end_seq)) {
 		r->tlp_is_out = false;
 		if (c->recovery == TCP_OPEN)
-			cc_on_loss(&c->cc, c->snd_nxt - c->snd_una, c->tcp->now_ns);
+			cc_on_loss(&c->cc, flight, c->tcp->now_ns);
 	}
 }
 
@@ -218,7 +221,7 @@ void recovery_after_ack(struct xske_tcp_conn *c, uint32_t una_before)
 		end(c);
 	else if (c->recovery == TCP_OPEN && seq_after(c->snd_una, c->undo_end))
 		c->may_undo = false;
-	settle_probe(c, advanced);
+	settle_probe(c, c->snd_nxt - una_before, advanced);
 	if (c->sack_ok)
 		rack_detect(c);
 	else

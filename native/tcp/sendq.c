@@ -1,8 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * sendq.c - what is not acknowledged: the blocks that hold it, and the segments that carried it. Two rings by sequence,
- * so that what an ACK covers comes off the front, and anything else is found by bisection.
- */
 #include <stdlib.h>
 
 #include "tcp.h"

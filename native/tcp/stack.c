@@ -117,9 +117,10 @@ static void take_submits(struct xske_tcp_conn *c)
 	if (!n)
 		return;
 	spsc_pop(s, n);
-	/* Store, then look who waits for room in the ring. */
-	atomic_thread_fence(memory_order_seq_cst);
-	tcp_signal(c, XSKE_TCP_WRITABLE);
+	/* Who waits for room in the ring? Both write the word, so whoever is second sees what the first did before. */
+	if (atomic_fetch_and_explicit(&c->app.awaits, ~XSKE_TCP_WRITABLE, memory_order_acq_rel) &
+	    XSKE_TCP_WRITABLE)
+		c->tcp->loop->signal = true;
 	tcp_ready(c);
 }
 

@@ -14,6 +14,7 @@
  *   recovery.c what is lost (RFC 8985 RACK-TLP, RFC 6675)
  *   timers.c   a timer has expired
  *   output.c   what is to be sent now, in order of need
+ *   says.c     what every segment says of this end: header, window, ACKs
  *   post.c     one segment becomes descs
  *   sendq.c    the bytes that are not acknowledged yet, and the segments that carried them
  *
@@ -28,10 +29,11 @@
  *    alone, as large as a chunk holds, and segments are a header frag of the loop's arena and pieces of blocks.
  * 4. A retransmission writes a header in place only while nothing of the chunk is inflight. Otherwise it has a header
  *    frag of its own in front of the same payload, or, where a packet is one desc, is copied into a frag of the loop's
- *    arena: the only case in which payload is copied.
+ *    arena. Payload is copied for nothing else but segments that do not lie in one block, where a packet is one desc
+ *    (small writes together, segments of a path that has become narrower), and those that are padded to 60 bytes.
  * 5. Bytes of a block are not written again once it is submitted, but for the room in front of them (4).
- * 6. Send buffer: what is submitted and not acknowledged, in bytes, at most `send_buffer` (autotuned: twice cwnd, within
- *    the configured bound); the arena's quota bounds the chunks. A connection with nothing to send parks its arena after
+ * 6. Send buffer: what is submitted and not acknowledged, in bytes, at most `send_buffer` (autotuned: twice cwnd, from
+ *    64 KiB up to the configured bound); the arena's quota bounds the chunks. A connection with nothing to send parks its arena after
  *    IDLE_PARK: it owns no chunk then.
  *
  * Threads: the loop's thread owns a connection but for `struct tcp_app`, which belongs to the application's (one at a time),
@@ -45,6 +47,7 @@
 #include "isn.h"
 #include "rtt.h"
 #include "segment.h"
+#include "sendq.h"
 #include "seq.h"
 #include "wheel.h"
 
@@ -65,41 +68,6 @@
 #define TCP_MIN_PMTU6 1280u
 #define TCP_TIMESTAMP_BYTES 12u /* in every segment, padded: RFC 7323, appendix A */
 #define TCP_MAX_WSCALE 14u      /* RFC 7323, 2.3 */
-
-/* A piece of payload as the application submitted it. */
-struct block {
-	uint64_t addr; /* of its first payload byte */
-	uint32_t seq;
-	uint32_t len;
-	uint32_t sum; /* of its bytes, as csum_bytes(); only if the device does not finish checksums */
-	uint32_t reserved;
-};
-
-/* A segment that was sent and is not wholly acknowledged. They cover snd_una to snd_nxt without a gap. */
-struct sent {
-	uint64_t sent_ns; /* the last time */
-	uint32_t seq;
-	uint32_t len;   /* of sequence space: FIN counts */
-	uint16_t flags; /* SENT_* */
-};
-enum {
-	SENT_FIN = 1,
-	SENT_SACKED = 2,
-	SENT_LOST = 4,      /* and not sent again since */
-	SENT_RETRANS = 8,   /* was sent again */
-	SENT_TOO_LONG = 16, /* for the path, as a router has said: lost for sure */
-};
-
-/* Rings that grow by doubling; the loop's. head: the oldest; tail: behind the newest; both count up. */
-struct blocks {
-	struct block *ring;
-	uint32_t mask, head, tail; /* ring NULL: mask 0 */
-	uint32_t latest; /* where the latest new segment began: the next one is in that block, or behind it */
-};
-struct sents {
-	struct sent *ring;
-	uint32_t mask, head, tail;
-};
 
 enum tcp_timer_kind {
 	TCP_TIMER_RETRANS,
@@ -139,6 +107,7 @@ struct rack {
 	bool dsack_seen;
 	/* TLP, 7 */
 	uint32_t tlp_end_seq;
+	uint32_t tlp_stamp; /* what the probe's timestamp was */
 	bool tlp_is_out;
 	bool tlp_is_retrans;
 };
@@ -339,6 +308,9 @@ void tcp_arm_reorder(struct xske_tcp_conn *c, uint64_t due_ns); /* RACK, before 
 /* output.c */
 enum tcp_turn { TCP_TURN_DONE, TCP_TURN_MORE, TCP_TURN_NO_ROOM };
 enum tcp_turn tcp_output(struct xske_tcp_conn *c, uint32_t limit, uint32_t *posted);
+/* says.c */
+void tcp_fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uint32_t seq);
+void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t payload);
 void tcp_challenge(struct xske_tcp_conn *c);   /* an ACK to what may be an attack (RFC 5961) */
 void tcp_tell_window(struct xske_tcp_conn *c); /* an ACK, if that opens the window far enough */
 /* One segment without payload, now: SYN, ACK, RST, probes. -EAGAIN: no room. */
@@ -376,23 +348,6 @@ void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes);
 void app_drop_submits(struct xske_tcp_conn *c);
 /* open.c: its application has destroyed it. */
 void tcp_bury(struct xske_tcp_conn *c);
-
-/* sendq.c */
-bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d); /* false: no memory */
-/* The block that has byte seq, and where in it; NULL: none. */
-const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uint32_t *offset,
-                                uint32_t *index);
-void blocks_acked(struct xske_tcp_conn *c,
-                  uint32_t upto);                 /* drops references of blocks that end at or before it */
-struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
-bool sents_full(const struct xske_tcp_conn *c);   /* no more until some are acknowledged */
-struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
-uint32_t sents_count(const struct xske_tcp_conn *c);
-uint32_t sents_find(const struct xske_tcp_conn *c,
-                    uint32_t seq); /* index of the first that ends behind seq; count: none */
-bool sents_split(struct xske_tcp_conn *c,
-                 uint32_t most);          /* none carries more than so many bytes; false: no memory */
-void sendq_free(struct xske_tcp_conn *c); /* all references go */
 
 /* ---- small things -------------------------------------------------------------------------------- */
 

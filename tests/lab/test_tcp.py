@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+import uvloop
 from tcppeer import ADDRESS, RST, digest_of, echo, flags_of, is_tcp, peer, reset, sent_resets
 from wire import another_lab, exit_code_of, holdings, wait_until
 
@@ -128,6 +129,66 @@ def test_another_program_is_left_alone(wire, real_root):
         assert program.is_attached()
     finally:
         program.close()
+
+
+def test_how_it_is_opened(wire, real_root):
+    with xsk_engine.open("vtx", tcp=True) as engine:
+        assert engine.mode == "copy"
+        assert engine.binding.reason == "driver veth has no zero-copy (EOPNOTSUPP)"
+        assert engine.umem.tx_metadata_len, "the kernel finishes checksums"
+        with pytest.raises(xsk_engine.QueueTakenError, match="queue 0, auto"):
+            xsk_engine.open("vtx", queues=(1,), tcp=True)
+    with pytest.raises(xsk_engine.UnavailableError, match=r"zerocopy.*driver veth has no zero-copy; use"):
+        xsk_engine.open("vtx", tcp=True, mode="zerocopy")
+    with pytest.raises(xsk_engine.UnavailableError, match="2 queue"):
+        xsk_engine.open("vtx", tcp=True, queues=(5,))
+    with (
+        xsk_engine.open("vtx", queues=(1,)),
+        pytest.raises(xsk_engine.QueueTakenError, match=r"queue 1.*this process"),
+    ):
+        xsk_engine.open("vtx", tcp=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"queues": (1,)}, {"queues": (1, 0)}, {"debug": True}, {"timestamps": True}, {"mode": "copy"}],
+)
+def test_whatever_else_the_engine_is(wire, real_root, options):
+    data = blob(MIB)
+    with peer(wire, echo) as one, xsk_engine.open("vtx", tcp=True, **options) as engine:
+        with engine.tcp(ADDRESS[4], one.port) as connection:
+            sending = threading.Thread(target=connection.sendall, args=(data,))
+            sending.start()
+            received = b""
+            while len(received) < len(data):
+                received += connection.recv(65536)
+            sending.join()
+            assert received == data
+        assert engine.tcp_counters().received_packets > 0
+        assert engine.tcp_counters().bad_csum_packets == engine.tcp_counters().malformed_packets == 0
+
+
+@pytest.mark.parametrize(("mtu", "payload"), [(1000, 948), (600, 548)])
+def test_a_route_with_an_mtu(wire, engine, mtu, payload):
+    """In every segment stand 12 bytes of timestamps."""
+    with peer(wire, digest_of) as one:
+        wire.ip("route", "add", ADDRESS[4], "dev", "vtx", "mtu", str(mtu))
+        try:
+            with engine.tcp(ADDRESS[4], one.port) as connection:
+                assert (connection.info().path_mtu, connection.info().mss_bytes) == (mtu, payload)
+                connection.sendall(bytes(100_000))
+        finally:
+            wire.ip("route", "del", ADDRESS[4], "dev", "vtx")
+        assert one.result()[0] == 100_000
+
+
+def test_an_mtu_that_is_too_small_for_tcp(real_root):
+    with (
+        another_lab(LabOptions(mtu=500)),
+        xsk_engine.open("vtx", tcp=True) as engine,
+        pytest.raises(xsk_engine.UnavailableError, match="500 bytes at most; TCP needs 576"),
+    ):
+        engine.tcp(ADDRESS[4], 80)
 
 
 def test_without_the_capabilities(wire, real_root):
@@ -622,7 +683,11 @@ def test_a_forked_child(wire, engine):
 # ---- asyncio --------------------------------------------------------------------------------------------
 
 
-def test_awaited(wire, real_root):
+LOOPS = pytest.mark.parametrize("loops", [asyncio, uvloop], ids=["asyncio", "uvloop"])
+
+
+@LOOPS
+def test_awaited(wire, real_root, loops):
     data = blob(2 * MIB)
 
     async def exchange(engine, port, seed):
@@ -654,11 +719,12 @@ def test_awaited(wire, real_root):
                 await engine.tcp("192.0.2.1", 80)
 
     with peer(wire, echo) as one, peer(wire, digest_of) as sink:
-        asyncio.run(main(one.port, sink.port))
+        loops.run(main(one.port, sink.port))
         assert sink.result() == (len(data), hashlib.sha256(data).hexdigest())
 
 
-def test_cancelled_while_connecting(wire, real_root):
+@LOOPS
+def test_cancelled_while_connecting(wire, real_root, loops):
     async def main():
         async with xsk_engine.aopen("vtx", tcp=True) as engine:
             connecting = asyncio.create_task(
@@ -674,4 +740,35 @@ def test_cancelled_while_connecting(wire, real_root):
                 await asyncio.sleep(0.01)
             assert engine.engine.tcp_counters().connections == 0
 
-    asyncio.run(main())
+    loops.run(main())
+
+
+@LOOPS
+def test_an_engine_that_closes_wakes_who_awaits(wire, real_root, loops):
+    async def main(port):
+        async with xsk_engine.aopen("vtx", tcp=True) as engine:
+            connection = await engine.tcp(ADDRESS[4], port)
+            waiting = asyncio.create_task(connection.recv(1, 30))
+            await asyncio.sleep(0.05)
+        with pytest.raises(xsk_engine.ClosedError):
+            await waiting
+
+    with peer(wire, echo) as one:
+        loops.run(main(one.port))
+
+
+def test_an_engine_that_closes_wakes_who_waits(wire, real_root):
+    ended = []
+
+    def wait(connection):
+        with pytest.raises(xsk_engine.ClosedError) as error:
+            connection.recv(1, 30)
+        ended.append(error.value)
+
+    with peer(wire, echo) as one:
+        with xsk_engine.open("vtx", tcp=True) as engine:
+            waiting = threading.Thread(target=wait, args=(engine.tcp(ADDRESS[4], one.port),))
+            waiting.start()
+            time.sleep(0.05)
+        waiting.join(30)
+        assert len(ended) == 1

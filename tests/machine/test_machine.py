@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.lab import tcpcapture
 from tests.machine import packages, qemu
 from tests.machine.packages import CHECKOUT, MachineUnavailable
 from tests.machine.qemu import Machine, MachineConfig, MachineFailed
@@ -84,8 +85,13 @@ def test_igb_in_zerocopy(machines):
 
 
 @pytest.mark.slow
-def test_igb_sends_long_by_tcp(machines):
-    run_tests(machines("igb"), "igb-tcp", "-m", "slow", f"{GUEST}/test_tcp.py", timeout_s=400)
+def test_igb_sends_long_by_tcp(machines, tmp_path):
+    """Every byte arrives, and Wireshark sees nothing but what a receiver that is slower makes of it."""
+    machine = machines("igb")
+    run_tests(machine, "igb-tcp", "-m", "slow", f"{GUEST}/test_tcp.py", timeout_s=400)
+    remarks = tcpcapture.seen(machine.shared / "tcp.pcapng", tmp_path)
+    print(f"Wireshark's remarks: {remarks}")
+    assert set(remarks) <= {*tcpcapture.SLOWER, *tcpcapture.IN_VAIN, tcpcapture.RETRANSMISSION}, remarks
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ LONG_FOR_A_REASON = {"xske.h", "native.py"}
 
 
 def test_no_file_is_too_long():
-    native = sorted((PACKAGE.parent / "native").glob("*.[ch]"))
+    native = sorted((PACKAGE.parent / "native").rglob("*.[ch]"))
     long = {
         p.name: n
         for p in FILES + native

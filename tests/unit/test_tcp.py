@@ -9,6 +9,7 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
+from xsk_engine import tcpbinding
 from xsk_engine.config import MOST_CONNECTIONS, EngineConfig, check
 from xsk_engine.datagram import Datagram
 from xsk_engine.errors import (
@@ -17,8 +18,10 @@ from xsk_engine.errors import (
     TcpRefusedError,
     TcpResetError,
     TcpTimeoutError,
+    UnavailableError,
     XskError,
 )
+from xsk_engine.netdev import NetDev
 from xsk_engine.tcpoptions import TcpOptions
 
 OURS, THEIRS = bytes.fromhex("027700000001"), bytes.fromhex("027700000002")
@@ -94,6 +97,48 @@ def test_what_no_engine_with_tcp_can_be(wrong, says):
 def test_the_steering_program_has_room_for_all():
     header = (ROOT / "native/bpf/steer.h").read_text()
     assert f"#define STEER_TUPLES {MOST_CONNECTIONS}\n" in header
+
+
+def netdev(rx_ring=0):
+    return NetDev("eth9", 9, "02:00:00:00:00:01", 1500, True, True, "igb", 4, None, rx_ring, "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked", "has", "attempts"),
+    [
+        ("copy", (), (), [("copy", {"checksum"}), ("copy", set())]),
+        ("copy", ("timestamp",), (), [("copy", {"checksum", "timestamp"})]),
+        ("zerocopy", (), (), [("zerocopy", set())]),
+        ("zerocopy", (), ("checksum",), [("zerocopy", {"checksum"})]),
+        ("auto", (), ("timestamp",), [("zerocopy", set()), ("copy", {"checksum"}), ("copy", set())]),
+        ("auto", ("timestamp",), (), [("copy", {"checksum", "timestamp"})]),
+    ],
+)
+def test_modes_are_tried_in_order(monkeypatch, mode, asked, has, attempts):
+    monkeypatch.setattr("xsk_engine.netdevgenl.tx_metadata_features", lambda _: frozenset(has))
+    config = EngineConfig("eth9", tcp=True, mode=mode, tx_metadata=frozenset(asked))
+    assert tcpbinding._attempts(config, netdev()) == attempts
+
+
+def test_zerocopy_that_lacks_what_was_asked(monkeypatch):
+    monkeypatch.setattr("xsk_engine.netdevgenl.tx_metadata_features", lambda _: frozenset())
+    config = EngineConfig("eth9", tcp=True, mode="zerocopy", tx_metadata=frozenset({"timestamp"}))
+    with pytest.raises(UnavailableError, match="no tx timestamp in zero-copy"):
+        tcpbinding._attempts(config, netdev())
+
+
+@pytest.mark.parametrize(
+    ("mode", "rx_ring", "entries"),
+    [
+        ("copy", 4096, 512),
+        ("auto", 0, 512),
+        ("zerocopy", 256, 512),
+        ("zerocopy", 512, 1024),
+        ("auto", 8192, 2048),
+    ],
+)
+def test_chunks_to_receive_into(mode, rx_ring, entries):
+    assert tcpbinding.rx_entries(netdev(rx_ring), mode, 2048) == entries
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from tests.lab.tcpcapture import captured
 from tests.lab.tcppeer import ADDRESS, digest_of, echo, peer, sent_resets
 from tests.machine.guest.conftest import ethtool
 from xsk_engine import netdev
@@ -14,6 +15,7 @@ from xsk_engine import open as open_engine
 from xsk_engine._ffi import libbpf
 
 MB = 1_000_000
+CAPTURE = "/run/shared/tcp.pcapng"
 # Under emulation a few MB/s.
 PATIENCE_S = 120
 
@@ -72,7 +74,10 @@ def test_some_megabytes(wire, engine):
 
 @pytest.mark.slow
 def test_a_hundred_megabytes(wire, engine):
-    transfer(wire, engine, 100)
+    """With a capture that the machine's owner has Wireshark look at (tests/machine/test_machine.py)."""
+    with captured(wire, CAPTURE):
+        info, _ = transfer(wire, engine, 100)
+    assert info.mss_bytes == 1448
 
 
 @pytest.mark.parametrize("version", [4, 6])

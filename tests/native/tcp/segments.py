@@ -36,9 +36,18 @@ class Segment:
     ip_bytes: int = 0
     dont_fragment: bool = True
     time_ns: int = 0
+    order: int = 0
+    """among all that left"""
     descs: int = 1
     csum_requested: bool = False
     frame: bytes = b""
+
+    @property
+    def frame_seq(self):
+        """As it stands in the frame, whatever `seq` has become."""
+        ip_at = 18 if self.frame[12:14] == b"\x81\0" else 14
+        tcp_at = ip_at + (20 if self.frame[ip_at] >> 4 == 4 else 40)
+        return int.from_bytes(self.frame[tcp_at + 4 : tcp_at + 8], "big")
 
     @property
     def length(self):

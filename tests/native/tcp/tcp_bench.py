@@ -10,7 +10,7 @@ from abi import tcp
 from conn import Conn, checked
 from fake import NEAR_WRAP, Bench, address, fake
 from peer import Peer
-from segments import PEER_MAC, dissect, finish_checksum
+from segments import MOD, PEER_MAC, dissect, finish_checksum
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi import nativetcp
@@ -151,7 +151,7 @@ class TcpBench(Bench):
                 segment = fast.dissect(raw, self.version)
             else:
                 segment = dissect(raw, self.version, self.vlan, self.peer_mac)
-            segment.time_ns, segment.descs = frame.now_ns, frame.descs
+            segment.time_ns, segment.descs, segment.order = frame.now_ns, frame.descs, self.judged
             segment.csum_requested = bool(frame.csum_requested)
             conn = self.conns.get(segment.sport)
             if conn is None:
@@ -203,6 +203,15 @@ class TcpBench(Bench):
         conn.peer.accept(rtt_ms)
         assert conn.state == "ESTABLISHED"
         return conn, conn.peer
+
+    def await_wrap(self, before=5000, **values):
+        """Time passes until a connection (`values`: as of connect(), with its local_port) would begin so many
+        bytes before 2^32: RFC 6528's clock ticks every 4 us, and goes round in five hours."""
+        conn = self.connect(**values)
+        isn = conn.peer.expect("S").frame_seq
+        conn.abort()
+        self.settle()
+        self.advance(ns=(MOD - before - isn) % MOD * 4000)
 
     # -- the end ----------------------------------------------------------------------------------
 

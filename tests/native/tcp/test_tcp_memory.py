@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from itertools import groupby
 
 import pytest
 from abi import NODELAY
@@ -280,3 +281,75 @@ def test_a_thousand_connections_share_a_queue(bench):
     share = Counter(port for _, port in sorted(order)[: 5 * count // 2])
     assert max(Counter(port for _, port in order).values()) == 5
     assert len(share) >= count // 2 - 64
+
+
+def test_connections_share_a_small_pool(bench):
+    """Quotas: whoever finds no chunk waits; what is acknowledged is enough for everybody in the end."""
+    count, size = 8, 40_000
+    one = bench(rx_ring=32, chunks=32 + 16 + 3 * count, max_connections=count, quick=50, multi_buffer=True)
+    conns = [one.connected(rtt_ms=1, flags=NODELAY)[0] for _ in range(count)]
+    data = pattern(size)
+    for _ in range(3000):
+        for conn in conns:
+            conn.write(data[len(conn.written) :])
+        one.settle()
+        for conn in conns:
+            if conn.peer.absorb():
+                conn.peer.send("A", settle=False)
+        one.advance(us=200)
+        if all(conn.peer.ack == size + 1 for conn in conns):
+            break
+    assert [conn.peer.ack for conn in conns] == [size + 1] * count
+
+
+@pytest.mark.parametrize("sack", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_our_sequence_numbers_wrap(bench, layout, sack):
+    """RFC 9293, 3.4: modulo 2^32, also while segments are lost at that place."""
+    one = bench(**LAYOUTS[layout])
+    one.await_wrap(before=20_000, local_port=40000)
+    conn, peer = one.connected(rtt_ms=10, local_port=40000, peer={"mss": one.mtu - 40, "sack": sack})
+    assert peer.their_isn >= (1 << 32) - 20_000
+    data = pattern(100_000)
+    for round_trip in range(2000):
+        conn.write(data[len(conn.written) :])
+        one.advance(ms=10)
+        if round_trip % 3 == 1:
+            peer.arrived = peer.arrived[:1] + peer.arrived[2:]
+        before = peer.ack
+        peer.absorb()
+        if peer.ack == len(data) + 1:
+            break
+        blocks = [(a, b) for a, b in peer.kept][-3:] if sack else []
+        peer.send("A", sack=blocks)
+        if not sack and peer.ack == before:
+            peer.send("A")
+    assert peer.ack == len(data) + 1
+    assert conn.info.retransmitted_segments > 0
+    assert conn.info.acked_bytes >= 80_000
+
+
+def test_nobody_keeps_the_loop_for_himself(bench):
+    """The contract: 64 segments in a turn, then the next one has his."""
+    one = bench(ring=1024, quick=50)
+    windows = {"window": 1 << 20}
+    conns = [one.connected(rtt_ms=1, peer=windows)[0] for _ in range(2)]
+    for conn in conns:
+        for _ in range(6):
+            conn.write(pattern(500_000, len(conn.written)))
+            one.advance(ms=1)
+            conn.peer.absorb()
+            conn.peer.send("A")
+        one.advance(ms=1)
+        conn.peer.absorb()
+        conn.peer.send("A")
+    for conn in conns:
+        conn.peer.absorb()
+    for conn in conns:
+        conn.peer.send("A", settle=False)
+        conn.write(pattern(290_000, len(conn.written)))
+    one.settle()
+    segments = sorted((s for conn in conns for s in conn.peer.arrived), key=lambda s: s.order)
+    assert min(len(conn.peer.arrived) for conn in conns) > 130, "both have more than a turn of them"
+    turns = [len(list(group)) for _, group in groupby(segments, key=lambda s: s.sport)]
+    assert max(turns) <= 64

@@ -140,3 +140,18 @@ def test_cubic_keeps_seven_tenths(bench):
     assert at(0) in sent(peer)
     one.advance(us=1)
     assert conn.info.ssthresh_bytes == pytest.approx(7 * FULL, rel=0.02)
+
+
+def test_a_partial_ack_does_not_wait_for_the_window(bench):
+    """RFC 6582, 3.2: the hole it tells of is sent again at once, though more is in the network than cwnd now
+    allows."""
+    one = bench()
+    conn, peer = flight(one, peer=NO_SACK)
+    one.advance(ms=100)
+    for _ in range(3):
+        peer.send("A", ack=1)
+    assert sent(peer) == [at(0)]
+    one.advance(ms=100)
+    peer.ack = at(1)
+    peer.send("A")
+    assert sent(peer)[:1] == [at(1)]

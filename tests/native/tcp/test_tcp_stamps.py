@@ -1,6 +1,8 @@
 """Timestamps: what is too old, and what is echoed (RFC 7323)."""
 
-from flight import FULL
+import pytest
+from abi import NODELAY
+from flight import FULL, NO_SACK, at, flight
 from segments import MOD
 from tcp_bench import MS, pattern
 
@@ -103,3 +105,38 @@ def test_beyond_a_gap_the_last_one_in_order_is_echoed(bench):
     peer.send("A", pattern(FULL, FULL), seq=1 + FULL)
     one.advance(ms=50)
     assert peer.expect_all()[-1].ts[1] == filler
+
+
+def test_our_clock_wraps(bench):
+    """RFC 7323, 4: a millisecond clock goes round in 50 days; round trips are measured, and what was sent
+    again for nothing is found out (RFC 3522), before, at and after that."""
+    one = bench()
+    conn = one.connect(local_port=40000)
+    stamp = conn.peer.expect("S").ts[0]
+    conn.abort()
+    one.advance(ms=(MOD - 100 - stamp) % MOD)
+    conn, peer = one.connected(rtt_ms=20, local_port=40000, flags=NODELAY, peer=NO_SACK)
+    for _ in range(10):
+        conn.send(b"x")
+        segment = peer.expect("A", length=1)
+        one.advance(ms=20)
+        peer.send("A")
+        one.advance(us=1)
+        assert conn.info.srtt_ns == pytest.approx(20 * MS, abs=2 * MS)
+    assert segment.ts[0] < 1000, "it has gone round"
+
+
+def test_a_needless_timeout_while_our_clock_wraps(bench):
+    """RFC 3522, 3.2: echoes are compared modulo 2^32."""
+    one = bench()
+    conn = one.connect(local_port=40000)
+    stamp = conn.peer.expect("S").ts[0]
+    conn.abort()
+    one.advance(ms=(MOD - 50 - stamp) % MOD)
+    conn, peer = flight(one, n=3, rtt_ms=10, local_port=40000, peer=NO_SACK)
+    arrived, echo = peer.now_ts(), peer.ts_recent
+    again = peer.expect("A", within_ms=400, seq=at(0))
+    assert again.ts[0] < echo
+    peer.send("A", ack=at(1), ts=(arrived, echo))
+    one.advance(us=1)
+    assert conn.info.undone_recoveries == 1

@@ -42,6 +42,7 @@ benches = st.fixed_dictionaries(
         "layout": st.sampled_from(sorted(LAYOUTS)),
         "offload": st.booleans(),
         "ring": st.sampled_from([16, 256]),
+        "chunks": st.sampled_from([128, 4096]),
     }
 )
 habits = st.builds(
@@ -58,9 +59,9 @@ habits = st.builds(
 sizes = st.sampled_from([0, 1, 1448, 30_000, 80_000])
 
 
-def make_end(stream, layout, conn, version, offload, ring):
+def make_end(stream, layout, conn, version, **bench):
     # A quota must hold a packet, and a send buffer is what the application writes into.
-    return End(stream, conn=dict(conn), version=version, offload=offload, ring=ring, **LAYOUTS[layout])
+    return End(stream, conn=dict(conn), version=version, **bench, **LAYOUTS[layout])
 
 
 def same(received, stream):
@@ -68,14 +69,16 @@ def same(received, stream):
     assert hashlib.sha256(received).digest() == hashlib.sha256(stream).digest()
 
 
-def two_engines(bench, conn_a, conn_b, fault, size_a, size_b, version):
+def two_engines(bench, conn_a, conn_b, fault, size_a, size_b, version, near_wrap):
     """RFC 9293, 3.5: both open at the same time, each sends a stream."""
     streams = pattern(size_a), pattern(size_b, 1 << 20)
     ends = []
     try:
         for stream, conn, ports in zip(streams, (conn_a, conn_b), ((5000, 6000), (6000, 5000)), strict=True):
             conn = dict(conn, local_port=ports[0], remote_port=ports[1])
-            ends.append(make_end(stream, version=version, conn=conn, **bench))
+            # The first one's numbers wrap on the way; the second one lives at the same time.
+            when = {"start_ns": ends[0].bench.now} if ends else {"near_wrap": near_wrap}
+            ends.append(make_end(stream, version=version, conn=conn, **when, **bench))
         Wire(ends, fault).run()
         same(ends[0].received, streams[1])
         same(ends[1].received, streams[0])
@@ -84,10 +87,10 @@ def two_engines(bench, conn_a, conn_b, fault, size_a, size_b, version):
             end.close()
 
 
-def engine_and_reference(bench, conn, habit, fault, size, back, version, isn):
+def engine_and_reference(bench, conn, habit, fault, size, back, version, isn, near_wrap):
     """The other end is small, slow and knows SACK."""
     stream, answer = pattern(size), pattern(back, 1 << 20)
-    end = make_end(stream, version=version, conn=conn, **bench)
+    end = make_end(stream, version=version, conn=conn, near_wrap=near_wrap, **bench)
     try:
         reference = Reference(version, 5001, end.conn.local_port, isn, habit, answer)
         Wire([end, reference], fault).run()
@@ -105,6 +108,7 @@ engines = given(
     size_a=sizes,
     size_b=sizes,
     version=st.sampled_from([4, 6]),
+    near_wrap=st.booleans(),
 )
 references = given(
     bench=benches,
@@ -115,6 +119,7 @@ references = given(
     back=st.sampled_from([0, 1, 5000, 30_000]),
     version=st.sampled_from([4, 6]),
     isn=st.sampled_from([0, 1, 2**31 - 1000, 2**32 - 1000]),
+    near_wrap=st.booleans(),
 )
 
 test_two_engines = QUICK(engines(two_engines))

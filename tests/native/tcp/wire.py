@@ -45,13 +45,19 @@ class WireConn(Conn):
 class End:
     """An engine at one end: it writes `stream`, reads all there is, and shuts down."""
 
-    def __init__(self, stream, *, conn=None, **bench):
+    def __init__(self, stream, *, conn=None, start_ns=0, near_wrap=False, **bench):
         self.bench = TcpBench(quick=40, **bench)
         self.bench.outbox = []
+        self.bench.advance(ns=max(0, start_ns - self.bench.now))
+        if near_wrap:
+            conn = {"local_port": 40000, "remote_port": 5001} | conn
+            self.bench.await_wrap(10_000, local_port=conn["local_port"], remote_port=conn["remote_port"])
         self.conn = self.bench.open(conn_type=WireConn, **(conn or {}))
         self.stream, self.received = stream, bytearray()
         self.at, self.at_end, self.has_shut = 0, False, False
         assert self.conn.connect() == 0
+        self.bench.settle()
+        assert not near_wrap or self.conn.their_start > (1 << 32) - 11_000
 
     @property
     def wake_ns(self):
