@@ -250,6 +250,7 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		c->probes = 0;
 	if (idle)
 		c->progress_ns = c->tcp->now_ns;
+	c->rack.fack_before = c->rack.fack;
 	take_sacks(c, s);
 	acked = s->ack - before;
 	if (acked) {

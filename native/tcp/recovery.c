@@ -32,7 +32,7 @@ void rack_delivered(struct xske_tcp_conn *c, const struct sent *s, bool by_ack)
 
 	if (seq_after(end, r->fack))
 		r->fack = end;
-	else if (!(s->flags & SENT_RETRANS) && seq_before(end, r->fack))
+	if (!(s->flags & SENT_RETRANS) && seq_before(end, r->fack_before))
 		r->reordering_seen = true;
 	if (s->flags & SENT_RETRANS) {
 		/* Of the first copy, or of the second? Only a cumulative ACK echoes what it answers. */

@@ -98,7 +98,8 @@ struct rack {
 	uint64_t sent_ns;
 	uint64_t rtt_ns;
 	uint32_t end_seq;
-	uint32_t fack; /* highest sequence delivered */
+	uint32_t fack;        /* highest sequence delivered */
+	uint32_t fack_before; /* the ACK in hand, which tells in no order of what has come */
 	uint32_t reo_wnd_mult;
 	uint32_t reo_wnd_persist; /* recoveries */
 	uint32_t dsack_round;     /* snd_nxt at the last DSACK that counted; if has_dsack_round */

@@ -414,3 +414,40 @@ def test_an_abort_that_finds_no_room(bench):
     one.complete()
     peer.expect_reset(seq=4 * 1448 + 1)
     assert conn.state == "CLOSED"
+
+
+def test_nothing_comes_behind_a_fin(bench):
+    """RFC 9293, 3.10.7.4, seventh: text in CLOSE-WAIT and later should not occur, and is not taken."""
+    one = bench()
+    conn, peer = one.connected()
+    peer.send("FA", b"end")
+    peer.expect("A", ack=5)
+    peer.send("A", b"more")
+    peer.send("FA", b"", seq=5)
+    one.advance(ms=100)
+    assert {s.ack for s in peer.expect_all()} <= {5}
+    assert conn.read() == b"end"
+    assert conn.read() == b""
+    assert conn.state == "CLOSE_WAIT"
+
+
+def test_fin_needs_room_in_the_window(bench):
+    """RFC 9293, 3.4: FIN has a place in sequence space, and the window is counted in that."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer={"wscale": None, "window": 1448})
+    conn.write(pattern(1448))
+    conn.shutdown()
+    assert "F" not in peer.expect("A", length=1448).flags
+    peer.expect_nothing(ms=5)
+    peer.send("A")
+    peer.expect("FA", seq=1449, length=0)
+
+
+def test_no_keepalive_while_data_is_outstanding(bench):
+    """RFC 9293, 3.8.4 (MUST-26): it is sent again anyway, which asks the same."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, flags=KEEPALIVE, keepalive_idle_ns=10 * SECOND)
+    conn.send(b"x")
+    one.advance(s=60)
+    assert {(s.seq, s.payload) for s in peer.expect_all()} == {(1, b"x")}
+    assert conn.state == "ESTABLISHED"

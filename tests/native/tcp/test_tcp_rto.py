@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from abi import NODELAY
 from judge import assert_near, times_of
+from segments import MOD
 from tcp_bench import MS, SECOND, pattern
 
 PLAIN = {"sack": False}
@@ -233,3 +234,17 @@ def test_what_waited_for_a_retransmission_measures_nothing(bench, sack):
     peer.send("A", ack=4 * FULL + 1)
     one.advance(us=1)
     assert conn.info.srtt_ns == pytest.approx(10 * MS, abs=2 * MS)
+
+
+def test_an_echo_of_another_age_measures_nothing(bench):
+    """RFC 7323, 4.1: an echo of what we never said, days ago or in the future, is no round trip."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, flags=NODELAY, peer=PLAIN)
+    for days in (2, 20, -2):
+        conn.send(b"x")
+        first = peer.expect("A")
+        again = peer.expect("A", within_ms=2000)
+        assert again.seq == first.seq
+        peer.send("A", ts=(peer.now_ts(), (again.ts[0] - days * 86_400_000) % MOD))
+        one.advance(us=1)
+        assert conn.info.srtt_ns < 500 * MS

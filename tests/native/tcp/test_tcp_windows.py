@@ -317,6 +317,9 @@ def test_a_small_rest_of_a_window_is_used_in_the_end(bench):
     small = peer.expect("A", within_ms=1000, seq=1 + FULL)
     assert 1 <= len(small.payload) <= 600
     assert 100 <= (small.time_ns - start) / MS <= 1000
+    peer.window = 500
+    peer.send("A")
+    peer.expect_nothing(ms=90)
 
 
 def test_what_is_outstanding_is_sent_again_into_a_closed_window(bench):
