@@ -201,14 +201,41 @@ static void forget_duplicates(struct xske_tcp_conn *c, uint32_t acked)
 		c->dupacks -= min_u32(c->dupacks, segments ? segments - 1 : 0);
 }
 
+/* RFC 5961, 5.2 */
+static bool is_acceptable(const struct xske_tcp_conn *c, uint32_t ack)
+{
+	uint32_t oldest = c->snd_una - (uint32_t)min_u64(c->max_snd_wnd, UINT32_MAX / 4);
+
+	return seq_before_eq(ack, c->snd_nxt) && seq_after_eq(ack, oldest);
+}
+
+/* Outside fast recovery cwnd grows by what was delivered; slow start after a timeout counts as outside. */
+static void grow(struct xske_tcp_conn *c, uint32_t acked, uint32_t pipe)
+{
+	const struct cc_ack ack = {.acked_bytes = acked,
+	                           .inflight_bytes = pipe,
+	                           .now_ns = c->tcp->now_ns,
+	                           .srtt_ns = c->rtt.srtt_ns,
+	                           .min_rtt_ns = c->rtt.min_ns,
+	                           .cwnd_limited = c->cwnd_limited || c->recovery == TCP_LOSS};
+
+	if (acked && c->recovery != TCP_RECOVERY)
+		cc_on_ack(&c->cc, &ack);
+}
+
+/* Nothing is left to be acknowledged, and nothing to be sent. */
+static void drained(struct xske_tcp_conn *c)
+{
+	tcp_signal(c, XSKE_TCP_DRAINED);
+	tcp_arm(c, TCP_TIMER_IDLE, c->tcp->now_ns + TCP_IDLE_PARK_NS);
+}
+
 bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 {
-	uint32_t before = c->snd_una, pipe = tcp_pipe(c);
-	bool advanced, window_changed, idle = c->snd_una == c->snd_nxt;
+	uint32_t before = c->snd_una, pipe = tcp_pipe(c), acked;
+	bool window_changed, idle = c->snd_una == c->snd_nxt;
 
-	/* RFC 5961, 5.2 */
-	if (seq_after(s->ack, c->snd_nxt) ||
-	    seq_before(s->ack, c->snd_una - (uint32_t)min_u64(c->max_snd_wnd, UINT32_MAX / 4))) {
+	if (!is_acceptable(c, s->ack)) {
 		tcp_count(&c->info.refused_segments, 1);
 		tcp_challenge(c);
 		return false;
@@ -217,43 +244,34 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		return true;
 	c->has_ack_echo = c->timestamps_ok && s->has_timestamp && s->ts_ecr;
 	c->ack_echo = s->ts_ecr;
+	c->sack_rtt_ns = 0;
 	window_changed = take_window(c, s);
 	if (c->snd_wnd)
 		c->probes = 0;
 	if (idle)
 		c->progress_ns = c->tcp->now_ns;
-	c->sack_rtt_ns = 0;
 	c->rack.fack_before = c->rack.fack;
 	take_sacks(c, s);
-	advanced = s->ack != c->snd_una;
-	if (advanced) {
+	acked = s->ack - before;
+	if (acked) {
 		take_ack(c, s->ack);
-		forget_duplicates(c, c->snd_una - before);
-	} else if (is_duplicate(c, s, window_changed)) {
-		tcp_count(&c->info.duplicate_acks, 1);
-		c->dupacks++;
+		forget_duplicates(c, acked);
+	} else {
+		if (c->sack_rtt_ns)
+			measure(c, 0);
+		if (is_duplicate(c, s, window_changed)) {
+			tcp_count(&c->info.duplicate_acks, 1);
+			c->dupacks++;
+		}
 	}
-	if (!advanced && c->sack_rtt_ns)
-		measure(c, 0);
 	recovery_after_ack(c, before);
-	/* Outside fast recovery cwnd grows by what was delivered; slow start after a timeout counts as outside. */
-	if (advanced && c->recovery != TCP_RECOVERY)
-		cc_on_ack(&c->cc,
-		          &(struct cc_ack){.acked_bytes = c->snd_una - before,
-		                           .inflight_bytes = pipe,
-		                           .now_ns = c->tcp->now_ns,
-		                           .srtt_ns = c->rtt.srtt_ns,
-		                           .min_rtt_ns = c->rtt.min_ns,
-		                           .cwnd_limited = c->cwnd_limited || c->recovery == TCP_LOSS});
-	if (c->fin_acked && advanced && c->snd_una == c->snd_nxt)
+	grow(c, acked, pipe);
+	if (acked && c->fin_acked && c->snd_una == c->snd_nxt)
 		tcp_fin_is_acked(c);
 	if (c->state == XSKE_TCP_CLOSED)
 		return false;
-	if (c->snd_una == c->snd_nxt && c->snd_nxt == c->snd_end + c->fin_sent) {
-		tcp_signal(c, XSKE_TCP_DRAINED);
-		if (advanced)
-			tcp_arm(c, TCP_TIMER_IDLE, c->tcp->now_ns + TCP_IDLE_PARK_NS);
-	}
+	if (acked && c->snd_una == c->snd_nxt && c->snd_nxt == c->snd_end + c->fin_sent)
+		drained(c);
 	tcp_arm_retrans(c);
 	tcp_ready(c);
 	return true;

@@ -29,10 +29,11 @@
  *    alone, as large as a chunk holds, and segments are a header frag of the loop's arena and pieces of blocks.
  * 4. A retransmission writes a header in place only while nothing of the chunk is inflight. Otherwise it has a header
  *    frag of its own in front of the same payload, or, where a packet is one desc, is copied into a frag of the loop's
- *    arena: the only case in which payload is copied.
+ *    arena. Payload is copied for nothing else but segments that do not lie in one block, where a packet is one desc
+ *    (small writes together, segments of a path that has become narrower), and those that are padded to 60 bytes.
  * 5. Bytes of a block are not written again once it is submitted, but for the room in front of them (4).
- * 6. Send buffer: what is submitted and not acknowledged, in bytes, at most `send_buffer` (autotuned: twice cwnd, within
- *    the configured bound); the arena's quota bounds the chunks. A connection with nothing to send parks its arena after
+ * 6. Send buffer: what is submitted and not acknowledged, in bytes, at most `send_buffer` (autotuned: twice cwnd, from
+ *    64 KiB up to the configured bound); the arena's quota bounds the chunks. A connection with nothing to send parks its arena after
  *    IDLE_PARK: it owns no chunk then.
  *
  * Threads: the loop's thread owns a connection but for `struct tcp_app`, which belongs to the application's (one at a time),

@@ -48,7 +48,7 @@ def send(engine, spec, **options):
     running = engine.start(flows, **options)
     running.wait(30)
     counts = running.counts()
-    wait_until(lambda: not engine.snapshot().inflight_descs)
+    wait_until(lambda: not (now := engine.snapshot()).active_flows and not now.inflight_descs)
     return counts
 
 
