@@ -5,6 +5,8 @@ from abi import KEEPALIVE, NODELAY
 from judge import assert_near, times_of
 from tcp_bench import MS, SECOND, pattern
 
+from xsk_engine._ffi.native import LOOP_STOPPED
+
 
 def half_closed(one, **values):
     """FIN-WAIT-2."""
@@ -451,3 +453,36 @@ def test_no_keepalive_while_data_is_outstanding(bench):
     one.advance(s=60)
     assert {(s.seq, s.payload) for s in peer.expect_all()} == {(1, b"x")}
     assert conn.state == "ESTABLISHED"
+
+
+def test_a_loop_that_drains_waits_for_acknowledgements(bench):
+    """The contract: what was written still goes, is sent again if need be, and only then the loop ends."""
+    one = bench(drain_timeout_ns=10 * SECOND)
+    conn, peer = one.connected(rtt_ms=10)
+    conn.write(pattern(30_000))
+    conn.shutdown()
+    one.drain()
+    for _ in range(100):
+        one.advance(ms=10)
+        if peer.ack == 1 and len(peer.arrived) > 3:
+            del peer.arrived[3]
+        peer.absorb()
+        peer.send("A", sack=peer.kept[-3:])
+        if peer.ack == 30_002:
+            break
+    assert peer.ack == 30_002
+    one.advance(s=1)
+    assert one.counters.state == LOOP_STOPPED
+    assert conn.state == "CLOSED"
+
+
+def test_a_loop_that_drains_does_not_wait_for_ever(bench):
+    """The contract: nobody answers: a reset, and it ends with its deadline."""
+    one = bench(drain_timeout_ns=SECOND)
+    conn, peer = one.connected(rtt_ms=10)
+    conn.write(pattern(30_000))
+    one.drain()
+    one.advance(s=2)
+    assert one.counters.state == LOOP_STOPPED
+    assert (conn.state, conn.error) == ("CLOSED", "ECONNABORTED")
+    assert "R" in peer.expect_all()[-1].flags

@@ -1,5 +1,6 @@
 """Where payload is while it is written, inflight, acknowledged or not: the contract of native/tcp/tcp.h."""
 
+import errno
 import hashlib
 from collections import Counter
 from itertools import groupby
@@ -10,7 +11,7 @@ from fake import fake
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from segments import ADDRESSES, OUR_MAC, PEER_MAC
-from tcp_bench import LAYOUTS, pattern
+from tcp_bench import LAYOUTS, SECOND, pattern
 
 from xsk_engine._ffi import native as ffi
 
@@ -353,3 +354,27 @@ def test_nobody_keeps_the_loop_for_himself(bench):
     assert min(len(conn.peer.arrived) for conn in conns) > 130, "both have more than a turn of them"
     turns = [len(list(group)) for _, group in groupby(segments, key=lambda s: s.sport)]
     assert max(turns) <= 64
+
+
+@pytest.mark.parametrize("code", [errno.ENETDOWN, errno.EBUSY, errno.EAGAIN, errno.ENOBUFS])
+def test_a_kernel_that_refuses(bench, code):
+    """A link that is down for a while, a kernel without memory, packets that it drops: TCP goes on
+    afterwards."""
+    one = bench(link_timeout_ns=60 * SECOND)
+    conn, peer = one.connected(rtt_ms=10)
+    conn.write(pattern(3 * FULL))
+    one.settle()
+    peer.absorb()
+    one.advance(ms=10)
+    peer.send("A")
+    fake.script(one.kernel, code, 5)
+    conn.write(pattern(3 * FULL, 3 * FULL))
+    for _ in range(100):
+        one.advance(ms=100)
+        if peer.absorb():
+            peer.send("A")
+        if peer.ack == 6 * FULL + 1:
+            break
+    assert peer.ack == 6 * FULL + 1
+    peer.send("A", b"answer")
+    assert conn.read() == b"answer"
