@@ -12,7 +12,7 @@ from tcp_bench import LAYOUTS, pattern
 from wire import End, Faults, Wire
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-SLOW = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=8000, deadline=None, suppress_health_check=list(HealthCheck))
 """make test-tcp"""
 
 faults = st.builds(
