@@ -165,7 +165,7 @@ bench-library: build build/native ## the library beside a C sender, sockets and 
 bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
 	$(LAB) $(BIN)/python -m bench.sink
 
-bench-tcp-goodput: setup-test build ## TCP of the engine and of the kernel into a kernel's socket, on veth (4 minutes, root)
+bench-tcp-goodput: setup-test build ## TCP of the engine and of the kernel into a kernel's socket, on veth (1 minute, root)
 	$(BIN)/python -m bench.tcp_goodput
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
