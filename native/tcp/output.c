@@ -51,11 +51,11 @@ static bool must_wait(struct xske_tcp_conn *c)
  * net/ipv4/tcp_input.c, tcp_update_pacing_rate(). */
 static void pace(struct xske_tcp_conn *c, uint32_t bytes)
 {
-	uint64_t cwnd = cc_cwnd(&c->cc), rtt_ns = c->rtt.srtt_ns;
-	uint64_t gap_ns = cwnd ? bytes * rtt_ns / cwnd : 0;
+	uint64_t cwnd = cc_cwnd(&c->cc), gap_ns;
 
-	if (!(c->config.flags & XSKE_TCP_CONN_PACING))
+	if (!(c->config.flags & XSKE_TCP_CONN_PACING) || !cwnd)
 		return;
+	gap_ns = bytes * c->rtt.srtt_ns / cwnd;
 	gap_ns = cwnd < c->cc.ssthresh / 2 ? gap_ns / 2 : gap_ns * 5 / 6;
 	c->next_pace_ns = (c->next_pace_ns > c->tcp->now_ns ? c->next_pace_ns : c->tcp->now_ns) + gap_ns;
 }
@@ -218,7 +218,7 @@ static enum tcp_turn send_data(struct xske_tcp_conn *c, uint32_t limit, uint32_t
 	}
 	/* While it doubles, a window of which half is used may be too small before the next ACK (tcp_is_cwnd_limited() of
 	 * Linux). */
-	if (cc_cwnd(&c->cc) < c->cc.ssthresh && cc_cwnd(&c->cc) < 2ull * tcp_pipe(c))
+	if (cc_in_slow_start(&c->cc) && cc_cwnd(&c->cc) < 2ull * tcp_pipe(c))
 		c->cwnd_limited = true;
 	if (*sent != before || c->retrans == TCP_RETRANS_NONE) /* RFC 8985, 7.2: not by waiting */
 		tcp_arm_retrans(c);

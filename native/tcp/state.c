@@ -37,7 +37,7 @@ void tcp_publish(struct xske_tcp_conn *c)
 	tcp_store(&i->min_rtt_ns, c->rtt.srtt_ns ? c->rtt.min_ns : 0);
 	tcp_store(&i->rto_ns, rtt_rto_ns(&c->rtt));
 	tcp_store(&i->cwnd_bytes, c->cc.cwnd);
-	tcp_store(&i->ssthresh_bytes, c->cc.ssthresh);
+	tcp_store(&i->ssthresh_bytes, cc_ssthresh(&c->cc));
 	tcp_store(&i->inflight_bytes, c->snd_nxt - c->snd_una);
 	tcp_store(&i->unsent_bytes, seq_after(c->snd_end, c->snd_nxt) ? c->snd_end - c->snd_nxt : 0);
 	tcp_store(&i->peer_window_bytes, c->snd_wnd);

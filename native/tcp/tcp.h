@@ -150,7 +150,6 @@ struct xske_tcp_conn {
 	struct xske_tcp_conn_config config;
 	struct xske_tcp_info info; /* counters; stored with tcp_count(), gauges by tcp_publish() */
 	struct tcp_tuple tuple;
-	uint64_t hash;
 	struct xske_tcp_conn *next_in_bucket;
 	struct xske_tcp_conn *next, **prev; /* of all that the stack has; prev NULL: none */
 	struct xske_tcp_conn *next_pending; /* handed over by its application */
