@@ -59,6 +59,8 @@ class AsyncEngine(Single):
         except asyncio.CancelledError:
             self._close()
             raise
+        if self._abandoned:  # closed while the thread opened it: its eventfd is, or will be
+            raise ClosedError("open", self.engine.config.interface, "it was closed meanwhile")
         self._bell = Bell(self.engine.event_fd, lambda: self.engine.failure() is not None)
         return self
 
@@ -71,8 +73,8 @@ class AsyncEngine(Single):
 
     def _close(self) -> None:
         """Also when it is just being opened: when it is open."""
+        self._abandoned = True
         with self._opening:
-            self._abandoned = True
             self.engine.close()
 
     def close_now(self) -> None:
@@ -84,6 +86,7 @@ class AsyncEngine(Single):
 
     async def close(self) -> None:
         """As Engine.close. Idempotent."""
+        self._abandoned = True  # at once: open() must not begin to listen to what is about to close
         for task in self._tasks:
             task.cancel()
         bell, self._bell = self._bell, None
