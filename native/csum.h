@@ -20,38 +20,63 @@ static inline uint16_t csum_fold(uint64_t sum)
 	return (uint16_t)(half >> 16);
 }
 
-/* Bytes as a sum of 16-bit words; an odd one at the end is followed by 0. Added up as the machine reads them, and
- * turned round once: RFC 1071, 2 (B). Not 0 unless all bytes are. */
+/* Words as the machine reads them, turned round once into network order: RFC 1071, 2 (B). */
+static inline uint64_t csum_turn(uint64_t sum)
+{
+	uint16_t folded = csum_fold(sum);
+	uint8_t bytes[2];
+
+	memcpy(bytes, &folded, sizeof(bytes));
+	return (uint64_t)bytes[0] << 8 | bytes[1];
+}
+
+/* The last `len` bytes, less than 8, as the machine reads them; an odd one is followed by 0. */
+static inline uint64_t csum_rest(const uint8_t *from, uint32_t len)
+{
+	uint8_t bytes[2] = {0};
+	uint64_t sum = 0;
+	uint16_t folded;
+	uint32_t half;
+
+	/* Sizes that the compiler knows: no call. */
+	if (len & 4) {
+		memcpy(&half, from, 4);
+		sum += half;
+		from += 4;
+	}
+	if (len & 2) {
+		memcpy(&folded, from, 2);
+		sum += folded;
+		from += 2;
+	}
+	if (len & 1) {
+		bytes[0] = *from;
+		memcpy(&folded, bytes, 2);
+		sum += folded;
+	}
+	return sum;
+}
+
+/* As csum_bytes(), of long runs (csum.c); and copies them meanwhile. */
+uint64_t csum_long(const uint8_t *from, uint32_t len);
+uint64_t csum_copy(uint8_t *to, const uint8_t *from, uint32_t len);
+
+/* From so many bytes on, wide registers pay for the call. Headers stay below it. */
+#define CSUM_LONG_BYTES 128u
+
+/* Bytes as a sum of 16-bit words; an odd one at the end is followed by 0. Not 0 unless all bytes are. */
 static inline uint64_t csum_bytes(const uint8_t *from, uint32_t len)
 {
 	uint64_t sum = 0, word;
-	uint8_t bytes[2] = {0};
-	uint16_t folded;
-	uint32_t i = 0, half;
+	uint32_t i = 0;
 
+	if (len >= CSUM_LONG_BYTES)
+		return csum_long(from, len);
 	for (; i + 8 <= len; i += 8) {
 		memcpy(&word, from + i, 8);
 		sum += (word & 0xffffffff) + (word >> 32);
 	}
-	/* Sizes that the compiler knows: no call. */
-	if (len & 4) {
-		memcpy(&half, from + i, 4);
-		sum += half;
-		i += 4;
-	}
-	if (len & 2) {
-		memcpy(&folded, from + i, 2);
-		sum += folded;
-		i += 2;
-	}
-	if (len & 1) {
-		bytes[0] = from[i];
-		memcpy(&folded, bytes, 2);
-		sum += folded;
-	}
-	folded = csum_fold(sum);
-	memcpy(bytes, &folded, sizeof(bytes));
-	return (uint64_t)bytes[0] << 8 | bytes[1];
+	return csum_turn(sum + csum_rest(from + i, len % 8));
 }
 
 /* How far a field of `width` bytes at `offset` lies from the 16-bit words of the sum: 0 or 8 bits. */

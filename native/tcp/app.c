@@ -95,20 +95,29 @@ static uint64_t room(const struct xske_tcp_conn *c)
 	return most > held ? most - held : 0;
 }
 
-static uint32_t sum_of(const struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
+static bool is_summed(const struct xske_tcp_conn *c)
 {
-	if (c->tcp->config.flags & XSKE_TCP_OFFLOAD)
-		return 0;
-	return (uint32_t)csum_bytes(c->arena->umem->area + addr, len);
+	return !(c->tcp->config.flags & XSKE_TCP_OFFLOAD);
 }
 
-static int submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
+static int submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len, uint32_t sum)
 {
-	const struct xske_desc block = {.addr = addr, .len = len, .options = sum_of(c, addr, len)};
+	const struct xske_desc block = {.addr = addr, .len = len, .options = sum};
 
 	if (!spsc_push(&c->app.submits, &block, 1))
 		return -EAGAIN;
 	c->app.submitted_bytes += len;
+	return 0;
+}
+
+/* Into a block, and what its sum is if somebody needs it. */
+static uint32_t fill_block(const struct xske_tcp_conn *c, uint64_t addr, const uint8_t *from, uint32_t len)
+{
+	uint8_t *to = c->arena->umem->area + addr;
+
+	if (is_summed(c))
+		return (uint32_t)csum_copy(to, from, len);
+	memcpy(to, from, len);
 	return 0;
 }
 
@@ -135,8 +144,7 @@ int64_t xske_tcp_write(struct xske_tcp_conn *c, const uint8_t *bytes, uint64_t l
 		if (err)
 			break;
 		addr += c->header_room;
-		memcpy(c->arena->umem->area + addr, bytes + taken, part);
-		submit(c, addr, part);
+		submit(c, addr, part, fill_block(c, addr, bytes + taken, part));
 		taken += part;
 	}
 	xske_arena_leave(c->arena);
@@ -181,7 +189,8 @@ int xske_tcp_submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
 	err = enter(c);
 	if (err)
 		return err;
-	err = submit(c, addr, len);
+	err = submit(c, addr, len,
+	             is_summed(c) ? (uint32_t)csum_bytes(c->arena->umem->area + addr, len) : 0);
 	xske_arena_leave(c->arena);
 	if (!err)
 		hand_over(c);

@@ -47,6 +47,14 @@ XSKE_API uint32_t segments_write(uint8_t *frame, const struct segment_out *out, 
 	return written == bytes ? written : 0;
 }
 
+/* The sum of `len` bytes, as they are copied; ~0: the functions that add up do not agree. */
+XSKE_API uint64_t sums_copy(uint8_t *to, const uint8_t *from, uint32_t len)
+{
+	uint64_t sum = csum_copy(to, from, len);
+
+	return sum == csum_bytes(from, len) && sum == csum_long(from, len) ? sum : ~0ull;
+}
+
 XSKE_API uint32_t segments_sizes(uint32_t *out_bytes)
 {
 	*out_bytes = sizeof(struct segment_out);

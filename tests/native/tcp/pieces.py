@@ -3,7 +3,7 @@
 import ctypes
 import struct
 from collections import namedtuple
-from ctypes import POINTER, byref, c_bool, c_char_p, c_uint8, c_uint16, c_uint32, c_void_p
+from ctypes import POINTER, byref, c_bool, c_char_p, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
 
 from fake import BUILD
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
@@ -83,6 +83,13 @@ helper = declare(
         "segments_sizes": ([POINTER(c_uint32)], c_uint32, None),
     },
     prefix="segments_",
+)
+
+sums = declare(
+    open_library(str(BUILD / "tests/native/libsegment_pieces.so"), "make test-native builds it"),
+    "libsegment_pieces.so",
+    {"sums_copy": ([c_void_p, c_void_p, c_uint32], c_uint64, None)},
+    prefix="sums_",
 )
 
 Read = namedtuple(
