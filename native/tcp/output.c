@@ -73,7 +73,7 @@ static int send_again(struct xske_tcp_conn *c, struct sent *s)
 	err = tcp_post(c, &o, payload, true);
 	if (err)
 		return err;
-	tcp_was_sent(c, &o, payload);
+	tcp_was_sent(c, &o, 1, payload);
 	if (s->flags & SENT_LOST)
 		c->lost_bytes -= s->len;
 	s->flags = (s->flags & ~(SENT_LOST | SENT_TOO_LONG)) | SENT_RETRANS;
@@ -164,6 +164,29 @@ static bool choose(struct xske_tcp_conn *c, bool probing, uint32_t *len, bool *f
 	return *len || *fin;
 }
 
+/* Nothing is outstanding: what was measured of the last window may be old. */
+static void begin_window(struct xske_tcp_conn *c)
+{
+	if (c->snd_una != c->snd_nxt)
+		return;
+	c->progress_ns = c->tcp->now_ns;
+	cc_on_idle(&c->cc, c->tcp->now_ns - c->last_sent_ns, rtt_rto_ns(&c->rtt), c->tcp->now_ns);
+	c->last_sent_ns = c->tcp->now_ns; /* once, though there may be no room now */
+}
+
+static void note_new(struct xske_tcp_conn *c, struct sent *s, uint32_t len, uint16_t flags)
+{
+	*s = (struct sent){.sent_ns = c->tcp->now_ns, .seq = c->snd_nxt, .len = len, .flags = flags};
+	c->snd_nxt += len;
+}
+
+static void began_new(struct xske_tcp_conn *c)
+{
+	c->override_due = false;
+	if (c->retrans == TCP_RETRANS_PROBE)
+		c->retrans = TCP_RETRANS_NONE;
+}
+
 static int send_new(struct xske_tcp_conn *c, uint32_t len, bool fin)
 {
 	bool last = len && len == unsent(c);
@@ -171,10 +194,6 @@ static int send_new(struct xske_tcp_conn *c, uint32_t len, bool fin)
 	struct sent *s;
 	int err;
 
-	if (c->snd_una == c->snd_nxt) {
-		c->progress_ns = c->tcp->now_ns;
-		cc_on_idle(&c->cc, c->tcp->now_ns - c->last_sent_ns, rtt_rto_ns(&c->rtt), c->tcp->now_ns);
-	}
 	s = sents_push(c);
 	if (!s)
 		return -EAGAIN;
@@ -184,13 +203,9 @@ static int send_new(struct xske_tcp_conn *c, uint32_t len, bool fin)
 		c->sents.tail--;
 		return err;
 	}
-	tcp_was_sent(c, &o, len);
-	*s = (struct sent){
-	        .sent_ns = c->tcp->now_ns, .seq = c->snd_nxt, .len = len + fin, .flags = fin ? SENT_FIN : 0};
-	c->snd_nxt += len + fin;
-	c->override_due = false;
-	if (c->retrans == TCP_RETRANS_PROBE)
-		c->retrans = TCP_RETRANS_NONE;
+	tcp_was_sent(c, &o, 1, len);
+	note_new(c, s, len + fin, fin ? SENT_FIN : 0);
+	began_new(c);
 	if (fin) {
 		c->fin_sent = true;
 		tcp_fin_is_sent(c);
@@ -199,9 +214,39 @@ static int send_new(struct xske_tcp_conn *c, uint32_t len, bool fin)
 	return 0;
 }
 
+/* Segments of which choose() would say, one after the other: a full one, now, and not the last. */
+static uint32_t full_segments(const struct xske_tcp_conn *c)
+{
+	uint64_t cwnd = cc_cwnd(&c->cc), pipe = tcp_pipe(c);
+	uint32_t waiting = unsent(c), room = cwnd > pipe ? (uint32_t)min_u64(cwnd - pipe, UINT32_MAX) : 0;
+
+	if (c->config.flags & XSKE_TCP_CONN_PACING || !waiting)
+		return 0;
+	return min_u32(min_u32(waiting - 1, window_room(c)), room) / c->mss;
+}
+
+/* Bulk: what is the same for all of them is done once. How many. */
+static uint32_t send_run(struct xske_tcp_conn *c, uint32_t most)
+{
+	uint32_t n = min_u32(most, full_segments(c));
+	struct segment_out o;
+
+	if (n < 2 || !c->header_room)
+		return 0;
+	tcp_fill(c, &o, TCP_ACK, c->snd_nxt);
+	n = tcp_post_run(c, &o, sents_reserve(c, n));
+	if (!n)
+		return 0;
+	tcp_was_sent(c, &o, n, n * c->mss);
+	for (uint32_t i = 0; i < n; i++)
+		note_new(c, &c->sents.ring[c->sents.tail++ & c->sents.mask], c->mss, 0);
+	began_new(c);
+	return n;
+}
+
 static enum tcp_turn send_data(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
 {
-	uint32_t len, before = *sent;
+	uint32_t len, before = *sent, n;
 	enum tcp_turn turn = TCP_TURN_DONE;
 	bool fin;
 
@@ -209,12 +254,17 @@ static enum tcp_turn send_data(struct xske_tcp_conn *c, uint32_t limit, uint32_t
 	while (choose(c, false, &len, &fin)) {
 		if (must_wait(c))
 			break;
-		turn = *sent == limit          ? TCP_TURN_MORE
-		       : send_new(c, len, fin) ? TCP_TURN_NO_ROOM
-		                               : TCP_TURN_DONE;
-		if (turn != TCP_TURN_DONE)
+		if (*sent == limit) {
+			turn = TCP_TURN_MORE;
 			break;
-		++*sent;
+		}
+		begin_window(c);
+		n = send_run(c, limit - *sent);
+		if (!n && send_new(c, len, fin)) {
+			turn = TCP_TURN_NO_ROOM;
+			break;
+		}
+		*sent += max_u32(n, 1);
 	}
 	/* While it doubles, a window of which half is used may be too small before the next ACK (tcp_is_cwnd_limited() of
 	 * Linux). */

@@ -105,19 +105,28 @@ static uint8_t *bytes_at(const struct xske_tcp_conn *c, uint64_t addr)
 	return c->arena->umem->area + addr;
 }
 
-static int post_in_place(struct xske_tcp_conn *c, const struct segment_out *out, const struct gathered *g)
+/* The block's bytes, with their header in front. The caller has asked for room, and logs it. */
+static void put_in_place(struct xske_tcp_conn *c, const struct segment_out *out, uint64_t payload_addr,
+                         uint32_t len, uint64_t sum)
 {
 	uint32_t header = segment_header_bytes(out), options;
-	uint64_t addr = g->pieces[0].addr - header;
+	uint64_t addr = payload_addr - header;
+	struct xske_txq *q = c->tcp->loop->txq;
+
+	options = write_front(c, out, bytes_at(c, addr));
+	segment_write(bytes_at(c, addr), out, len, sum, is_offloaded(c));
+	txq_borrow(q, chunk_of(q->umem, addr), 1);
+	txq_fill(q, addr, header + len, options);
+}
+
+static int post_in_place(struct xske_tcp_conn *c, const struct segment_out *out, const struct gathered *g)
+{
 	struct xske_txq *q = c->tcp->loop->txq;
 
 	if (txq_room(q, 1) < 1)
 		return -EAGAIN;
-	options = write_front(c, out, bytes_at(c, addr));
-	segment_write(bytes_at(c, addr), out, g->len, g->sum, is_offloaded(c));
-	txq_borrow(q, chunk_of(q->umem, addr), 1);
-	txq_fill(q, addr, header + g->len, options);
-	txq_log(q, header + g->len, 1, 1);
+	put_in_place(c, out, g->pieces[0].addr, g->len, g->sum);
+	txq_log(q, segment_header_bytes(out) + g->len, 1, 1);
 	return 0;
 }
 
@@ -202,4 +211,28 @@ int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t le
 	if (!err)
 		tcp_count(&c->tcp->counters->copied_segments, 1);
 	return err;
+}
+
+uint32_t tcp_post_run(struct xske_tcp_conn *c, struct segment_out *out, uint32_t n)
+{
+	const struct blocks *b = &c->blocks;
+	struct xske_txq *q = c->tcp->loop->txq;
+	uint32_t frame = segment_header_bytes(out) + c->mss, offset, index, i;
+
+	if (!c->header_room || frame < FRAME_MIN_BYTES || !blocks_find(c, out->seq, &offset, &index) ||
+	    offset)
+		return 0;
+	n = min_u32(min_u32(n, b->tail - index), txq_room(q, n));
+	for (i = 0; i < n; i++, out->seq += c->mss) {
+		const struct block *at = &b->ring[(index + i) & b->mask];
+
+		if (at->len != c->mss)
+			break;
+		put_in_place(c, out, at->addr, at->len, at->sum);
+	}
+	if (!i)
+		return 0;
+	txq_log(q, frame, 1, i);
+	c->blocks.latest = index + i - 1;
+	return i;
 }

@@ -28,6 +28,7 @@ void tcp_fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uin
 	bool syn = flags & TCP_SYN;
 
 	*o = (struct segment_out){
+	        .front = !syn && c->front.len ? &c->front : NULL,
 	        .header = &c->config.header,
 	        .seq = seq,
 	        .ack = flags & TCP_ACK ? c->rcv_nxt : 0,
@@ -52,12 +53,12 @@ void tcp_fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uin
 	}
 }
 
-/* It is on its way, and with it what it acknowledges and tells. */
-void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t payload)
+/* They are on their way, and with them what they acknowledge and tell. */
+void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t segments, uint32_t payload)
 {
 	uint32_t scale = o->flags & TCP_SYN ? 0 : c->rcv_wscale;
 
-	tcp_count(&c->info.sent_segments, 1);
+	tcp_count(&c->info.sent_segments, segments);
 	tcp_count(&c->info.sent_bytes, payload);
 	c->last_sent_ns = c->tcp->now_ns;
 	if (!(o->flags & TCP_ACK))
@@ -81,7 +82,7 @@ int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq)
 	tcp_fill(c, &o, flags, seq);
 	err = tcp_post(c, &o, 0, false);
 	if (!err)
-		tcp_was_sent(c, &o, 0);
+		tcp_was_sent(c, &o, 1, 0);
 	return err;
 }
 

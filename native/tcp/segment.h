@@ -24,6 +24,9 @@
 #define SEGMENT_NO_WSCALE 255u
 #define SEGMENT_MAX_HEADER_BYTES (22u + 40u + 60u) /* two VLAN tags, IPv6, TCP with all options */
 
+/* Of those without options but timestamps. */
+#define SEGMENT_MAX_FRONT_BYTES (22u + 40u + 20u + 12u)
+
 #define TCP_FIN 0x01u
 #define TCP_SYN 0x02u
 #define TCP_RST 0x04u
@@ -79,8 +82,21 @@ enum segment_kind segment_read(const struct piece *pieces, uint32_t n, bool veri
 /* `len` bytes from `offset` of the payload, which has them, while its pieces are there. */
 void segment_copy(const struct segment *s, uint32_t offset, uint32_t len, uint8_t *to);
 
+/* What the segments of an established connection have in common, with no options but timestamps: their headers, with zeros
+ * where they differ, and what those zeros are added to. Made once; a segment of a long run costs little more than a copy. */
+struct segment_front {
+	const struct xske_header *header;
+	uint32_t len;        /* 0: there is none */
+	uint32_t tcp_offset; /* behind IP */
+	uint64_t ip_sum;     /* of IPv4's header */
+	uint64_t pseudo_sum, tcp_sum;
+	uint8_t bytes[SEGMENT_MAX_FRONT_BYTES];
+};
+
 /* What is to be sent. */
 struct segment_out {
+	/* NULL, or made of the same header, ports and has_timestamp: no option besides is written then. */
+	const struct segment_front *front;
 	/* Ethernet, tags, IPv4 without options or IPv6, and nothing behind it: len - ip_offset is 20 or 40. Others
 	 * may change its MAC meanwhile (xske_header_set_mac). */
 	const struct xske_header *header;
@@ -95,6 +111,9 @@ struct segment_out {
 	uint32_t sack_count; /* as many of them are written as there is room beside the other options */
 	struct sack_block sacks[SEGMENT_MAX_SACKS];
 };
+
+/* `like`: header, ports and has_timestamp; it must have no other option. */
+void segment_front_init(struct segment_front *f, const struct segment_out *like);
 
 /* From Ethernet to the end of the TCP options. */
 uint32_t segment_header_bytes(const struct segment_out *out);

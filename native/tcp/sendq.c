@@ -33,20 +33,23 @@ static bool is_full(const void *ring, uint32_t mask, uint32_t head, uint32_t tai
 
 /* ---- blocks -------------------------------------------------------------------------------------- */
 
-bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d)
+uint32_t blocks_push(struct xske_tcp_conn *c, const struct xske_desc *slots, uint32_t n)
 {
 	struct blocks *b = &c->blocks;
 	void *ring = b->ring;
+	uint32_t i;
 
-	if (unlikely(is_full(b->ring, b->mask, b->head, b->tail))) {
-		if (!grow(&ring, &b->mask, b->head, b->tail, sizeof(*b->ring)))
-			return false;
-		b->ring = ring;
+	for (i = 0; i < n; i++) {
+		if (unlikely(is_full(b->ring, b->mask, b->head, b->tail))) {
+			if (!grow(&ring, &b->mask, b->head, b->tail, sizeof(*b->ring)))
+				break;
+			b->ring = ring;
+		}
+		b->ring[b->tail++ & b->mask] = (struct block){
+		        .addr = slots[i].addr, .seq = c->snd_end, .len = slots[i].len, .sum = slots[i].options};
+		c->snd_end += slots[i].len;
 	}
-	b->ring[b->tail++ & b->mask] =
-	        (struct block){.addr = d->addr, .seq = c->snd_end, .len = d->len, .sum = d->options};
-	c->snd_end += d->len;
-	return true;
+	return i;
 }
 
 static bool is_in(const struct blocks *b, uint32_t index, uint32_t seq)
@@ -139,6 +142,19 @@ struct sent *sents_push(struct xske_tcp_conn *c)
 		s->ring = ring;
 	}
 	return &s->ring[s->tail++ & s->mask];
+}
+
+uint32_t sents_reserve(struct xske_tcp_conn *c, uint32_t n)
+{
+	struct sents *s = &c->sents;
+	void *ring = s->ring;
+
+	while (!s->ring || s->mask + 1 - (s->tail - s->head) < n) {
+		if (!grow(&ring, &s->mask, s->head, s->tail, sizeof(*s->ring)))
+			break;
+		s->ring = ring;
+	}
+	return s->ring ? min_u32(n, s->mask + 1 - (s->tail - s->head)) : 0;
 }
 
 uint32_t sents_find(const struct xske_tcp_conn *c, uint32_t seq)

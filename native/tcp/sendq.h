@@ -49,13 +49,16 @@ struct sents {
 	uint32_t mask, head, tail;
 };
 
-bool blocks_push(struct xske_tcp_conn *c, const struct xske_desc *d); /* false: no memory */
+/* The first of n blocks that there is room for: how many. */
+uint32_t blocks_push(struct xske_tcp_conn *c, const struct xske_desc *slots, uint32_t n);
 /* The block that has byte seq, and where in it; NULL: none. */
 const struct block *blocks_find(const struct xske_tcp_conn *c, uint32_t seq, uint32_t *offset,
                                 uint32_t *index);
 void blocks_acked(struct xske_tcp_conn *c,
                   uint32_t upto);                 /* drops references of blocks that end at or before it */
 struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
+/* Room for n more, or for as many as there is memory: how many. */
+uint32_t sents_reserve(struct xske_tcp_conn *c, uint32_t n);
 bool sents_full(const struct xske_tcp_conn *c);   /* no more until some are acknowledged */
 struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
 uint32_t sents_count(const struct xske_tcp_conn *c);

@@ -109,10 +109,11 @@ void tcp_signal(struct xske_tcp_conn *c, uint32_t what)
 static void take_submits(struct xske_tcp_conn *c)
 {
 	struct spsc *s = &c->app.submits;
-	uint32_t first, n = 0, ready = spsc_ready(s, &first);
+	uint32_t first, ready = spsc_ready(s, &first), at = first & s->mask;
+	uint32_t to_end = min_u32(ready, s->mask + 1 - at), n = blocks_push(c, &s->slots[at], to_end);
 
-	while (n < ready && blocks_push(c, &s->slots[(first + n) & s->mask]))
-		n++;
+	if (n == to_end)
+		n += blocks_push(c, s->slots, ready - to_end);
 	c->stuck = n < ready;
 	if (!n)
 		return;

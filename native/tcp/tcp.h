@@ -150,6 +150,7 @@ struct xske_tcp_conn {
 	struct xske_tcp_conn_config config;
 	struct xske_tcp_info info; /* counters; stored with tcp_count(), gauges by tcp_publish() */
 	struct tcp_tuple tuple;
+	struct segment_front front; /* once established: of all segments without other options than timestamps */
 	struct xske_tcp_conn *next_in_bucket;
 	struct xske_tcp_conn *next, **prev; /* of all that the stack has; prev NULL: none */
 	struct xske_tcp_conn *next_pending; /* handed over by its application */
@@ -310,7 +311,8 @@ enum tcp_turn { TCP_TURN_DONE, TCP_TURN_MORE, TCP_TURN_NO_ROOM };
 enum tcp_turn tcp_output(struct xske_tcp_conn *c, uint32_t limit, uint32_t *posted);
 /* says.c */
 void tcp_fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uint32_t seq);
-void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t payload);
+/* So many of them, with so many bytes of payload together. */
+void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t segments, uint32_t payload);
 void tcp_challenge(struct xske_tcp_conn *c);   /* an ACK to what may be an attack (RFC 5961) */
 void tcp_tell_window(struct xske_tcp_conn *c); /* an ACK, if that opens the window far enough */
 /* One segment without payload, now: SYN, ACK, RST, probes. -EAGAIN: no room. */
@@ -318,6 +320,9 @@ int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq);
 /* post.c: the segment `out` with `len` payload bytes of the send queue from out->seq on. again: was sent before.
  * 0, or -EAGAIN: no room on the txq, or no chunk. At most tcp_fits() bytes. */
 int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t len, bool again);
+/* Up to n full segments that were never sent, each of them a block of its own, with their headers in front: bulk, where a
+ * segment fits into a chunk. out->seq moves on. How many; 0: tcp_post() knows. */
+uint32_t tcp_post_run(struct xske_tcp_conn *c, struct segment_out *out, uint32_t n);
 /* How much of `len` bytes from seq on fits into one packet: the descs of a packet are counted. */
 uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len);
 /* stack.c */

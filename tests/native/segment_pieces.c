@@ -32,7 +32,27 @@ XSKE_API uint32_t segments_read(const uint8_t *bytes, const uint32_t *lens, uint
 	return kind;
 }
 
-/* Returns how many bytes of `frame` are written, or 0 when the two functions do not agree. */
+/* Where it may have a front: what is written with one. */
+static uint32_t write_with_front(uint8_t *frame, const struct segment_out *out, const uint8_t *payload,
+                                 uint32_t len, uint32_t partial)
+{
+	struct segment_out with = *out;
+	struct segment_front front;
+
+	memset(&front, 0xa5, sizeof(front));
+	segment_front_init(&front, out);
+	with.front = &front;
+	if (segment_header_bytes(&with) != segment_header_bytes(out))
+		return 0;
+	return segment_write(frame, &with, len, partial ? ~0ull : csum_bytes(payload, len), partial);
+}
+
+static bool may_have_front(const struct segment_out *out)
+{
+	return !out->mss && !out->sack_count && !out->sack_permitted && out->wscale == SEGMENT_NO_WSCALE;
+}
+
+/* Returns how many bytes of `frame` are written, or 0 when functions do not agree. */
 XSKE_API uint32_t segments_write(uint8_t *frame, const struct segment_out *out, const uint8_t *payload,
                                  uint32_t len, uint32_t partial)
 {
@@ -43,6 +63,9 @@ XSKE_API uint32_t segments_write(uint8_t *frame, const struct segment_out *out, 
 	memset(header, 0xa5, bytes);
 	written = segment_write(header, out, len, partial ? ~0ull : csum_bytes(payload, len), partial);
 	memcpy(frame, header, bytes);
+	if (may_have_front(out) && (write_with_front(header, out, payload, len, partial) != bytes ||
+	                            memcmp(header, frame, bytes) != 0))
+		written = 0;
 	free(header);
 	return written == bytes ? written : 0;
 }
