@@ -117,10 +117,10 @@ def test_without_the_plugin_nothing_is_guessed():
 
 def transfers(rates):
     """(ours, theirs) of each round."""
-    for intake, flows in (("plain", 1), ("RPS", 1), ("plain", 4)):
+    for receiver, flows in (("plain", 1), ("RPS", 1), ("plain", 4)):
         for ours, theirs in rates:
             yield {
-                "intake": intake,
+                "receiver": receiver,
                 "flows": flows,
                 "ours": {"gbps": ours, "cpu_s_per_gb": 0.25, "again": 1},
                 "theirs": {"gbps": theirs, "cpu_s_per_gb": 0.5, "again": 0},
@@ -129,7 +129,7 @@ def transfers(rates):
 
 def test_goodput_is_compared_round_by_round():
     cells = tcp_goodput.summary(list(transfers([(10, 10), (1, 2), (27, 30)])), Target(0.9, at_least=True))
-    assert [(one["intake"], one["flows"]) for one in cells] == [("plain", 1), ("RPS", 1), ("plain", 4)]
+    assert [(one["receiver"], one["flows"]) for one in cells] == [("plain", 1), ("RPS", 1), ("plain", 4)]
     one = cells[0]
     assert one["gbps"]["theirs"] == {"median": 10, "min": 2, "max": 30}
     assert one["ratio"] == {"median": 0.9, "min": 0.5, "max": 1, "target": ">= 0.9", "met": True}
