@@ -35,8 +35,8 @@ from xsk_engine.lab.private import PrivateLab
 
 LIMIT_S = 60
 IDLE_S = 2.0
-# Higher: the application is the bottleneck at MTU 65535 (measured: 100 us 10 % slower, 400 us a third); lower:
-# it takes time from the reader on its core.
+# Higher: the application is the bottleneck at MTU 65535 (measured: 100 us 10 % slower, 400 us a third);
+# lower: it takes time from the reader on its core.
 NAP_US = 50
 
 
