@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,6 +28,9 @@ class TcpConnection(Connection):
             connection.sendall(b"hello")
             print(connection.recv(100))
     """
+
+    at_close: Callable[[], object] | None = None
+    """closes what only this connection uses"""
 
     def _patiently(self, attempt: Callable[[], T], timeout_s: float) -> T:
         """Its first result that is not EAGAIN, or that."""
@@ -155,18 +159,32 @@ class TcpConnection(Connection):
         everything. 0: returns at once. BusyError while another thread uses it.
         """
         seconds = self.timeout_of(timeout_s)
-        if not self.begin_close():
-            return
         try:
-            if seconds:
-                wait_until(
-                    lambda: self.is_sent_off or not self._stack.worker.alive,
-                    seconds,
-                    lambda: self.late("close", seconds, "the peer has not acknowledged all yet"),
-                )
-                self.check_closed()
+            if self.begin_close():
+                self._wait_sent_off(seconds)
         finally:
             self._stack.reap()
+            self._close_engine()
+
+    def _wait_sent_off(self, seconds: float) -> None:
+        if not seconds:
+            return
+        wait_until(
+            lambda: self.is_sent_off or not self._stack.worker.alive,
+            seconds,
+            lambda: self.late("close", seconds, "the peer has not acknowledged all yet"),
+        )
+        self.check_closed()
+
+    def abort(self) -> None:
+        """As Connection.abort."""
+        super().abort()
+        self._close_engine()
+
+    def _close_engine(self) -> None:
+        if os.getpid() == self._pid and self.at_close is not None:
+            at_close, self.at_close = self.at_close, None
+            at_close()
 
     def __enter__(self: C) -> C:
         return self

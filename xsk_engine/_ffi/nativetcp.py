@@ -120,6 +120,13 @@ class TcpInfo(ctypes.Structure):
             "send_buffer_bytes",
             "mss_bytes",
             "path_mtu",
+            "recovery_state",
+            "outstanding_segments",
+            "backoffs",
+            "options",
+            "send_wscale",
+            "receive_wscale",
+            "receive_mss",
         )
     ]
 
