@@ -25,8 +25,8 @@ where something is awaited, and with `tcp=True` where that is needed; `endpoint`
 `engine.udp(("10.77.0.2", 9000))`; `frags` of it, `alloc(64, 1000)`; `connection`,
 `engine.tcp("10.77.0.2", 9001)`, to a peer that has answered and takes whatever else comes;
 `flow`, `xsk_engine.parse_flow("ip dst=10.77.0.2 / udp dst=9000")`; `running`, that flow started at 10kpps;
-`transport`, what `create_datagram_endpoint` or, for TCP, `create_connection` returns; the modules `xsk_engine`,
-`numpy` and `asyncio`.
+`transport`, what `create_datagram_endpoint` or, for TCP, `create_connection` returns; the
+modules `xsk_engine`, `numpy` and `asyncio`.
 
 Bad arguments are ValueError or TypeError, everything else is an `XskError`. Lengths are bytes, frames are
 without FCS.
