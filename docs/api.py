@@ -89,7 +89,7 @@ PLUMBING = {
         *("try_send", "try_alloc", "try_submit", "try_recv", "try_recv_into", "check_submit"),
         *("start", "begin_shutdown", "begin_close", "check_closed", "release", "forget"),
     },
-    "TcpConnection": {"wait_connected", "at_close"},
+    "TcpConnection": {"wait_connected", "at_close", "forget_file"},
     "AsyncTcpConnection": {
         *("wait_connected", "bell", "stream", "try_send_first", "close_with_progress"),
         *("try_send", "try_submit", "is_flushed"),

@@ -170,16 +170,24 @@ class XskTcpTransport(asyncio.Transport):
             buffer = self._protocol.get_buffer(-1)
             if not len(buffer):
                 raise RuntimeError("get_buffer() returned an empty buffer")
-            count = self._connection.try_recv_into(memoryview(buffer).cast("B"))
+            count: int = self._attempt(self._connection.try_recv_into, memoryview(buffer).cast("B"))
             if count > 0:
                 self._protocol.buffer_updated(count)
             return count
-        data = self._connection.try_recv(_READ_BYTES)
+        data = self._attempt(self._connection.try_recv, _READ_BYTES)
         if isinstance(data, int):
             return data
         if data:
             self._protocol.data_received(data)
         return len(data)
+
+    def _attempt(self, what: Callable[[Any], Any], argument: Any) -> Any:
+        """Its result; EAGAIN when somebody else has closed the connection, which ends this, too."""
+        try:
+            return what(argument)
+        except XskError as error:
+            self._end(_as_os_error(error))
+            return AGAIN
 
     def _has_ended(self) -> None:
         self._ended = True
@@ -217,9 +225,10 @@ class XskTcpTransport(asyncio.Transport):
         view = memoryview(data).cast("B") if memoryview(data).c_contiguous else memoryview(bytes(data))
         taken = 0
         if view and not self._buffer:
-            taken = self._connection.try_send_first(data)
+            taken = self._attempt(self._connection.try_send_first, data)
             if taken < 0 and taken != AGAIN:
                 self._end(self._why("send", taken))
+            if self._closing:
                 return
         rest = view[max(taken, 0) :]
         if rest:
@@ -240,7 +249,7 @@ class XskTcpTransport(asyncio.Transport):
         """What is buffered, as far as there is room."""
         budget, announced = _WRITE_BYTES, False
         while self._buffer and budget > 0:
-            taken = self._connection.try_send_first(self._buffer.first())
+            taken = self._attempt(self._connection.try_send_first, self._buffer.first())
             if taken == AGAIN:
                 if announced:
                     break
@@ -252,6 +261,8 @@ class XskTcpTransport(asyncio.Transport):
             else:
                 budget -= taken
                 self._buffer.took(taken)
+        if self._over.done():  # who waits for room hears of that instead
+            return
         if self._buffer and budget <= 0:
             self._loop.call_soon(self._write)
         self._buffer.note()
