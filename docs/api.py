@@ -82,6 +82,7 @@ PLUMBING = {
     },
     "TcpHandle": {
         *("name", "failed", "ended", "why_over", "late", "using", "timeout_of", "not_received", "announce"),
+        "still_awaits",
         *("state_number", "is_opening", "is_sent_off", "is_over", "is_flushed", "set_mac"),
         *("check_connected", "check_closed"),
     },

@@ -781,6 +781,8 @@ XSKE_API void xske_tcp_set_mac(struct xske_tcp_conn *conn, const uint8_t mac[6])
 /* Announces that its application is about to wait for any of these: the loop's event_fd will say so, once. Then look
  * again before you wait. */
 XSKE_API void xske_tcp_await(struct xske_tcp_conn *conn, uint32_t what);
+/* What of it has not happened yet: who has many connections looks at those only that it has happened to. */
+XSKE_API uint32_t xske_tcp_awaited(const struct xske_tcp_conn *conn);
 #define XSKE_TCP_READABLE 1u /* bytes, or the end */
 #define XSKE_TCP_WRITABLE 2u /* room in the send buffer */
 #define XSKE_TCP_CHANGED 4u  /* its state */

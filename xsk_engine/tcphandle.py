@@ -287,3 +287,8 @@ class TcpHandle(Single):
         with self._asking:
             if self.handle is not None:
                 tcp.announce(self.handle, what)
+
+    def still_awaits(self, what: int) -> bool:
+        """Nothing of it has happened since announce()."""
+        with self._asking:
+            return self.handle is not None and tcp.short.awaited(self.handle) & what == what

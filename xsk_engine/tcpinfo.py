@@ -165,11 +165,11 @@ class KernelTcpInfo:
     (include/uapi/linux/tcp.h). Immutable: any thread.
 
     Byte counts are payload; the kernel adds one for SYN and one for FIN to tcpi_bytes_acked. What an engine's
-    connection does not count or does not have is absent: retransmits, probes, ato, sacked, lost, retrans,
-    fackets, the last_* times, rcv_ssthresh, advmss, reordering, rcv_rtt, rcv_space, the two pacing rates,
-    data_segs_in and _out, delivery_rate and its flags, the busy and limited times, delivered and
-    delivered_ce, dsack_dups, reord_seen, rcv_ooopack, rcv_wnd, rehash, the fastopen flags, and
-    total_rto_recoveries and _time.
+    connection does not count, or does not have, is absent: tcpi_ retransmits, probes, ato, sacked, lost,
+    retrans, fackets, last_data_sent, last_ack_sent, last_data_recv, last_ack_recv, rcv_ssthresh, advmss,
+    reordering, rcv_rtt, rcv_space, pacing_rate, max_pacing_rate, data_segs_in, data_segs_out, delivery_rate,
+    delivery_rate_app_limited, busy_time, rwnd_limited, sndbuf_limited, delivered, delivered_ce, dsack_dups,
+    reord_seen, rcv_ooopack, rcv_wnd, rehash, fastopen_client_fail, total_rto_recoveries, total_rto_time.
 
         print(connection.info().tcp_info().tcpi_rtt)
     """
@@ -225,7 +225,7 @@ class KernelTcpInfo:
     tcpi_snd_wnd: int
     """bytes that the peer has room for"""
     tcpi_total_rto: int
-    """times that the RTO expired"""
+    """times that the RTO expired, those of SYN not counted"""
 
 
 @dataclass(frozen=True)

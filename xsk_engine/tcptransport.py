@@ -23,8 +23,7 @@ _log = logging.getLogger("xsk_engine")
 _WRITE_BYTES, _READ_BYTES, _READS_PER_TURN = 256 << 10, 256 << 10, 4
 # What waits for room looks again after so long: chunks that other owners give back ring no bell.
 _LOOK_S = 0.02
-_WARN_AFTER = 5
-"""writes to a connection that is over, as asyncio's own"""
+_WARN_AFTER = 5  # writes to a connection that is over, as asyncio's own
 
 
 class XskTcpTransport(asyncio.Transport):
@@ -49,6 +48,8 @@ class XskTcpTransport(asyncio.Transport):
         self._reading = self._into_buffer = False
         self._paused = True
         """by pause_reading(), or not begun"""
+        self._awaits_bytes = False
+        """announced, and not looked at since"""
         self._ended = False
         """the peer's stream"""
         self._eof = False
@@ -130,7 +131,9 @@ class XskTcpTransport(asyncio.Transport):
 
     def _turn(self) -> None:
         """Something has happened, perhaps to this connection."""
-        self._read()
+        if self._awaits_bytes and not self._connection.still_awaits(tcp.READABLE):
+            self._awaits_bytes = False
+            self._read()
         if self._buffer:
             self._write()
 
@@ -150,15 +153,14 @@ class XskTcpTransport(asyncio.Transport):
                     self._connection.announce(tcp.READABLE)
                     result = self._read_once()  # what came before the announcement rings no bell
                 if result == AGAIN:
+                    self._awaits_bytes = True
                     return
                 if result < 0:
                     self._end(self._why("recv", result))
                 elif result == 0:
                     self._has_ended()
             self._loop.call_soon(self._read)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # the protocol's
+        except Exception as error:  # the protocol's
             self._complain("the protocol does not take what was received", error)
             self._end(error)
         finally:

@@ -158,6 +158,7 @@ SHORT: dict[str, Any] = {
     "xske_tcp_state": ([c_void_p], c_int, None),
     "xske_tcp_error": ([c_void_p], c_int, None),
     "xske_tcp_await": ([c_void_p, c_uint32], None, None),
+    "xske_tcp_awaited": ([c_void_p], c_uint32, None),
     "xske_tcp_info": ([c_void_p, POINTER(TcpInfo)], None, None),
 }
 """As native.short: with the GIL, for what is done in a microsecond. They return a negative errno
