@@ -15,11 +15,12 @@ typedef uint64_t lanes __attribute__((vector_size(STEP)));
 
 /* Whole steps of STEP bytes, fewer than 2^32 of them, as the machine reads them. `to`: NULL, or where they go. Compiled for
  * each machine below, so that the same lines become its widest registers. */
-static inline __attribute__((always_inline)) uint64_t sum_steps(uint8_t *to, const uint8_t *from, uint32_t len)
+static inline __attribute__((always_inline)) uint64_t sum_steps(uint8_t *to, const uint8_t *from,
+                                                                uint32_t len)
 {
 	lanes all = {0}, upper = {0}, word;
 
-#pragma GCC unroll 4
+#pragma GCC unroll 8
 	for (size_t i = 0; i < len; i += STEP) {
 		memcpy(&word, from + i, STEP);
 		if (to)
@@ -54,29 +55,32 @@ static uint64_t sum_wide(uint8_t *to, const uint8_t *from, uint32_t len)
 }
 
 /* What is left of less than a step. */
-static uint64_t sum_words(const uint8_t *from, uint32_t len)
+static inline __attribute__((always_inline)) uint64_t sum_rest(uint8_t *to, const uint8_t *from, uint32_t len)
 {
 	uint64_t sum = 0, word;
+	uint32_t i = 0;
 
-	for (; len >= 8; from += 8, len -= 8) {
-		memcpy(&word, from, 8);
+	for (; i + 8 <= len; i += 8) {
+		memcpy(&word, from + i, 8);
+		if (to)
+			memcpy(to + i, &word, 8);
 		sum += (word & 0xffffffff) + (word >> 32);
 	}
-	return sum + csum_rest(from, len);
+	if (to && unlikely(i < len))
+		memcpy(to + i, from + i, len - i);
+	return sum + csum_rest(from + i, len - i);
 }
 
 uint64_t csum_long(const uint8_t *from, uint32_t len)
 {
 	uint32_t steps = len & ~(STEP - 1);
 
-	return csum_turn(sum_wide(NULL, from, steps) + sum_words(from + steps, len - steps));
+	return csum_turn(sum_wide(NULL, from, steps) + sum_rest(NULL, from + steps, len - steps));
 }
 
 uint64_t csum_copy(uint8_t *to, const uint8_t *from, uint32_t len)
 {
 	uint32_t steps = len & ~(STEP - 1);
-	uint64_t sum = sum_wide(to, from, steps);
 
-	memcpy(to + steps, from + steps, len - steps);
-	return csum_turn(sum + sum_words(from + steps, len - steps));
+	return csum_turn(sum_wide(to, from, steps) + sum_rest(to + steps, from + steps, len - steps));
 }

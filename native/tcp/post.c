@@ -89,15 +89,29 @@ uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len)
 	return fits;
 }
 
-/* What the first desc has in front of it; returns its options. */
-static uint32_t write_front(const struct xske_tcp_conn *c, const struct segment_out *out, uint8_t *frame)
+/* What the first desc has in front of it. */
+struct front {
+	bool is_there;
+	uint32_t options; /* of the desc */
+	uint64_t flags, request;
+};
+
+static struct front front_of(const struct xske_tcp_conn *c, const struct segment_out *out)
 {
 	bool offloaded = is_offloaded(c);
 
-	if (c->arena->umem->metadata_len >= XSKE_TX_METADATA_BYTES)
-		metadata_write(frame, offloaded ? TXMD_CHECKSUM : 0,
-		               offloaded ? metadata_checksum(out->header->len, CHECKSUM_AT) : 0, 0);
-	return offloaded ? XSKE_DESC_METADATA : 0;
+	return (struct front){
+	        .is_there = c->arena->umem->metadata_len >= XSKE_TX_METADATA_BYTES,
+	        .options = offloaded ? XSKE_DESC_METADATA : 0,
+	        .flags = offloaded ? TXMD_CHECKSUM : 0,
+	        .request = offloaded ? metadata_checksum(out->header->len, CHECKSUM_AT) : 0,
+	};
+}
+
+static void write_front(const struct front *f, uint8_t *frame)
+{
+	if (f->is_there)
+		metadata_write(frame, f->flags, f->request, 0);
 }
 
 static uint8_t *bytes_at(const struct xske_tcp_conn *c, uint64_t addr)
@@ -105,34 +119,27 @@ static uint8_t *bytes_at(const struct xske_tcp_conn *c, uint64_t addr)
 	return c->arena->umem->area + addr;
 }
 
-/* The block's bytes, with their header in front. The caller has asked for room, and logs it. */
-static void put_in_place(struct xske_tcp_conn *c, const struct segment_out *out, uint64_t payload_addr,
-                         uint32_t len, uint64_t sum)
-{
-	uint32_t header = segment_header_bytes(out), options;
-	uint64_t addr = payload_addr - header;
-	struct xske_txq *q = c->tcp->loop->txq;
-
-	options = write_front(c, out, bytes_at(c, addr));
-	segment_write(bytes_at(c, addr), out, len, sum, is_offloaded(c));
-	txq_borrow(q, chunk_of(q->umem, addr), 1);
-	txq_fill(q, addr, header + len, options);
-}
-
 static int post_in_place(struct xske_tcp_conn *c, const struct segment_out *out, const struct gathered *g)
 {
+	const struct front front = front_of(c, out);
+	uint32_t header = segment_header_bytes(out);
+	uint64_t addr = g->pieces[0].addr - header;
 	struct xske_txq *q = c->tcp->loop->txq;
 
 	if (txq_room(q, 1) < 1)
 		return -EAGAIN;
-	put_in_place(c, out, g->pieces[0].addr, g->len, g->sum);
-	txq_log(q, segment_header_bytes(out) + g->len, 1, 1);
+	write_front(&front, bytes_at(c, addr));
+	segment_write(bytes_at(c, addr), out, g->len, g->sum, is_offloaded(c));
+	txq_borrow(q, chunk_of(q->umem, addr), 1);
+	txq_fill(q, addr, header + g->len, front.options);
+	txq_log(q, header + g->len, 1, 1);
 	return 0;
 }
 
 static int post_pieces(struct xske_tcp_conn *c, const struct segment_out *out, const struct gathered *g)
 {
-	uint32_t header = segment_header_bytes(out), options;
+	const struct front front = front_of(c, out);
+	uint32_t header = segment_header_bytes(out);
 	struct xske_txq *q = c->tcp->loop->txq;
 	uint64_t addr;
 	int err;
@@ -143,10 +150,10 @@ static int post_pieces(struct xske_tcp_conn *c, const struct segment_out *out, c
 	if (err)
 		return err;
 	arena_stamp(q->self, 0);
-	options = write_front(c, out, bytes_at(c, addr));
+	write_front(&front, bytes_at(c, addr));
 	segment_write(bytes_at(c, addr), out, g->len, g->sum, is_offloaded(c));
 	txq_take(q, chunk_of(q->umem, addr));
-	txq_fill(q, addr, header, options | XSKE_DESC_CONTD);
+	txq_fill(q, addr, header, front.options | XSKE_DESC_CONTD);
 	for (uint32_t i = 0; i < g->n; i++) {
 		txq_borrow(q, chunk_of(q->umem, g->pieces[i].addr), 1);
 		txq_fill(q, g->pieces[i].addr, g->pieces[i].len, i + 1 < g->n ? XSKE_DESC_CONTD : 0);
@@ -158,8 +165,8 @@ static int post_pieces(struct xske_tcp_conn *c, const struct segment_out *out, c
 /* Everything in one frag of the loop's. A frame that is too short is made longer (FRAME_MIN_BYTES). */
 static int post_copy(struct xske_tcp_conn *c, const struct segment_out *out, const struct gathered *g)
 {
-	uint32_t header = segment_header_bytes(out), frame = max_u32(header + g->len, FRAME_MIN_BYTES),
-	         options;
+	const struct front front = front_of(c, out);
+	uint32_t header = segment_header_bytes(out), frame = max_u32(header + g->len, FRAME_MIN_BYTES);
 	struct xske_txq *q = c->tcp->loop->txq;
 	uint8_t *to;
 	uint64_t addr;
@@ -172,14 +179,14 @@ static int post_copy(struct xske_tcp_conn *c, const struct segment_out *out, con
 		return err;
 	arena_stamp(q->self, 0);
 	to = bytes_at(c, addr);
-	options = write_front(c, out, to);
+	write_front(&front, to);
 	segment_write(to, out, g->len, g->sum, is_offloaded(c));
 	to += header;
 	for (uint32_t i = 0; i < g->n; to += g->pieces[i++].len)
 		memcpy(to, bytes_at(c, g->pieces[i].addr), g->pieces[i].len);
 	frame_pad(bytes_at(c, addr), header + g->len, frame);
 	txq_take(q, chunk_of(q->umem, addr));
-	txq_fill(q, addr, frame, options);
+	txq_fill(q, addr, frame, front.options);
 	txq_log(q, frame, 1, 1);
 	return 0;
 }
@@ -213,22 +220,30 @@ int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t le
 	return err;
 }
 
-uint32_t tcp_post_run(struct xske_tcp_conn *c, struct segment_out *out, uint32_t n)
+uint32_t tcp_post_run(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t n)
 {
-	const struct blocks *b = &c->blocks;
+	const struct blocks b = c->blocks; /* a copy: what is written to frames may not alias it */
+	const struct front front = front_of(c, out);
+	const uint32_t len = c->mss, frame = segment_header_bytes(out) + len;
 	struct xske_txq *q = c->tcp->loop->txq;
-	uint32_t frame = segment_header_bytes(out) + c->mss, offset, index, i;
+	uint32_t offset, index, i, seq = out->seq;
+	uint8_t *area = c->arena->umem->area;
+	struct segment_pattern pattern;
 
-	if (!c->header_room || frame < FRAME_MIN_BYTES || !blocks_find(c, out->seq, &offset, &index) ||
-	    offset)
+	if (!c->header_room || frame < FRAME_MIN_BYTES || !blocks_find(c, seq, &offset, &index) || offset)
 		return 0;
-	n = min_u32(min_u32(n, b->tail - index), txq_room(q, n));
-	for (i = 0; i < n; i++, out->seq += c->mss) {
-		const struct block *at = &b->ring[(index + i) & b->mask];
+	n = min_u32(min_u32(n, b.tail - index), txq_room(q, n));
+	segment_pattern_init(&pattern, out, len, is_offloaded(c));
+	for (i = 0; i < n; i++, seq += len) {
+		const struct block *at = &b.ring[(index + i) & b.mask];
+		uint64_t addr = at->addr - pattern.len;
 
-		if (at->len != c->mss)
+		if (at->len != len)
 			break;
-		put_in_place(c, out, at->addr, at->len, at->sum);
+		write_front(&front, area + addr);
+		segment_pattern_write(&pattern, area + addr, seq, at->sum);
+		txq_borrow(q, chunk_of(q->umem, addr), 1);
+		txq_fill(q, addr, frame, front.options);
 	}
 	if (!i)
 		return 0;

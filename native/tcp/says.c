@@ -28,7 +28,6 @@ void tcp_fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uin
 	bool syn = flags & TCP_SYN;
 
 	*o = (struct segment_out){
-	        .front = !syn && c->front.len ? &c->front : NULL,
 	        .header = &c->config.header,
 	        .seq = seq,
 	        .ack = flags & TCP_ACK ? c->rcv_nxt : 0,

@@ -14,9 +14,11 @@
 #ifndef XSKE_TCP_SEGMENT_H
 #define XSKE_TCP_SEGMENT_H
 
+#include <arpa/inet.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "csum.h"
 #include "piece.h"
 #include "xske.h"
 
@@ -24,8 +26,7 @@
 #define SEGMENT_NO_WSCALE 255u
 #define SEGMENT_MAX_HEADER_BYTES (22u + 40u + 60u) /* two VLAN tags, IPv6, TCP with all options */
 
-/* Of those without options but timestamps. */
-#define SEGMENT_MAX_FRONT_BYTES (22u + 40u + 20u + 12u)
+#define SEGMENT_SEQ_TO_CHECKSUM 12u /* RFC 9293, 3.1 */
 
 #define TCP_FIN 0x01u
 #define TCP_SYN 0x02u
@@ -82,21 +83,8 @@ enum segment_kind segment_read(const struct piece *pieces, uint32_t n, bool veri
 /* `len` bytes from `offset` of the payload, which has them, while its pieces are there. */
 void segment_copy(const struct segment *s, uint32_t offset, uint32_t len, uint8_t *to);
 
-/* What the segments of an established connection have in common, with no options but timestamps: their headers, with zeros
- * where they differ, and what those zeros are added to. Made once; a segment of a long run costs little more than a copy. */
-struct segment_front {
-	const struct xske_header *header;
-	uint32_t len;        /* 0: there is none */
-	uint32_t tcp_offset; /* behind IP */
-	uint64_t ip_sum;     /* of IPv4's header */
-	uint64_t pseudo_sum, tcp_sum;
-	uint8_t bytes[SEGMENT_MAX_FRONT_BYTES];
-};
-
 /* What is to be sent. */
 struct segment_out {
-	/* NULL, or made of the same header, ports and has_timestamp: no option besides is written then. */
-	const struct segment_front *front;
 	/* Ethernet, tags, IPv4 without options or IPv6, and nothing behind it: len - ip_offset is 20 or 40. Others
 	 * may change its MAC meanwhile (xske_header_set_mac). */
 	const struct xske_header *header;
@@ -112,9 +100,6 @@ struct segment_out {
 	struct sack_block sacks[SEGMENT_MAX_SACKS];
 };
 
-/* `like`: header, ports and has_timestamp; it must have no other option. */
-void segment_front_init(struct segment_front *f, const struct segment_out *like);
-
 /* From Ethernet to the end of the TCP options. */
 uint32_t segment_header_bytes(const struct segment_out *out);
 /* Writes these bytes, the headers of a segment with payload_len bytes behind them, and returns how many. The protocol,
@@ -124,5 +109,37 @@ uint32_t segment_header_bytes(const struct segment_out *out);
  * include/linux/skbuff.h). The frame must not be inflight: old and new bytes would leave together. */
 uint32_t segment_write(uint8_t *frame, const struct segment_out *out, uint32_t payload_len,
                        uint64_t payload_sum, bool partial);
+
+/* Headers that differ in their sequence alone, with no options but timestamps: written once, and then copied. */
+#define SEGMENT_MAX_PATTERN_BYTES 96u
+#define SEGMENT_PATTERN_HALF (SEGMENT_MAX_PATTERN_BYTES / 2)
+struct segment_pattern {
+	uint32_t len;    /* at least a half */
+	uint32_t seq_at; /* in bytes */
+	uint64_t sum;    /* with sequence 0 and no payload */
+	bool partial;
+	uint8_t bytes[SEGMENT_MAX_PATTERN_BYTES];
+};
+
+/* Of segments with payload_len bytes of payload each. out->seq does not matter. */
+void segment_pattern_init(struct segment_pattern *p, const struct segment_out *out, uint32_t payload_len,
+                          bool partial);
+
+/* As segment_write(). */
+static inline void segment_pattern_write(const struct segment_pattern *p, uint8_t *frame, uint32_t seq,
+                                         uint64_t payload_sum)
+{
+	uint32_t rest = p->len - SEGMENT_PATTERN_HALF, turned = htonl(seq);
+
+	/* Two copies of a known length, which overlap: no call. */
+	memcpy(frame, p->bytes, SEGMENT_PATTERN_HALF);
+	memcpy(frame + rest, p->bytes + rest, SEGMENT_PATTERN_HALF);
+	memcpy(frame + p->seq_at, &turned, sizeof(turned));
+	if (!p->partial) {
+		uint16_t check = htons((uint16_t)~csum_fold(p->sum + seq + payload_sum));
+
+		memcpy(frame + p->seq_at + SEGMENT_SEQ_TO_CHECKSUM, &check, sizeof(check));
+	}
+}
 
 #endif

@@ -3,15 +3,12 @@
  * segment_write.c - headers of segments. Options stand in words of 4 bytes, NOPs in front (RFC 7323, appendix A), in the
  * order that Linux has (tcp_options_write, net/ipv4/tcp_output.c): what receivers and middleboxes see most.
  */
-#include <arpa/inet.h>
-
 #include "datagram.h"
 #include "frame.h"
 #include "tcp/option.h"
 #include "tcp/segment.h"
 
 #define IPV4_DF 0x40u /* in byte 6 */
-#define CHECKSUM_AT 16u
 
 static uint8_t *put_u32(uint8_t *to, uint32_t value)
 {
@@ -60,8 +57,6 @@ static uint32_t option_bytes(const struct segment_out *out)
 
 uint32_t segment_header_bytes(const struct segment_out *out)
 {
-	if (likely(out->front != NULL))
-		return out->front->len;
 	return out->header->len + TCP_BYTES + option_bytes(out);
 }
 
@@ -123,8 +118,8 @@ static uint8_t *put_ip(uint8_t *frame, const struct xske_header *h, uint32_t tcp
 	return ip + pseudo_and_length(ip, six, tcp_len, sum);
 }
 
-static uint32_t write_whole(uint8_t *frame, const struct segment_out *out, uint32_t payload_len,
-                            uint64_t payload_sum, bool partial)
+uint32_t segment_write(uint8_t *frame, const struct segment_out *out, uint32_t payload_len,
+                       uint64_t payload_sum, bool partial)
 {
 	uint32_t header = TCP_BYTES + option_bytes(out);
 	uint64_t sum = 0;
@@ -132,82 +127,22 @@ static uint32_t write_whole(uint8_t *frame, const struct segment_out *out, uint3
 
 	put_tcp(tcp, out, header);
 	if (partial)
-		put_u16(tcp + CHECKSUM_AT, csum_fold(sum));
+		put_u16(tcp + 16, csum_fold(sum));
 	else
-		put_u16(tcp + CHECKSUM_AT, (uint16_t)~csum_fold(sum + csum_bytes(tcp, header) + payload_sum));
+		put_u16(tcp + 16, (uint16_t)~csum_fold(sum + csum_bytes(tcp, header) + payload_sum));
 	return out->header->len + header;
 }
 
-/* ---- what segments have in common ---------------------------------------------------------------- */
-
-void segment_front_init(struct segment_front *f, const struct segment_out *like)
+void segment_pattern_init(struct segment_pattern *p, const struct segment_out *out, uint32_t payload_len,
+                          bool partial)
 {
-	struct segment_out out = {.header = like->header,
-	                          .local_port = like->local_port,
-	                          .remote_port = like->remote_port,
-	                          .has_timestamp = like->has_timestamp,
-	                          .wscale = SEGMENT_NO_WSCALE};
-	uint8_t *ip = f->bytes + like->header->ip_offset, *tcp;
-	bool six = is_ipv6(like->header);
+	struct segment_out zero = *out;
+	uint8_t *check;
 
-	f->header = like->header;
-	f->len = write_whole(f->bytes, &out, 0, 0, true);
-	f->tcp_offset = like->header->len;
-	tcp = f->bytes + f->tcp_offset;
-	put_u16(tcp + CHECKSUM_AT, 0);
-	put_u16(ip + (six ? 4 : 2), 0);
-	if (!six)
-		put_u16(ip + 10, 0);
-	f->ip_sum = six ? 0 : csum_bytes(ip, 20);
-	f->pseudo_sum = PROTO_TCP + (six ? csum_bytes(ip + 8, 32) : csum_bytes(ip + 12, 8));
-	f->tcp_sum = csum_bytes(tcp, f->len - f->tcp_offset);
-}
-
-static void put_word(uint8_t *to, uint32_t value)
-{
-	uint32_t turned = htonl(value);
-
-	memcpy(to, &turned, sizeof(turned));
-}
-
-/* Only what differs is written, and added to sums that are there. */
-static uint32_t write_front(uint8_t *frame, const struct segment_out *out, uint32_t payload_len,
-                            uint64_t payload_sum, bool partial)
-{
-	const struct segment_front *f = out->front;
-	uint32_t tcp_len = f->len - f->tcp_offset + payload_len;
-	uint64_t first = __atomic_load_n(&f->header->words[0], __ATOMIC_RELAXED), sum = f->pseudo_sum + tcp_len;
-	uint8_t *ip = frame + f->header->ip_offset, *tcp = frame + f->tcp_offset;
-
-	memcpy(frame, f->bytes, f->len);
-	memcpy(frame, &first, sizeof(first)); /* as header_write() */
-	if (is_ipv6(f->header)) {
-		put_u16(ip + 4, tcp_len);
-	} else {
-		put_u16(ip + 2, 20 + tcp_len);
-		put_u16(ip + 10, (uint16_t)~csum_fold(f->ip_sum + 20 + tcp_len));
-	}
-	put_word(tcp + 4, out->seq);
-	put_word(tcp + 8, out->ack);
-	tcp[13] = out->flags;
-	put_u16(tcp + 14, out->window);
-	if (out->has_timestamp) {
-		put_word(tcp + TCP_BYTES + 4, out->ts_val);
-		put_word(tcp + TCP_BYTES + 8, out->ts_ecr);
-		payload_sum += (uint64_t)out->ts_val + out->ts_ecr;
-	}
-	if (partial)
-		put_u16(tcp + CHECKSUM_AT, csum_fold(sum));
-	else
-		put_u16(tcp + CHECKSUM_AT, (uint16_t)~csum_fold(sum + f->tcp_sum + out->seq + out->ack +
-		                                                out->flags + out->window + payload_sum));
-	return f->len;
-}
-
-uint32_t segment_write(uint8_t *frame, const struct segment_out *out, uint32_t payload_len,
-                       uint64_t payload_sum, bool partial)
-{
-	if (likely(out->front != NULL))
-		return write_front(frame, out, payload_len, payload_sum, partial);
-	return write_whole(frame, out, payload_len, payload_sum, partial);
+	zero.seq = 0;
+	p->len = segment_write(p->bytes, &zero, payload_len, 0, partial);
+	p->seq_at = out->header->len + 4;
+	p->partial = partial;
+	check = p->bytes + p->seq_at + SEGMENT_SEQ_TO_CHECKSUM;
+	p->sum = (uint16_t)~(check[0] << 8 | check[1]);
 }

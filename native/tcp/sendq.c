@@ -26,30 +26,33 @@ static bool grow(void **ring, uint32_t *mask, uint32_t head, uint32_t tail, size
 	return true;
 }
 
-static bool is_full(const void *ring, uint32_t mask, uint32_t head, uint32_t tail)
-{
-	return !ring || tail - head > mask;
-}
-
 /* ---- blocks -------------------------------------------------------------------------------------- */
+
+/* Room for n more; as many as there is memory for. */
+static uint32_t reserve(void **ring, uint32_t *mask, uint32_t head, uint32_t tail, uint32_t n, size_t size)
+{
+	while (n && (!*ring || *mask + 1 - (tail - head) < n))
+		if (!grow(ring, mask, head, tail, size))
+			break;
+	return *ring ? min_u32(n, *mask + 1 - (tail - head)) : 0;
+}
 
 uint32_t blocks_push(struct xske_tcp_conn *c, const struct xske_desc *slots, uint32_t n)
 {
 	struct blocks *b = &c->blocks;
 	void *ring = b->ring;
-	uint32_t i;
+	uint32_t seq = c->snd_end;
 
-	for (i = 0; i < n; i++) {
-		if (unlikely(is_full(b->ring, b->mask, b->head, b->tail))) {
-			if (!grow(&ring, &b->mask, b->head, b->tail, sizeof(*b->ring)))
-				break;
-			b->ring = ring;
-		}
-		b->ring[b->tail++ & b->mask] = (struct block){
-		        .addr = slots[i].addr, .seq = c->snd_end, .len = slots[i].len, .sum = slots[i].options};
-		c->snd_end += slots[i].len;
+	n = reserve(&ring, &b->mask, b->head, b->tail, n, sizeof(*b->ring));
+	b->ring = ring;
+	for (uint32_t i = 0; i < n; i++) {
+		b->ring[(b->tail + i) & b->mask] = (struct block){
+		        .addr = slots[i].addr, .seq = seq, .len = slots[i].len, .sum = slots[i].options};
+		seq += slots[i].len;
 	}
-	return i;
+	b->tail += n;
+	c->snd_end = seq;
+	return n;
 }
 
 static bool is_in(const struct blocks *b, uint32_t index, uint32_t seq)
@@ -131,30 +134,19 @@ bool sents_full(const struct xske_tcp_conn *c)
 	return sents_count(c) >= MOST_ENTRIES;
 }
 
-struct sent *sents_push(struct xske_tcp_conn *c)
-{
-	struct sents *s = &c->sents;
-	void *ring = s->ring;
-
-	if (unlikely(is_full(s->ring, s->mask, s->head, s->tail))) {
-		if (!grow(&ring, &s->mask, s->head, s->tail, sizeof(*s->ring)))
-			return NULL;
-		s->ring = ring;
-	}
-	return &s->ring[s->tail++ & s->mask];
-}
-
 uint32_t sents_reserve(struct xske_tcp_conn *c, uint32_t n)
 {
 	struct sents *s = &c->sents;
 	void *ring = s->ring;
 
-	while (!s->ring || s->mask + 1 - (s->tail - s->head) < n) {
-		if (!grow(&ring, &s->mask, s->head, s->tail, sizeof(*s->ring)))
-			break;
-		s->ring = ring;
-	}
-	return s->ring ? min_u32(n, s->mask + 1 - (s->tail - s->head)) : 0;
+	n = reserve(&ring, &s->mask, s->head, s->tail, n, sizeof(*s->ring));
+	s->ring = ring;
+	return n;
+}
+
+struct sent *sents_push(struct xske_tcp_conn *c)
+{
+	return sents_reserve(c, 1) ? &c->sents.ring[c->sents.tail++ & c->sents.mask] : NULL;
 }
 
 uint32_t sents_find(const struct xske_tcp_conn *c, uint32_t seq)

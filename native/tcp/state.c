@@ -113,12 +113,9 @@ static void set_mss(struct xske_tcp_conn *c)
 
 void tcp_established(struct xske_tcp_conn *c)
 {
-	struct segment_out o;
 	uint64_t first;
 
 	set_mss(c);
-	tcp_fill(c, &o, TCP_ACK, c->snd_nxt);
-	segment_front_init(&c->front, &o);
 	cc_init(&c->cc, c->config.congestion == XSKE_TCP_RENO ? CC_RENO : CC_CUBIC, c->mss);
 	if (c->lost_syns > 1) /* one may be late: RFC 6928, 2 */
 		c->cc.cwnd = c->mss;

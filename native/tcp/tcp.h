@@ -150,7 +150,6 @@ struct xske_tcp_conn {
 	struct xske_tcp_conn_config config;
 	struct xske_tcp_info info; /* counters; stored with tcp_count(), gauges by tcp_publish() */
 	struct tcp_tuple tuple;
-	struct segment_front front; /* once established: of all segments without other options than timestamps */
 	struct xske_tcp_conn *next_in_bucket;
 	struct xske_tcp_conn *next, **prev; /* of all that the stack has; prev NULL: none */
 	struct xske_tcp_conn *next_pending; /* handed over by its application */
@@ -321,8 +320,8 @@ int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq);
  * 0, or -EAGAIN: no room on the txq, or no chunk. At most tcp_fits() bytes. */
 int tcp_post(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t len, bool again);
 /* Up to n full segments that were never sent, each of them a block of its own, with their headers in front: bulk, where a
- * segment fits into a chunk. out->seq moves on. How many; 0: tcp_post() knows. */
-uint32_t tcp_post_run(struct xske_tcp_conn *c, struct segment_out *out, uint32_t n);
+ * segment fits into a chunk. `out` is the first. How many; 0: tcp_post() knows why. */
+uint32_t tcp_post_run(struct xske_tcp_conn *c, const struct segment_out *out, uint32_t n);
 /* How much of `len` bytes from seq on fits into one packet: the descs of a packet are counted. */
 uint32_t tcp_fits(const struct xske_tcp_conn *c, uint32_t seq, uint32_t len);
 /* stack.c */

@@ -58,7 +58,6 @@ class Segment(ctypes.Structure):
 
 class Out(ctypes.Structure):
     _fields_ = [
-        ("front", c_void_p),
         ("header", POINTER(Header)),
         *((name, c_uint32) for name in ("seq", "ack")),
         *((name, c_uint16) for name in ("local_port", "remote_port", "window")),
