@@ -7,7 +7,7 @@ import hashlib
 import http.client
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -218,38 +218,17 @@ def test_frags_to_nginx(wire, nginx):
 
 # ---- Python's http.server -------------------------------------------------------------------------------
 
-HTTP_SERVER = f"""
-import hashlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_PUT(self):
-        found, left = hashlib.sha256(), int(self.headers["Content-Length"])
-        while left:
-            data = self.rfile.read(min(left, 65536))
-            found.update(data)
-            left -= len(data)
-        said = found.hexdigest().encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-    def log_message(self, *arguments):
-        pass
-
-ThreadingHTTPServer(("{HOST}", {PORT}), Handler).serve_forever()
-"""
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
 def http_server(wire):
-    with server(wire, sys.executable, "-c", textwrap.dedent(HTTP_SERVER)):
+    with server(wire, sys.executable, str(EXAMPLES / "http_receiver.py"), HOST, str(PORT)):
         yield
 
 
 def test_pythons_http_server_hashes_an_upload(wire, http_server, run):
-    """It speaks HTTP/1.0: its end of stream ends the answer."""
+    """Its handler hashes. It speaks HTTP/1.0: its end of stream ends the answer."""
     data = blob(BULK)
 
     async def main():
@@ -275,6 +254,26 @@ def test_http_client_closes_before_it_reads(wire, http_server):
     assert not connection.closed
     assert response.read().decode() == hashlib.sha256(data).hexdigest()
     assert connection.closed
+
+
+def test_the_example(wire, http_server, tmp_path):
+    data = blob(5 * MIB)
+    (tmp_path / "file").write_bytes(data)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "error::ResourceWarning", EXAMPLES / "http_upload.py"),
+            *("vtx", f"http://{HOST}:{PORT}/x", tmp_path / "file"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith(" 200 OK")
+    assert lines[1] == f"{len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}"
+    assert lines[2] == "the receiver has the same"
 
 
 # ---- netcat ---------------------------------------------------------------------------------------------
