@@ -187,9 +187,9 @@ class AsyncTcpConnection(Connection):
             self._stack.reap()
 
     async def close_with_progress(self) -> None:
-        """As close(), but it waits as long as the peer acknowledges something within every `timeout_s` of the
-        options."""
-        seconds = self.timeout_of(None)
+        """As close(), but it waits as long as the peer acknowledges something within every `user_timeout_s`: of
+        a stream nobody knows how much is left, and sockets go on, too."""
+        seconds = self.options.user_timeout_s
         if not self.begin_close():
             return
         try:

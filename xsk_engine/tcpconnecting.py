@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
 import socket
 import ssl as tls
@@ -18,11 +17,12 @@ from xsk_engine import route
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.asynctcp import AsyncTcpConnection
 from xsk_engine.config import MIB, EngineConfig
-from xsk_engine.errors import TcpError, UnavailableError, XskError
+from xsk_engine.errors import XskError
 from xsk_engine.opening import open
 from xsk_engine.outside import outside_event_loop
 from xsk_engine.packet import IPAddress
 from xsk_engine.sharing import Lease, Owned, share
+from xsk_engine.socketlike import one_of, why_not_opened
 from xsk_engine.tcp import TcpConnection
 from xsk_engine.tcpoptions import TcpOptions
 from xsk_engine.tcptransport import XskTcpTransport
@@ -32,7 +32,6 @@ from xsk_engine.tcptransport import XskTcpTransport
 _UMEM_MB = 16
 _LIMIT_BYTES = 64 << 10  # as asyncio's own: a StreamReader's
 _WAY = ("dst_mac", "ttl", "dscp")
-_NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -134,9 +133,9 @@ async def create_connection(
             break
         except BaseException as error:
             await lease.release()
-            errors.append(_as_os_error(error))
+            errors.append(why_not_opened(error))
     else:
-        raise _one_of(errors)
+        raise one_of(errors)
     start = partial(XskTcpTransport, used, lease, connection)
     if context is None:
         return await _start(start, lease, connection, protocol_factory)
@@ -180,8 +179,8 @@ def connect(
                 connection.at_close = stack.pop_all().close
             return connection
         except XskError as error:
-            errors.append(_as_os_error(error))
-    raise _one_of(errors)
+            errors.append(why_not_opened(error))
+    raise one_of(errors)
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
@@ -203,24 +202,6 @@ def _addresses(found: list[Any], host: str, source: str | None) -> list[IPAddres
     if not addresses:
         raise OSError(f"connect: {host} has no address of the IP version of local_addr, {source}")
     return list(addresses)
-
-
-def _as_os_error(error: BaseException) -> OSError:
-    """What code for sockets expects; anything else is raised."""
-    if isinstance(error, OSError):
-        return error
-    if isinstance(error, UnavailableError) and error.errno in _NO_WAY:
-        made = TcpError(error.operation, error.arguments, error.message, errno=error.errno)
-        made.__cause__ = error
-        return made
-    raise error
-
-
-def _one_of(errors: list[OSError]) -> OSError:
-    """As asyncio does it: the one, or all in one."""
-    if len({str(one) for one in errors}) == 1:
-        return errors[0]
-    return OSError(f"Multiple exceptions: {', '.join(map(str, errors))}")
 
 
 # -- what goes on top of a connection ----------------------------------------------------------------------

@@ -11,8 +11,9 @@ from typing import Any
 from xsk_engine._ffi import nativetcp as tcp
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.asynctcp import AsyncTcpConnection
-from xsk_engine.errors import ClosedError, TcpAbortedError, XskError
+from xsk_engine.errors import ClosedError, XskError
 from xsk_engine.sharing import Lease
+from xsk_engine.socketlike import address_of, why_lost
 from xsk_engine.tcphandle import AGAIN
 from xsk_engine.writebuffer import WriteBuffer
 
@@ -57,11 +58,12 @@ class XskTcpTransport(asyncio.Transport):
         self._buffer = WriteBuffer(self._tell)
         self._look: asyncio.Handle | None = None
         """while something is buffered"""
+        self._patience: asyncio.TimerHandle | None = None
         self._closing = self._lost = False
         self._lost_writes = 0
         self._facts: dict[str, Callable[[], Any]] = {
-            "peername": lambda: _asyncios(connection.remote),
-            "sockname": lambda: _asyncios(connection.local),
+            "peername": lambda: address_of(connection.remote),
+            "sockname": lambda: address_of(connection.local),
             "xsk_connection": lambda: connection,
             "xsk_engine": lambda: engine,
             "tcp_info": lambda: connection.info().tcp_info(),
@@ -188,7 +190,7 @@ class XskTcpTransport(asyncio.Transport):
         try:
             return what(argument)
         except XskError as error:
-            self._end(_as_os_error(error))
+            self._end(why_lost(error))
             return AGAIN
 
     def _has_ended(self) -> None:
@@ -296,18 +298,31 @@ class XskTcpTransport(asyncio.Transport):
         try:
             self._connection.begin_shutdown()
         except XskError as error:
-            self._end(_as_os_error(error))
+            self._end(why_lost(error))
 
     # -- the end ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Takes and receives no more; when the peer has acknowledged all that was written,
-        ``connection_lost(None)``. Its error says that the peer has not got everything. Idempotent."""
+        ``connection_lost(None)``. Its error says that the peer has not got everything: TimeoutError when it
+        has acknowledged nothing for ``user_timeout_s``. Idempotent."""
         if self._closing:
             return
         self._closing = True
-        if not self._buffer:
+        if self._buffer:
+            self._expect_progress(-1)
+        else:
             self._finish(None)
+
+    def _expect_progress(self, acked: int) -> None:
+        """While what is buffered goes out: a peer that takes no more does not keep it for ever."""
+        if self._over.done():
+            return
+        seconds, now = self._connection.options.user_timeout_s, self._connection.info().acked_bytes
+        if now == acked:
+            self._end(self._connection.late("close", seconds, "the peer takes no more"))
+        else:
+            self._patience = self._loop.call_later(seconds, self._expect_progress, now)
 
     def abort(self) -> None:
         """Resets the connection: what the peer has not received is lost. Idempotent."""
@@ -332,15 +347,17 @@ class XskTcpTransport(asyncio.Transport):
     def _finish(self, error: BaseException | None) -> None:
         self._bell.ignore(self._turn)
         self._bell.at_close.discard(self._engine_closes)
+        if self._patience is not None:
+            self._patience.cancel()
         if not self._over.done():
             self._over.set_result(error)
 
     def _engine_closes(self) -> None:
         failure = self._engine.engine.failure()
-        self._end(_as_os_error(failure or ClosedError("transport", repr(self), "its engine was closed")))
+        self._end(why_lost(failure or ClosedError("transport", repr(self), "its engine was closed")))
 
     def _why(self, operation: str, result: int) -> Exception:
-        return _as_os_error(self._connection.failed(operation, result))
+        return why_lost(self._connection.failed(operation, result))
 
     async def _live(self) -> None:
         """Ends with the transport, or with the event loop: nothing is left in either case.
@@ -381,19 +398,5 @@ class XskTcpTransport(asyncio.Transport):
             await self._connection.close_with_progress()
         except XskError as error:
             self._connection.abort()
-            return None if self._lost else _as_os_error(error)  # abort() was called meanwhile
+            return None if self._lost else why_lost(error)  # abort() was called meanwhile
         return None
-
-
-def _asyncios(address: tuple[str, int]) -> tuple[Any, ...]:
-    """As sockets have it: with flow label and scope for IPv6."""
-    return (*address, 0, 0) if ":" in address[0] else address
-
-
-def _as_os_error(error: Exception) -> Exception:
-    """Code for sockets knows OSError only."""
-    if isinstance(error, OSError) or not isinstance(error, XskError):
-        return error
-    made = TcpAbortedError(error.operation, error.arguments, error.message, errno=error.errno)
-    made.__cause__ = error
-    return made

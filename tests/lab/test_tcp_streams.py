@@ -965,6 +965,26 @@ def test_a_name_with_several_addresses(wire, real_root, monkeypatch):
     assert asked == ["peer.test"] * 3
 
 
+@pytest.mark.parametrize("size", [100_000, BULK])
+def test_a_close_that_the_peer_does_not_let_end(ours, wire, size):
+    """What is left is in the send buffer, or in the transport's."""
+    slow = Slow()
+
+    async def main():
+        _, writer = await ours.open(one.port, user_timeout_s=0.5)
+        writer.write(bytes(size))
+        assert (writer.transport.get_write_buffer_size() > 0) == (size == BULK)
+        writer.close()
+        with pytest.raises(TimeoutError):
+            await writer.wait_closed()
+
+    with peer(wire, slow, receive_buffer=4096) as one:
+        ours.run(main())
+        slow.may_read.set()
+        with pytest.raises(ConnectionResetError):
+            one.result()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [

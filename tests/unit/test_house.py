@@ -22,6 +22,7 @@ FLOORS = [
         "tcpinfo",
         "tcpoptions",
         "writebuffer",
+        "socketlike",
     },
     {"spread"},
     {"stats", "arrivals"},
