@@ -187,8 +187,8 @@ class AsyncTcpConnection(Connection):
             self._stack.reap()
 
     async def close_with_progress(self) -> None:
-        """As close(), but it waits as long as the peer acknowledges something within every `user_timeout_s`: of
-        a stream nobody knows how much is left, and sockets go on, too."""
+        """As close(), but it waits as long as the peer acknowledges something within every `user_timeout_s`:
+        the kernel's sockets go on, too."""
         seconds = self.options.user_timeout_s
         if not self.begin_close():
             return

@@ -340,8 +340,6 @@ class XskTcpTransport(asyncio.Transport):
 
     def _end(self, error: BaseException) -> None:
         """It has failed."""
-        if self._loop.get_debug():
-            _log.debug("%r: %s", self, error)
         self._force_close(error)
 
     def _finish(self, error: BaseException | None) -> None:
