@@ -179,7 +179,7 @@ void tcp_abort(struct xske_tcp_conn *c, int err)
 {
 	if (c->state == XSKE_TCP_CLOSED)
 		return;
-	if (has_a_peer(c) && tcp_send_control(c, TCP_RST | TCP_ACK, c->snd_nxt)) {
+	if (has_a_peer(c) && tcp_send_control(c, TCP_RST | TCP_ACK, tcp_seq_to_say(c))) {
 		c->reset_due = true;
 		c->abort_error = err;
 		tcp_ready(c);
