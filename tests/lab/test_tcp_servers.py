@@ -5,6 +5,8 @@ import asyncio
 import contextlib
 import hashlib
 import http.client
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +38,18 @@ def listens(wire, port):
     return bool(done.stdout)
 
 
+def needs(program):
+    if shutil.which(program):
+        return
+    if os.environ.get("XSK_REQUIRE_LAB") == "1":
+        pytest.fail(f"XSK_REQUIRE_LAB=1 forbids to skip: there is no {program}")
+    pytest.skip(f"there is no {program}; run make setup-test")
+
+
 @contextlib.contextmanager
 def server(wire, *command, port=PORT, **options):
     """Runs there until the end of the block, or its own."""
+    needs(command[0])
     with wire.in_rx():
         process = subprocess.Popen(command, stderr=subprocess.PIPE, **options)
     try:

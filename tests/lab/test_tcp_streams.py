@@ -153,7 +153,8 @@ def test_writes_of_any_size_arrive_in_order(way, wire, size):
         for at in range(0, len(data), size):
             piece = bytearray(data[at : at + size])
             writer.write(piece)
-            piece[:] = bytes(len(piece))  # it is the caller's again
+            if way.is_ours or sys.version_info < (3, 12):  # it is the caller's again; asyncio keeps it since
+                piece[:] = bytes(len(piece))
             await writer.drain()
         writer.close()
         await writer.wait_closed()
