@@ -212,8 +212,8 @@ def test_a_window_that_shrinks(bench):
 
 @pytest.mark.parametrize(("win", "seq"), [(0, 1449), (1000, 2449), (2896, 4345), (13_032, 14_481)])
 def test_acks_lie_within_a_window_that_has_shrunk(bench, win, seq):
-    """RFC 9293, 3.10.7.4: what lies beyond its window the peer drops, and the ACK with it; two sides that send
-    would wait for each other for ever."""
+    """RFC 9293, 3.10.7.4: what lies beyond its window the peer drops, and the ACK with it; two sides that
+    send would wait for each other for ever."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10, peer={"wscale": None})
     conn.write(pattern(14_480))
@@ -239,8 +239,8 @@ def test_a_window_that_a_scale_has_rounded_has_not_shrunk(bench):
 
 
 def test_what_lies_beyond_a_window_that_has_shrunk_is_not_sent_again(bench):
-    """The peer would drop it, and an ACK that goes with it. What fits goes; all that it has dropped comes when
-    there is room again."""
+    """The peer would drop it, and an ACK that goes with it. What fits goes; all that it has dropped comes
+    when there is room again."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10, peer={"wscale": None})
     conn.write(pattern(14_480))
@@ -265,7 +265,7 @@ def test_what_lies_beyond_a_window_that_has_shrunk_is_not_sent_again(bench):
 
 
 def test_a_window_that_has_closed_is_asked_with_a_whole_segment(bench):
-    """Nobody can send nothing again; the peer answers with its window (as tcp_retransmit_skb() of Linux does)."""
+    """Nobody can send nothing again; the peer answers with its window (tcp_retransmit_skb() of Linux)."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10, peer={"wscale": None})
     conn.write(pattern(14_480))
