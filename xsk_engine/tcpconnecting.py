@@ -102,9 +102,8 @@ async def create_connection(
     OSError for what asyncio would raise one: TcpError, TimeoutError, socket.gaierror. What open() raises:
     UnavailableError and others. ValueError, TypeError. In the event loop's thread.
 
-        transport, _ = await xsk_engine.create_connection(
-            asyncio.Protocol, "10.77.0.2", 9001, interface="vtx"
-        )
+        connecting = xsk_engine.create_connection(asyncio.Protocol, "10.77.0.2", 9001, interface="vtx")
+        transport, protocol = await connecting
         transport.write(b"hello")
         transport.close()
     """
