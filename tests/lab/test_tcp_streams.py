@@ -890,6 +890,25 @@ def test_an_engine_is_shared_and_closed_with_the_last(ours, wire):
         ours.run(main())
 
 
+def test_an_engine_without_tcp_is_not_shared(ours, wire):
+    async def main():
+        datagrams, _ = await xsk_engine.create_datagram_endpoint(
+            asyncio.DatagramProtocol, interface="vtx", remote_addr=(ADDRESS[4], 9000)
+        )
+        with pytest.raises(xsk_engine.QueueTakenError):
+            await ours.open(one.port)
+        datagrams.sendto(b"it goes on")
+        engine = datagrams.get_extra_info("xsk_engine").engine
+        datagrams.close()
+        await until(lambda: not engine.workers)
+        _, writer = await ours.open(one.port)
+        writer.close()
+        await writer.wait_closed()
+
+    with peer(wire, digest_of) as one, wire.listening():
+        ours.run(main())
+
+
 def test_an_engine_of_the_callers(ours, wire):
     async def main():
         async with xsk_engine.aopen("vtx", tcp=True) as engine:
