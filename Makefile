@@ -26,7 +26,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
 	machine machine-shell docs lint format test-traffic test-tcp-long fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp-premap bench-tcp-goodput bench-tcp-bounds dist install-c example-c example-fan_out \
-	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
+	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -84,6 +84,11 @@ example-fan_out example-video example-two_producers example-flow_beside: example
 
 example-log_shipper: example-%: build
 	@seq -f 'line %.0f' 1000 | $(LAB) $(BIN)/python examples/$*.py vtx $(EXAMPLE_ADDRESS)
+
+example-http_upload: build ## a file by HTTP through the engine's TCP, to Python's own HTTP server (root)
+	@$(LAB) sh -c '$(BIN)/xsk-engine lab peer -- $(BIN)/python examples/http_receiver.py 10.77.0.2 8080 & receiver=$$!; \
+		trap "kill $$receiver" EXIT; sleep 1; \
+		$(BIN)/python examples/http_upload.py vtx http://10.77.0.2:8080/readme README.md'
 
 # What one of them needs besides the library.
 FUZZ_WITH_tcp := tests/fuzz/tcp_scene.c tests/native/fake_kernel.c tests/native/fake_device.c

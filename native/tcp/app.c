@@ -308,6 +308,11 @@ void xske_tcp_await(struct xske_tcp_conn *c, uint32_t what)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
+uint32_t xske_tcp_awaited(const struct xske_tcp_conn *c)
+{
+	return atomic_load_explicit(&c->app.awaits, memory_order_acquire);
+}
+
 void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes)
 {
 	atomic_store_explicit(&c->app.acked_bytes,

@@ -204,6 +204,24 @@ bool sents_split(struct xske_tcp_conn *c, uint32_t most)
 	return done;
 }
 
+bool sents_cut(struct xske_tcp_conn *c, uint32_t index, uint32_t len)
+{
+	struct sent *s, *rest;
+
+	if (!sents_push(c))
+		return false;
+	for (uint32_t i = sents_count(c) - 1; i > index + 1; i--)
+		*sents_at(c, i) = *sents_at(c, i - 1);
+	s = sents_at(c, index);
+	rest = sents_at(c, index + 1);
+	*rest = *s;
+	rest->seq += len;
+	rest->len -= len;
+	s->len = len;
+	s->flags &= ~SENT_FIN;
+	return true;
+}
+
 void sendq_free(struct xske_tcp_conn *c)
 {
 	struct blocks *b = &c->blocks;

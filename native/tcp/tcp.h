@@ -314,6 +314,10 @@ void tcp_fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uin
 void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t segments, uint32_t payload);
 void tcp_challenge(struct xske_tcp_conn *c);   /* an ACK to what may be an attack (RFC 5961) */
 void tcp_tell_window(struct xske_tcp_conn *c); /* an ACK, if that opens the window far enough */
+/* The sequence number of what carries no payload: snd_nxt, unless the peer has taken its window back to before that, by more
+ * than the rounding of a scaled one. It drops what lies beyond its window, with the ACK in it, so two sides that send could
+ * wait for each other for ever (tcp_acceptable_seq() of Linux). */
+uint32_t tcp_seq_to_say(const struct xske_tcp_conn *c);
 /* One segment without payload, now: SYN, ACK, RST, probes. -EAGAIN: no room. */
 int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq);
 /* post.c: the segment `out` with `len` payload bytes of the send queue from out->seq on. again: was sent before.
