@@ -134,6 +134,17 @@ static void measure(struct xske_tcp_conn *c, uint64_t sample_ns)
 		rtt_sample(&c->rtt, sample_ns, c->tcp->now_ns);
 }
 
+/* A SACK acknowledges nothing, so the RTO runs on (RFC 6298, 5.3); but it may have ended the back-off, and what was armed
+ * with it must not wait so long any more. */
+static void measure_sacked(struct xske_tcp_conn *c)
+{
+	uint64_t due_ns = c->rto_due_ns;
+
+	measure(c, 0);
+	tcp_restart_rto(c);
+	c->rto_due_ns = due_ns ? min_u64(due_ns, c->rto_due_ns) : c->rto_due_ns;
+}
+
 /* RFC 9293, 3.10.7.4: a window is taken from newer segments only. True: it has changed. */
 static bool take_window(struct xske_tcp_conn *c, const struct segment *s)
 {
@@ -258,7 +269,7 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		forget_duplicates(c, acked);
 	} else {
 		if (c->sack_rtt_ns)
-			measure(c, 0);
+			measure_sacked(c);
 		if (is_duplicate(c, s, window_changed)) {
 			tcp_count(&c->info.duplicate_acks, 1);
 			c->dupacks++;
