@@ -92,6 +92,7 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 	bool again = false;
 
 	c->acked_retrans = sents_count(c) && sents_at(c, 0)->flags & SENT_RETRANS;
+	c->acked_late = false;
 	while (sents_count(c)) {
 		struct sent *s = sents_at(c, 0);
 		uint32_t bytes = min_u32(ack - s->seq, s->len);
@@ -100,6 +101,7 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 			break;
 		if (!(s->flags & SENT_SACKED)) {
 			again |= !!(s->flags & SENT_RETRANS);
+			c->acked_late |= (s->flags & (SENT_LOST | SENT_RETRANS)) == SENT_LOST;
 			if (!*sample_ns)
 				*sample_ns = c->tcp->now_ns - s->sent_ns;
 			if (bytes == s->len)

@@ -145,11 +145,14 @@ static void undo(struct xske_tcp_conn *c)
 }
 
 /* Everything that was sent again has come twice (RFC 3708), which may be known a round trip later; or what acknowledges a
- * segment that was sent again is older than the first retransmission (RFC 3522, 3.2). */
+ * segment that was sent again is older than the first retransmission (RFC 3522, 3.2). Or what was thought lost has come
+ * before anything was sent again: the ACKs of one turn are looked at together. */
 static bool was_for_nothing(const struct xske_tcp_conn *c, bool advanced)
 {
-	if (!c->may_undo || !c->has_retrans_stamp)
+	if (!c->may_undo)
 		return false;
+	if (!c->has_retrans_stamp)
+		return c->recovery != TCP_OPEN && advanced && c->acked_late;
 	if (c->rack.dsack_seen && !c->undo_retrans)
 		return true;
 	return c->recovery != TCP_OPEN && advanced && c->acked_retrans && c->has_ack_echo &&

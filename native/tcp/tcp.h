@@ -202,6 +202,7 @@ struct xske_tcp_conn {
 	uint32_t timeout_una;  /* snd_una at the last RTO */
 	bool may_undo;
 	bool acked_retrans;     /* the oldest segment that the ACK in hand covers was sent again */
+	bool acked_late;        /* it covers one that was thought lost, and never sent again */
 	uint64_t retrans_stamp; /* ts_val of the first retransmission of the episode (Eifel, RFC 3522) */
 	bool has_retrans_stamp;
 	struct rack rack;

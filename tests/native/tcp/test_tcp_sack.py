@@ -266,3 +266,32 @@ def test_what_one_ack_tells_of_is_in_no_order(bench, ack, blocks):
     one.advance(ms=100)
     sack(peer, *blocks, ack=ack)
     assert sent(peer)[:1] == [at(ack)], "nothing has been overtaken, and three are delivered: it is lost"
+
+
+def test_what_comes_before_it_is_sent_again_was_not_lost(bench):
+    """Two ACKs in one turn of the loop: one makes us think it lost, and the other says that it was late. Nothing
+    was sent again, so no timestamp and no DSACK will tell (tcp_packet_delayed() of Linux)."""
+    one = bench()
+    conn, peer = flight(one, more=20 * FULL)
+    before = conn.info
+    one.advance(ms=100)
+    peer.send("A", ack=at(0), sack=[(at(1), at(5))], settle=False)
+    peer.send("A", ack=at(5))
+    one.advance(us=1)
+    assert at(0) not in sent(peer)
+    info = conn.info
+    assert (info.recoveries, info.undone_recoveries, info.retransmitted_segments) == (1, 1, 0)
+    assert info.cwnd_bytes >= before.cwnd_bytes
+    assert info.ssthresh_bytes == before.ssthresh_bytes
+
+
+def test_another_one_is_lost_all_the_same(bench):
+    """Of two that were thought lost one was late: it ends the episode, and the other begins its own."""
+    one = bench()
+    conn, peer = flight(one, more=20 * FULL)
+    one.advance(ms=100)
+    peer.send("A", ack=at(0), sack=[(at(2), at(6))], settle=False)
+    peer.send("A", ack=at(1), sack=[(at(2), at(6))])
+    one.advance(ms=50)
+    assert at(1) in sent(peer)
+    assert (conn.info.recoveries, conn.info.undone_recoveries) == (2, 1)
