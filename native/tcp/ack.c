@@ -263,6 +263,10 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		c->probes = 0;
 	if (idle)
 		c->progress_ns = c->tcp->now_ns;
+	if (c->flight_ns != c->tcp->now_ns) {
+		c->flight_ns = c->tcp->now_ns;
+		c->flight = c->snd_nxt - c->snd_una;
+	}
 	c->rack.fack_before = c->rack.fack;
 	take_sacks(c, s);
 	acked = s->ack - before;

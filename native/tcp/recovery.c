@@ -94,6 +94,12 @@ void rack_detect(struct xske_tcp_conn *c)
 		tcp_arm_reorder(c, now + wait_ns);
 }
 
+/* FlightSize (RFC 5681, 2), as it was before the ACKs of this turn: nothing has been sent for them yet. */
+static uint32_t flight(const struct xske_tcp_conn *c)
+{
+	return c->flight_ns == c->tcp->now_ns ? c->flight : c->snd_nxt - c->snd_una;
+}
+
 /* ---- episodes ------------------------------------------------------------------------------------ */
 
 static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
@@ -112,7 +118,7 @@ static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
 static void fast_recovery(struct xske_tcp_conn *c)
 {
 	begin(c, TCP_RECOVERY);
-	cc_on_loss(&c->cc, c->snd_nxt - c->snd_una, c->tcp->now_ns);
+	cc_on_loss(&c->cc, flight(c), c->tcp->now_ns);
 	tcp_count(&c->info.recoveries, 1);
 }
 

@@ -295,3 +295,20 @@ def test_another_one_is_lost_all_the_same(bench):
     one.advance(ms=50)
     assert at(1) in sent(peer)
     assert (conn.info.recoveries, conn.info.undone_recoveries) == (2, 1)
+
+
+def test_the_flight_is_what_was_outstanding_before_the_acks_of_this_turn(bench):
+    """RFC 5681, 3.1 (4): FlightSize. ACKs that come together are looked at before anything is sent for them:
+    what they have covered was outstanding all the same."""
+    one = bench()
+    conn, peer = flight(one, more=40 * FULL)
+    one.advance(ms=100)
+    peer.ack = at(10)
+    peer.send("A")
+    assert len(sent(peer)) == 20
+    one.advance(ms=100)
+    peer.send("A", ack=at(22), settle=False)
+    peer.send("A", ack=at(22), sack=[(at(23), at(27))])
+    assert at(22) in sent(peer)
+    one.advance(us=1)
+    assert conn.info.ssthresh_bytes == pytest.approx(10 * FULL, rel=0.02)
