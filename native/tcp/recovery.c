@@ -94,10 +94,13 @@ void rack_detect(struct xske_tcp_conn *c)
 		tcp_arm_reorder(c, now + wait_ns);
 }
 
-/* FlightSize (RFC 5681, 2), as it was before the ACKs of this turn: nothing has been sent for them yet. */
-static uint32_t flight(const struct xske_tcp_conn *c)
+/* FlightSize (RFC 5681, 2), as it was before the ACKs of this turn: nothing has been sent for them yet. With much that is
+ * SACKed it may be more than cwnd, and a loss would make that larger; so at most cwnd, which Linux takes for it. */
+static uint64_t flight(const struct xske_tcp_conn *c)
 {
-	return c->flight_ns == c->tcp->now_ns ? c->flight : c->snd_nxt - c->snd_una;
+	uint32_t out = c->flight_ns == c->tcp->now_ns ? c->flight : c->snd_nxt - c->snd_una;
+
+	return min_u64(out, cc_cwnd(&c->cc));
 }
 
 /* ---- episodes ------------------------------------------------------------------------------------ */
@@ -183,9 +186,8 @@ static void newreno(struct xske_tcp_conn *c, bool advanced)
 	}
 }
 
-/* RFC 8985, 7.4: was the probe for nothing, or has it mended a loss that nobody else will tell of? flight: what was not
- * acknowledged before this ACK. */
-static void settle_probe(struct xske_tcp_conn *c, uint32_t flight, bool advanced)
+/* RFC 8985, 7.4: was the probe for nothing, or has it mended a loss that nobody else will tell of? */
+static void settle_probe(struct xske_tcp_conn *c, bool advanced)
 {
 	struct rack *r = &c->rack;
 	/* An older segment than the probe is what filled the gap: as in RFC 3522. */
@@ -199,7 +201,7 @@ static void settle_probe(struct xske_tcp_conn *c, uint32_t flight, bool advanced
 	} else if (seq_after(c->snd_una, r->tlp_end_seq)) {
 		r->tlp_is_out = false;
 		if (c->recovery == TCP_OPEN)
-			cc_on_loss(&c->cc, flight, c->tcp->now_ns);
+			cc_on_loss(&c->cc, flight(c), c->tcp->now_ns);
 	}
 }
 
@@ -230,7 +232,7 @@ void recovery_after_ack(struct xske_tcp_conn *c, uint32_t una_before)
 		end(c);
 	else if (c->recovery == TCP_OPEN && seq_after(c->snd_una, c->undo_end))
 		c->may_undo = false;
-	settle_probe(c, c->snd_nxt - una_before, advanced);
+	settle_probe(c, advanced);
 	if (c->sack_ok)
 		rack_detect(c);
 	else
@@ -267,7 +269,7 @@ void recovery_timeout(struct xske_tcp_conn *c)
 	c->timeout_una = c->snd_una;
 	c->rack.tlp_is_out = false;
 	begin(c, TCP_LOSS);
-	cc_on_timeout(&c->cc, c->snd_nxt - c->snd_una, !again, now);
+	cc_on_timeout(&c->cc, flight(c), !again, now);
 	rtt_back_off(&c->rtt);
 	tcp_count(&c->info.timeouts, 1);
 }

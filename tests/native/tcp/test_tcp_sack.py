@@ -312,3 +312,26 @@ def test_the_flight_is_what_was_outstanding_before_the_acks_of_this_turn(bench):
     assert at(22) in sent(peer)
     one.advance(us=1)
     assert conn.info.ssthresh_bytes == pytest.approx(10 * FULL, rel=0.02)
+
+
+def test_a_loss_never_makes_the_window_larger(bench):
+    """What is SACKed and not acknowledged yet is outstanding, too (RFC 5681, 2), and may be more than cwnd when a
+    retransmission was lost. That is no reason to keep more than half of cwnd."""
+    one = bench()
+    conn, peer = flight(one, more=40 * FULL, rtt_ms=20)
+    one.advance(ms=20)
+    sack(peer, (1, 10))
+    end = 10
+    for _ in range(4):  # segment 0 is lost, again and again
+        end = (max(sent(peer)) - 1) // FULL + 1
+        one.advance(ms=20)
+        sack(peer, (1, end))
+    start, end = end, (max(sent(peer)) - 1) // FULL + 1
+    one.advance(ms=20)
+    cwnd = conn.info.cwnd_bytes
+    assert conn.info.inflight_bytes > 3 * cwnd
+    peer.send("A", ack=at(start), settle=False)
+    peer.send("A", ack=at(start), sack=[(at(start + 1), at(end))])
+    one.advance(us=1)
+    assert conn.info.recoveries == 2
+    assert conn.info.cwnd_bytes <= cwnd
