@@ -261,7 +261,8 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 	window_changed = take_window(c, s);
 	if (c->snd_wnd)
 		c->probes = 0;
-	if (idle)
+	/* Who answers with a closed window stays (RFC 9293, 3.8.6.1), also one that has taken it back (3.8.6). */
+	if (idle || !c->snd_wnd)
 		c->progress_ns = c->tcp->now_ns;
 	if (c->flight_ns != c->tcp->now_ns) {
 		c->flight_ns = c->tcp->now_ns;
