@@ -25,7 +25,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
 	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
-	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp-premap bench-tcp-goodput bench-tcp-bounds dist install-c example-c example-fan_out \
+	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp-premap bench-tcp-goodput bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
 
 help: ## this list
@@ -171,6 +171,9 @@ bench-sink: build ## what it costs a sink to check every packet, into bench/resu
 
 bench-tcp-goodput: setup-test build ## TCP of the engine and of the kernel into a kernel's socket, on veth (1 minute, root)
 	$(BIN)/python -m bench.tcp_goodput
+
+bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
+	$(BIN)/python -m bench.tcp_loss
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null

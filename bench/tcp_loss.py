@@ -3,7 +3,7 @@ loses and reorders, beside the kernel's CUBIC over the same wire.
 
 Every transfer has a laboratory of its own, with a wire (docs/lab.md) whose seed is the round's: the n-th packet
 meets the same fate in each arm. Delay makes round trips of 10 ms, so that the figures are about windows and
-recovery, and not about how fast either end is. The receiver is a process of its own, and its count is the
+recovery, and not about how fast either end is; but for the last row. The receiver is a process of its own, and its count is the
 result. Through the wire goes nothing longer than the MTU, so TSO stays off; the second kernel arm has GSO,
 which segments in front of the wire.
 """
@@ -29,15 +29,19 @@ from xsk_engine.lab.topology import LabOptions
 from xsk_engine.lab.wirespec import parse_wire
 
 ROUNDS = 15
-DELAY = "delay=5ms"
 ROWS = {
-    "loss 0.1 %": "drop=0.001",
-    "loss 1 %": "drop=0.01",
-    "loss 5 %": "drop=0.05",
-    "reordering": "reorder=0.01,reorder_by=10",
+    "loss 0.1 %": "drop=0.001,delay=5ms",
+    "loss 1 %": "drop=0.01,delay=5ms",
+    "loss 5 %": "drop=0.05,delay=5ms",
+    "reordering": "reorder=0.01,reorder_by=10,delay=5ms",
+    "ACKs lost, 30 %": "drop=0.3,direction=back,delay=5ms",
+    "loss 1 %, no delay": "drop=0.01",
 }
-# A second or two. Less: the first slow start counts; more: a slow minute hits one arm alone.
-MEGABYTES = {"loss 0.1 %": 12, "loss 1 %": 4, "loss 5 %": 1, "reordering": 50}
+# A second or two, or what slow start leaves of it. Less: the first slow start counts; more: a slow minute hits
+# one arm alone.
+MEGABYTES = dict(zip(ROWS, (12, 4, 1, 50, 50, 40), strict=True))
+# Round trips of 0.1 ms, on cores that the wire's threads have first: what counts is how soon a thread wakes.
+WITHOUT_TARGET = ("loss 1 %, no delay",)
 PIECE = bytes(1 << 18)
 LIMIT_S = 60.0
 TARGET = 0.8
@@ -115,7 +119,7 @@ def arms(row: str) -> dict[str, Callable[[], float]]:
 
     def arm(send: Callable[[int, int], None], gso: bool) -> Callable[[], float]:
         seeds = iter(range(1, ROUNDS + 1))
-        return lambda: mbps(send, f"{ROWS[row]},{DELAY},seed={next(seeds)}", size, gso=gso)
+        return lambda: mbps(send, f"{ROWS[row]},seed={next(seeds)}", size, gso=gso)
 
     return {
         ENGINE: arm(by_engine, False),
@@ -127,7 +131,7 @@ def arms(row: str) -> dict[str, Callable[[], float]]:
 def one_row(row: str) -> dict[str, Any]:
     figures = interleave(arms(row), ROUNDS)
     return {
-        "wire": f"{ROWS[row]},{DELAY}",
+        "wire": ROWS[row],
         "megabytes": MEGABYTES[row],
         "mbps": {arm: spread(values) for arm, values in figures.items()},
         "engine to": {
@@ -154,7 +158,11 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 def main() -> None:
     results = {row: one_row(row) for row in ROWS}
     Console().print(table(results))
-    missed = [row for row in ROWS if results[row]["engine to"][KERNEL]["median"] < TARGET]
+    missed = [
+        row
+        for row in ROWS
+        if row not in WITHOUT_TARGET and results[row]["engine to"][KERNEL]["median"] < TARGET
+    ]
     print(f"target {TARGET} of the kernel's CUBIC: {'MISSED: ' + ', '.join(missed) if missed else 'met'}")
     load = os.getloadavg()[0]
     print(
