@@ -1,11 +1,11 @@
 """``make bench-tcp-loss``: what a TCP connection of the engine brings into a kernel's socket over a wire that
 loses and reorders, beside the kernel's CUBIC over the same wire.
 
-Every transfer has a laboratory of its own, with a wire (docs/lab.md) whose seed is the round's: the n-th packet
-meets the same fate in each arm. Delay makes round trips of 10 ms, so that the figures are about windows and
-recovery, and not about how fast either end is; but for the last row. The receiver is a process of its own, and its count is the
-result. Through the wire goes nothing longer than the MTU, so TSO stays off; the second kernel arm has GSO,
-which segments in front of the wire.
+Every transfer has a laboratory of its own, with a wire (docs/lab.md) whose seed is the round's: the n-th
+packet meets the same fate in each arm. Delay makes round trips of 10 ms, so that the figures are about windows
+and recovery, and not about how fast either end is; but for the last row. The receiver is a process of its own,
+and its count is the result. Through the wire goes nothing longer than the MTU, so TSO stays off; the second
+kernel arm has GSO, which segments in front of the wire.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ROWS = {
     "ACKs lost, 30 %": "drop=0.3,direction=back,delay=5ms",
     "loss 1 %, no delay": "drop=0.01",
 }
-# A second or two, or what slow start leaves of it. Less: the first slow start counts; more: a slow minute hits
-# one arm alone.
+# A second or two, or what slow start leaves of it. Less: the first slow start counts; more: a slow minute
+# hits one arm alone.
 MEGABYTES = dict(zip(ROWS, (12, 4, 1, 50, 50, 40), strict=True))
 # Round trips of 0.1 ms, on cores that the wire's threads have first: what counts is how soon a thread wakes.
 WITHOUT_TARGET = ("loss 1 %, no delay",)
