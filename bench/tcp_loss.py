@@ -2,10 +2,10 @@
 loses and reorders, beside the kernel's CUBIC over the same wire.
 
 Every transfer has a laboratory of its own, with a wire (docs/lab.md) whose seed is the round's: the n-th
-packet meets the same fate in each arm. Delay makes round trips of 10 ms, so that the figures are about windows
-and recovery, and not about how fast either end is; but for the last row. The receiver is a process of its own,
-and its count is the result. Through the wire goes nothing longer than the MTU, so TSO stays off; the second
-kernel arm has GSO, which segments in front of the wire.
+packet meets the same fate in each arm. Delay makes round trips of 10 ms, so that the figures are about
+windows and recovery, and not about how fast either end is; but for the last row. The receiver is a process of
+its own, and its count is the result. Through the wire goes nothing longer than the MTU, so TSO stays off; the
+second kernel arm has GSO, which segments in front of the wire.
 """
 
 from __future__ import annotations
