@@ -17,6 +17,8 @@ from tcpreceiver import Receiver
 from wire import another_lab, wait_until
 
 import xsk_engine
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.lab import namespaces
 from xsk_engine.lab.topology import LabOptions
 from xsk_engine.lab.wirespec import parse_wire
@@ -235,20 +237,29 @@ def test_nobody_answers_the_fin(real_root):
             wait_until(lambda: connection.state == "CLOSED")
 
 
-@pytest.mark.parametrize("way", ["down", "del"])
-def test_our_own_link_goes(real_root, way):
-    """Without a wire the peer's link is ours. Down it may come up again; gone it ends the engine."""
+@pytest.mark.parametrize(
+    ("way", "patience", "expected"),
+    [
+        ("no carrier", 2.0, xsk_engine.TcpTimeoutError),
+        ("down", 60.0, xsk_engine.TcpAbortedError),
+        ("gone", 60.0, xsk_engine.TcpAbortedError),
+    ],
+)
+def test_our_own_link_goes(real_root, way, patience, expected):
+    """Without a wire the peer's link is ours, but packets are refused only at our end. Down it may come up
+    again, as long as the engine has patience (link_timeout_s); gone it ends both."""
+    words = {"no carrier": "set vrx down", "down": "set vtx down", "gone": "del vrx"}[way]
     with (
         another_lab(LabOptions()) as wire,
         Receiver(wire.in_rx, ADDRESS[4]) as receiver,
-        xsk_engine.open("vtx", tcp=True) as engine,
-        engine.tcp(ADDRESS[4], receiver.port, user_timeout_s=2.0) as connection,
+        Engine(EngineConfig("vtx", tcp=True, link_timeout_s=1.0)) as engine,
+        engine.tcp(ADDRESS[4], receiver.port, user_timeout_s=patience) as connection,
     ):
         connection.sendall(blob(MIB))
         connection.flush(10)
-        wire.ip("link", *(("del", "vrx") if way == "del" else ("set", "vrx", "down")), rx=True)
+        wire.ip("link", *words.split(), rx="vrx" in words)
         error, _ = write_until_it_ends(connection, 20)
-        assert isinstance(error, {"down": xsk_engine.TcpTimeoutError, "del": xsk_engine.TcpAbortedError}[way])
+        assert isinstance(error, expected)
 
 
 # ---- the path -------------------------------------------------------------------------------------------
