@@ -269,8 +269,8 @@ def test_what_one_ack_tells_of_is_in_no_order(bench, ack, blocks):
 
 
 def test_what_comes_before_it_is_sent_again_was_not_lost(bench):
-    """Two ACKs in one turn of the loop: one makes us think it lost, and the other says that it was late. Nothing
-    was sent again, so no timestamp and no DSACK will tell (tcp_packet_delayed() of Linux)."""
+    """Two ACKs in one turn of the loop: one makes us think it lost, and the other says that it was late.
+    Nothing was sent again, so no timestamp and no DSACK will tell (tcp_packet_delayed() of Linux)."""
     one = bench()
     conn, peer = flight(one, more=20 * FULL)
     before = conn.info
@@ -315,8 +315,8 @@ def test_the_flight_is_what_was_outstanding_before_the_acks_of_this_turn(bench):
 
 
 def test_a_loss_never_makes_the_window_larger(bench):
-    """What is SACKed and not acknowledged yet is outstanding, too (RFC 5681, 2), and may be more than cwnd when a
-    retransmission was lost. That is no reason to keep more than half of cwnd."""
+    """What is SACKed and not acknowledged yet is outstanding, too (RFC 5681, 2), and may be more than cwnd when
+    a retransmission was lost. That is no reason to keep more than half of cwnd."""
     one = bench()
     conn, peer = flight(one, more=40 * FULL, rtt_ms=20)
     one.advance(ms=20)

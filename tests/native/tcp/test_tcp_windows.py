@@ -345,8 +345,8 @@ def test_what_is_outstanding_is_sent_again_into_a_closed_window(bench):
 
 
 def test_a_peer_that_takes_its_window_back_and_answers_is_not_given_up(bench):
-    """RFC 9293, 3.8.6 and 3.8.6.1: it should not, but what is sent again asks its window then, and as long as it
-    answers the connection stays open, whatever the user timeout."""
+    """RFC 9293, 3.8.6 and 3.8.6.1: it should not, but what is sent again asks its window then, and as long as
+    it answers the connection stays open, whatever the user timeout."""
     one = bench()
     conn, peer = one.connected(rtt_ms=10, user_timeout_ns=3 * SECOND)
     conn.send(pattern(2 * FULL))
