@@ -24,8 +24,8 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell docs lint format test-traffic test-tcp-long fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
-	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp-premap bench-tcp-goodput bench-tcp-bounds dist install-c example-c example-fan_out \
+	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
+	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp-premap bench-tcp-goodput bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
 
 help: ## this list
@@ -71,10 +71,14 @@ test-lab: setup-test build ## real AF_XDP in network namespaces
 	$(LAB) $(BIN)/python -m pytest -q -m "not slow" $(LAB_TMP) tests/lab
 
 test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
-	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) --ignore tests/lab/test_tcp_long.py tests/lab
+	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) --ignore tests/lab/test_tcp_long.py \
+		--ignore tests/lab/test_tcp_matrix.py tests/lab
 
 test-tcp-long: setup-test build ## a gigabyte through a TCP connection for each of three MTUs, and Wireshark's opinion of it (root)
 	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) tests/lab/test_tcp_long.py
+
+test-tcp-matrix: setup-test build ## TCP over 320 bad wires into a kernel's socket, and peers that go (root, 15 minutes)
+	$(LAB) $(BIN)/python -m pytest -q $(LAB_TMP) tests/lab/test_tcp_matrix.py
 
 EXAMPLE_ADDRESS = $(if $(filter fan_out,$*),,10.77.0.2)
 
@@ -172,6 +176,9 @@ bench-sink: build ## what it costs a sink to check every packet, into bench/resu
 
 bench-tcp-goodput: setup-test build ## TCP of the engine and of the kernel into a kernel's socket, on veth (1 minute, root)
 	$(BIN)/python -m bench.tcp_goodput
+
+bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
+	$(BIN)/python -m bench.tcp_loss
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null

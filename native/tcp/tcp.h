@@ -202,6 +202,7 @@ struct xske_tcp_conn {
 	uint32_t timeout_una;  /* snd_una at the last RTO */
 	bool may_undo;
 	bool acked_retrans;     /* the oldest segment that the ACK in hand covers was sent again */
+	bool acked_late;        /* it covers one that was thought lost, and never sent again */
 	uint64_t retrans_stamp; /* ts_val of the first retransmission of the episode (Eifel, RFC 3522) */
 	bool has_retrans_stamp;
 	struct rack rack;
@@ -215,7 +216,9 @@ struct xske_tcp_conn {
 	bool override_due;       /* a small segment has waited long enough (RFC 9293, 3.8.6.2.1) */
 	uint32_t alive_probes;   /* keepalive: without an answer */
 	uint64_t alive_since_ns;
-	bool probe_due; /* TLP: output.c sends one segment */
+	bool probe_due;     /* TLP: output.c sends one segment */
+	uint64_t flight_ns; /* the last turn in which an ACK has come */
+	uint32_t flight;    /* snd_nxt - snd_una before it */
 	/* Of the ACK in hand: the echoed timestamp, if it has one. */
 	uint32_t ack_echo;
 	bool has_ack_echo;

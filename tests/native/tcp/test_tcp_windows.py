@@ -412,3 +412,35 @@ def test_what_is_outstanding_is_sent_again_into_a_closed_window(bench):
     peer.send("A")
     one.advance(ms=1)
     assert conn.info.acked_bytes == 2 * FULL
+
+
+def test_a_peer_that_takes_its_window_back_and_answers_is_not_given_up(bench):
+    """RFC 9293, 3.8.6 and 3.8.6.1: it should not, but what is sent again asks its window then, and as long as
+    it answers the connection stays open, whatever the user timeout."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, user_timeout_ns=3 * SECOND)
+    conn.send(pattern(2 * FULL))
+    for _ in range(100):
+        peer.expect_all()
+        peer.ack = 1
+        peer.send("A", win=0)
+        one.advance_until(lambda: peer.arrived, ms=5000)
+    assert one.now > 20 * SECOND
+    assert conn.state == "ESTABLISHED"
+    peer.ack = 1 + 2 * FULL
+    peer.send("A")
+    one.advance(us=1)
+    assert conn.info.acked_bytes == 2 * FULL
+
+
+def test_a_peer_that_takes_its_window_back_and_is_silent_is_given_up(bench):
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, user_timeout_ns=3 * SECOND)
+    conn.send(pattern(2 * FULL))
+    peer.expect_all()
+    peer.ack = 1
+    peer.send("A", win=0)
+    one.advance(s=2.9)
+    assert conn.state == "ESTABLISHED"
+    one.advance(s=0.2)
+    assert (conn.state, conn.error) == ("CLOSED", "ETIMEDOUT")
