@@ -31,7 +31,7 @@ FLOORS = [
     {"flowprogram"},
     {"mixprogram", "edits", "figures"},
     {"replay"},
-    {"plan", "report", "sinkreport", "measurereport", "picture", "_ffi"},
+    {"plan", "report", "sinkreport", "measurereport", "picture", "tcpreport", "_ffi"},
     {"umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside", "tcpport"},
     {
         "arena",
@@ -45,7 +45,7 @@ FLOORS = [
         "neighbours",
         "checking",
     },
-    {"trace", "remote"},
+    {"trace", "remote", "tcptarget"},
     {"mix"},
     {"dryrun"},
     {"rx"},
@@ -64,12 +64,20 @@ FLOORS = [
     {"__init__"},
     {"follow", "sampling"},
     {"session", "outputs", "metrics", "live", "sinksession", "trials", "measuring", "measureplot"},
-    {"demophases"},
+    {"tcppipe"},
+    {"demophases", "tcplive"},
     {"demo"},
     {"cli", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-PURE = set().union(*FLOORS[:10]) | {"plan", "report", "sinkreport", "measurereport", "picture"}
+PURE = set().union(*FLOORS[:10]) | {
+    "plan",
+    "report",
+    "sinkreport",
+    "measurereport",
+    "picture",
+    "tcpreport",
+}
 # Started as a process of its own: it shares the command line's exit codes.
 EXCEPTIONS = {("demo", "cli")}
 FILES = sorted(PACKAGE.rglob("*.py"))

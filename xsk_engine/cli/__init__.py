@@ -23,6 +23,7 @@ _COMMANDS = {
     "replay": "Send the packets of a capture file again.",
     "send": "Send traffic through an interface.",
     "sink": "Receive, check and measure what a sender with --signature sends.",
+    "tcp": "A TCP connection from stdin to stdout, sent by the engine.",
 }
 
 
