@@ -39,7 +39,7 @@ _WAIT_S = 60.0
     (
         "Where",
         [
-            tcp_options.INTERFACE,
+            tcp_options.interface("-i"),
             click.option(
                 "--source-port",
                 type=click.IntRange(1, 65535),

@@ -10,13 +10,18 @@ import click
 from xsk_engine.cli import options, run_options
 from xsk_engine.tcpoptions import CONGESTION
 
-INTERFACE = click.option(
-    "-i",
-    "--interface",
-    shell_complete=options.complete_interface,
-    metavar="INTERFACE",
-    help="To send through  [default: that of the route to HOST]",
-)
+
+def interface(*short: str) -> options.Decorator:
+    """The option, with this short name if it has one."""
+    return click.option(
+        *short,
+        "--interface",
+        shell_complete=options.complete_interface,
+        metavar="INTERFACE",
+        help="To send through  [default: that of the route to HOST]",
+    )
+
+
 _WHERE = (
     click.option("--source", metavar="ADDRESS", help="To send from  [default: the kernel's choice]"),
     run_options.MODE,
@@ -52,7 +57,7 @@ _CONNECTION = (
 )
 
 tcp_options = options.in_sections(("Where", _WHERE), ("How", _CONNECTION))
-"""All but INTERFACE, in the order of the help."""
+"""All but the interface, in the order of the help."""
 
 
 def target(
