@@ -151,6 +151,21 @@ def _route_mtu(attributes: dict[str, Any]) -> int | None:
     return int(value) if value else None
 
 
+def leaves_through(dst_ip: IPAddress) -> str:
+    """The interface of the kernel's route to it, whichever that is. UnavailableError: there is none, or it
+    leads to this machine itself."""
+    with IPRoute() as ipr:
+        try:
+            route = ipr.route("get", dst=str(dst_ip), family=_family(dst_ip))[0]
+        except (NetlinkError, OSError) as error:
+            number = getattr(error, "code", None) or errno.ENETUNREACH
+            raise UnavailableError("route", str(dst_ip), "no route to it; add one", errno=number) from None
+    if route["type"] == _RTN_LOCAL:
+        text = "this is an address of this machine itself; send to another"
+        raise UnavailableError("route", str(dst_ip), text)
+    return socket.if_indextoname(route.get_attr("RTA_OIF"))
+
+
 def is_unanswered(error: UnavailableError) -> bool:
     """Is it resolve()'s for a neighbour that has not answered yet?"""
     return error.errno == errno.EHOSTUNREACH
