@@ -119,16 +119,6 @@ void blocks_acked(struct xske_tcp_conn *c, uint32_t upto)
 
 /* ---- segments ------------------------------------------------------------------------------------ */
 
-uint32_t sents_count(const struct xske_tcp_conn *c)
-{
-	return c->sents.tail - c->sents.head;
-}
-
-struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index)
-{
-	return &c->sents.ring[(c->sents.head + index) & c->sents.mask];
-}
-
 bool sents_full(const struct xske_tcp_conn *c)
 {
 	return sents_count(c) >= MOST_ENTRIES;

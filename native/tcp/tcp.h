@@ -373,6 +373,16 @@ static inline void tcp_count(uint64_t *word, uint64_t by)
 	tcp_store(word, *word + by);
 }
 
+static inline uint32_t sents_count(const struct xske_tcp_conn *c)
+{
+	return c->sents.tail - c->sents.head;
+}
+
+static inline struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index) /* 0: the oldest */
+{
+	return &c->sents.ring[(c->sents.head + index) & c->sents.mask];
+}
+
 static inline bool tcp_is_six(const struct xske_tcp_conn *c)
 {
 	return c->tuple.version == 6;
