@@ -15,6 +15,8 @@ from xsk_engine.iperf3protocol import Iperf3Test, Results
 # A server answers at once, unless its machine is busy with the data. Lower: a slow one fails; higher: one
 # that is gone is noticed late.
 ANSWER_S = 30.0
+# From a server that resets its streams and then says why, or the other way round.
+_SOON_S = 0.2
 
 
 class Control:
@@ -60,6 +62,11 @@ class Control:
         """Without waiting: the server has nothing to say while the test runs."""
         if select.select([self._socket], [], [], 0)[0]:
             self.expect(protocol.TEST_RUNNING)
+
+    def check_soon(self) -> None:
+        """As check(), when something has gone wrong: the server's word for it may be on its way."""
+        select.select([self._socket], [], [], _SOON_S)
+        self.check()
 
     def say(self, state: int) -> None:
         self._send(protocol.state_byte(state))

@@ -17,7 +17,7 @@ from typing import Any
 from xsk_engine import iperf3protocol as protocol
 from xsk_engine import iperf3report as report
 from xsk_engine.engine import Engine
-from xsk_engine.errors import DeadlineError, XskError
+from xsk_engine.errors import DeadlineError, TcpError, XskError
 from xsk_engine.iperf3control import Control
 from xsk_engine.iperf3protocol import COOKIE_BYTES, Iperf3Test, Results, StreamResult
 from xsk_engine.iperf3report import Ends, Moment
@@ -285,6 +285,9 @@ class _Session:
             nothing = [StreamResult(0, 0, round(seconds, 6)) for _ in connections]
             self._end(self._results(streams, seconds), Results(0.0, 0.0, 0.0, nothing, None))
             control.say(protocol.CLIENT_TERMINATE)
+            raise
+        except TcpError:
+            control.check_soon()
             raise
         seconds = time.monotonic() - clock.begun
         clock.finish(seconds)

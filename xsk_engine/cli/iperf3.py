@@ -164,6 +164,8 @@ def _tell(outcome: Any, arguments: dict[str, Any]) -> int:
         fail(InterruptedError(iperf3report.INTERRUPTED), EXIT_FAILED)
         return int(128 + outcome.signal)
     if outcome.error is None:
+        if not arguments["as_json"]:
+            print(f"\n{iperf3report.DONE}")
         return EXIT_DONE
     is_lacking = isinstance(outcome.error, UnavailableError)
     return fail(outcome.error, EXIT_ENVIRONMENT if is_lacking else EXIT_FAILED)
