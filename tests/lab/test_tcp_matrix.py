@@ -81,9 +81,10 @@ def test_every_byte_arrives(real_root, faults, mtu, congestion):
 @pytest.mark.parametrize("congestion", ["cubic", "reno"])
 @pytest.mark.parametrize("mtu", [1500, 9000])
 @pytest.mark.parametrize("faults", FAULTS)
-@pytest.mark.parametrize("seed", range(2, 12))
+@pytest.mark.parametrize("seed", range(2, 8))
 def test_more_bytes_over_more_wires(real_root, seed, faults, mtu, congestion):
-    met, _ = transfer(faults, congestion, mtu, 16 * MIB, seed, delay=("0", "1ms", "10ms")[seed % 3])
+    delay, size = (("0", 32), ("1ms", 16), ("10ms", 4))[seed % 3]
+    met, _ = transfer(faults, congestion, mtu, size * MIB, seed, delay)
     assert met
 
 

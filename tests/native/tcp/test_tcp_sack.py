@@ -315,8 +315,8 @@ def test_the_flight_is_what_was_outstanding_before_the_acks_of_this_turn(bench):
 
 
 def test_a_loss_never_makes_the_window_larger(bench):
-    """What is SACKed and not acknowledged yet is outstanding, too (RFC 5681, 2), and may be more than cwnd when
-    a retransmission was lost. That is no reason to keep more than half of cwnd."""
+    """What is SACKed and not acknowledged yet is outstanding, too (RFC 5681, 2), and may be more than cwnd
+    when a retransmission was lost. That is no reason to keep more than half of cwnd."""
     one = bench()
     conn, peer = flight(one, more=40 * FULL, rtt_ms=20)
     one.advance(ms=20)
