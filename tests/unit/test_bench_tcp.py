@@ -97,6 +97,13 @@ def test_parts_of_instructions():
     )
 
 
+def test_share_of_an_idle_machine():
+    measured = [one | {"seconds": 2.0} for one in instructions() if one["gro"]]
+    figures = tcp_instructions.per_packet(measured)
+    share = tcp_instructions.idle_share(figures, {"seconds": 4, "instructions": 10_000})
+    assert share[KERNEL] == 50, "2,500 per second, 2 s, 100 packets"
+
+
 def test_tables_of_instructions():
     figures = by_gro()
     text = shown(
