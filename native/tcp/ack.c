@@ -85,6 +85,18 @@ static void take_sacks(struct xske_tcp_conn *c, const struct segment *s)
 
 /* ---- cumulative ---------------------------------------------------------------------------------- */
 
+/* Segments that were sent once, in order, and are covered whole: what RACK learns of such a run, its first and its last one
+ * say. Takes off all in between; the first is off already. */
+static void skip_run(struct xske_tcp_conn *c, uint32_t ack)
+{
+	for (uint32_t left = sents_count(c); left > 1; left--, c->sents.head++) {
+		const struct sent *s = sents_at(c, 0), *next = sents_at(c, 1);
+
+		if (s->flags || next->flags || seq_after(next->seq + next->len, ack))
+			return;
+	}
+}
+
 /* Takes what is acknowledged off the list. sample_ns: the round trip of the oldest segment; 0 when any of them was sent
  * again: those behind it had come before, and say when the gap was filled (RFC 6298, 3). */
 static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_ns)
@@ -114,6 +126,7 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 			break;
 		}
 		c->sents.head++;
+		skip_run(c, ack);
 	}
 	if (again)
 		*sample_ns = 0;

@@ -104,14 +104,11 @@ static bool is_summed(const struct xske_tcp_conn *c)
 	return !(c->tcp->config.flags & XSKE_TCP_OFFLOAD);
 }
 
-static int submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len, uint32_t sum)
+/* The submit ring has room for it. */
+static void submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len, uint32_t sum)
 {
-	const struct xske_desc block = {.addr = addr, .len = len, .options = sum};
-
-	if (!spsc_push(&c->app.submits, &block, 1))
-		return -EAGAIN;
+	spsc_put(&c->app.submits, &(struct xske_desc){.addr = addr, .len = len, .options = sum});
 	c->app.submitted_bytes += len;
-	return 0;
 }
 
 /* Copies up to `most` bytes into blocks; how many, or an error for the first one. What is handed over on the way is sent
@@ -123,13 +120,14 @@ static int64_t copy_blocks(struct xske_tcp_conn *c, const uint8_t *bytes, uint64
 	const bool summed = is_summed(c);
 	uint8_t *area = c->arena->umem->area;
 	uint64_t taken = 0, next = HAND_OVER_BYTES;
-	int err = 0;
+	uint32_t slots = spsc_room(&c->app.submits);
+	int err = slots ? 0 : -EAGAIN;
 
-	while (taken < most) {
+	for (; taken < most && slots; slots--) {
 		uint32_t part = (uint32_t)min_u64(most - taken, block), sum = 0;
 		uint64_t addr;
 
-		err = spsc_room(&c->app.submits) ? arena_alloc(c->arena, header_room + part, &addr) : -EAGAIN;
+		err = arena_alloc(c->arena, header_room + part, &addr);
 		if (unlikely(err))
 			break;
 		addr += header_room;
@@ -198,7 +196,11 @@ int xske_tcp_submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
 	err = enter(c);
 	if (err)
 		return err;
-	err = submit(c, addr, len, is_summed(c) ? (uint32_t)csum_bytes(c->arena->umem->area + addr, len) : 0);
+	if (spsc_room(&c->app.submits))
+		submit(c, addr, len,
+		       is_summed(c) ? (uint32_t)csum_bytes(c->arena->umem->area + addr, len) : 0);
+	else
+		err = -EAGAIN;
 	xske_arena_leave(c->arena);
 	if (!err)
 		hand_over(c);
@@ -306,6 +308,11 @@ void xske_tcp_await(struct xske_tcp_conn *c, uint32_t what)
 	if (what & XSKE_TCP_WRITABLE)
 		xske_arena_await(c->arena);
 	atomic_thread_fence(memory_order_seq_cst);
+}
+
+uint32_t xske_tcp_awaited(const struct xske_tcp_conn *c)
+{
+	return atomic_load_explicit(&c->app.awaits, memory_order_acquire);
 }
 
 void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes)

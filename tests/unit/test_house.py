@@ -21,9 +21,11 @@ FLOORS = [
         "single",
         "tcpinfo",
         "tcpoptions",
+        "writebuffer",
+        "iperf3protocol",
     },
-    {"spread"},
-    {"stats", "arrivals"},
+    {"spread", "socketlike"},
+    {"stats", "arrivals", "iperf3report"},
     {"layers", "rfc2544"},
     {"headers"},
     {"dissect", "flow", "datagram"},
@@ -31,7 +33,7 @@ FLOORS = [
     {"flowprogram"},
     {"mixprogram", "edits", "figures"},
     {"replay"},
-    {"plan", "report", "sinkreport", "measurereport", "picture", "_ffi"},
+    {"plan", "report", "sinkreport", "measurereport", "picture", "tcpreport", "_ffi"},
     {"umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside", "tcpport"},
     {
         "arena",
@@ -45,7 +47,7 @@ FLOORS = [
         "neighbours",
         "checking",
     },
-    {"trace", "remote"},
+    {"trace", "remote", "tcptarget", "iperf3control"},
     {"mix"},
     {"dryrun"},
     {"rx"},
@@ -59,17 +61,25 @@ FLOORS = [
     {"async_endpoints", "asynctcp"},
     {"aio"},
     {"sharing", "opening", "peers"},
-    {"transport"},
-    {"connecting"},
+    {"transport", "tcptransport"},
+    {"connecting", "tcpconnecting"},
     {"__init__"},
     {"follow", "sampling"},
     {"session", "outputs", "metrics", "live", "sinksession", "trials", "measuring", "measureplot"},
-    {"demophases"},
+    {"tcppipe"},
+    {"demophases", "tcplive", "iperf3session"},
     {"demo"},
     {"cli", "__main__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-PURE = set().union(*FLOORS[:10]) | {"plan", "report", "sinkreport", "measurereport", "picture"}
+PURE = set().union(*FLOORS[:10]) | {
+    "plan",
+    "report",
+    "sinkreport",
+    "measurereport",
+    "picture",
+    "tcpreport",
+}
 # Started as a process of its own: it shares the command line's exit codes.
 EXCEPTIONS = {("demo", "cli")}
 FILES = sorted(PACKAGE.rglob("*.py"))

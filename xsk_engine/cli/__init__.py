@@ -18,11 +18,13 @@ _COMMANDS = {
     "completion": "A shell's completion of this command: bash, zsh or fish.",
     "demo": "Frames through a private laboratory, every one checked. No root needed.",
     "doctor": "What this machine and an interface can do, and what is missing.",
+    "iperf3": "A client for an unmodified iperf3 server, its streams sent by the engine.",
     "lab": "Laboratories: two network namespaces and a veth pair.",
     "measure": "Throughput, latency, loss and bursts between two interfaces.",
     "replay": "Send the packets of a capture file again.",
     "send": "Send traffic through an interface.",
     "sink": "Receive, check and measure what a sender with --signature sends.",
+    "tcp": "A TCP connection from stdin to stdout, sent by the engine.",
 }
 
 
