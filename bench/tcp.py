@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bench import tcp_goodput, tcp_instructions
 
-HALVES = {"instructions": (tcp_instructions.run, 3), "goodput": (tcp_goodput.run, 7)}
+HALVES = {"instructions": (tcp_instructions.run, 3), "goodput": (tcp_goodput.run, 9)}
 """and their rounds"""
 COLUMNS = 100
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bench.harness import save, spread
 from bench.ratios import Target, cell, judged, ratio, verdict_cells
-from bench.tcp_goodput_lab import PINS, WIRES
+from bench.tcp_goodput_lab import WIRES
 
 TARGETS = {
     "65535": Target(0.9, at_least=True),
@@ -41,14 +41,14 @@ def measure(wire: str, rounds: int) -> dict[str, Any]:
 
 
 def summary(measured: list[dict[str, Any]], target: Target | None) -> list[dict[str, Any]]:
-    """One entry for every intake and number of flows, in their order: spreads over the rounds, and ours :
+    """One entry for every receiver and number of flows, in their order: spreads over the rounds, and ours :
     theirs of the same round. The target is for one flow."""
     cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for one in measured:
-        cells.setdefault((one["intake"], one["flows"]), []).append(one)
+        cells.setdefault((one["receiver"], one["flows"]), []).append(one)
     found = []
-    for (intake, flows), rounds in cells.items():
-        of: dict[str, Any] = {"intake": intake, "flows": flows}
+    for (receiver, flows), rounds in cells.items():
+        of: dict[str, Any] = {"receiver": receiver, "flows": flows}
         for name in ("gbps", "cpu_s_per_gb"):
             by_arm = {arm: [one[arm][name] for one in rounds] for arm in ARMS}
             of[name] = {
@@ -75,7 +75,7 @@ def table(by_wire: dict[str, list[dict[str, Any]]]) -> Table:
         for of in cells:
             rates = " : ".join(f"{of['gbps'][arm]['median']:.1f}" for arm in ARMS)
             costs = " : ".join(f"{of['cpu_s_per_gb'][arm]['median']:.2f}" for arm in ARMS)
-            what = f"{of['flows']}: {of['intake']}"
+            what = f"{of['flows']}: {of['receiver']}"
             view.add_row(what, rates, cell(of["ratio"]), costs, *verdict_cells(of["ratio"]))
     return view
 
@@ -96,10 +96,8 @@ def run(console: Console, rounds: int) -> None:
     print(", ".join(f"{cpus:.2f} CPUs (MTU {wire})" for wire, cpus in idle.items()))
     if max(idle.values()) > IDLE_LIMIT:
         print("THE MACHINE IS NOT IDLE: other work ran beside this, and its figures are not worth much")
-    pins = os.environ.get("PIN") or "senders"
     result = {
         "rounds": rounds,
-        "pins": {pins: vars(PINS[pins])},
         "load_average": {"before": load, "after": os.getloadavg()[0]},
         "idle_cpus": idle,
         "wires": by_wire,

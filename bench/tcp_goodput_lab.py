@@ -7,15 +7,15 @@ bytes and time is the result. Their applications are C, too, and write the same 
 flow (tcp_writer.c, kernel_sender.c).
 
 Which thread runs where, the same rule for both: who puts segments on the wire has CPU 0, everybody else CPU
-1. So the engine's loop and the kernel's writers, whose system call sends, are on CPU 0; the reader and the
-engine's writers, which only copy, on CPU 1. Other rules: PIN in the environment.
+1. So the engine's loop and the kernel's writer, whose system call sends, are on CPU 0; the reader, what
+receives for it (RPS, NAPI threads) and the engine's writer, which only copies, on CPU 1. With several flows
+nothing is pinned, as the kernel's writers would have to share a core.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -35,9 +35,9 @@ from xsk_engine.lab.private import PrivateLab
 
 LIMIT_S = 60
 IDLE_S = 2.0
-# At 45 Gbit/s a send buffer of 4 MiB lasts 750 us, and a third of it is what the kernel wakes its writers
-# for.
-NAP_US = 100
+# Higher: the application is the bottleneck at MTU 65535 (measured: 100 us 10 % slower, 400 us a third);
+# lower: it takes time from the reader on its core.
+NAP_US = 50
 
 
 @dataclass(frozen=True)
@@ -57,33 +57,31 @@ WIRES = {
     "1500, TSO and GSO off": Wire(1500, False, (240, 240)),
     "1500, TSO on": Wire(1500, True, (240, 800)),
 }
-INTAKES = {
-    "plain": Intake(),
-    "RPS": Intake(rps=True),
-    "GRO, thread": Intake(gro=True, threaded=True),
-    "GRO, thread, RPS": Intake(rps=True, gro=True, threaded=True),
-}
-CELLS = [*((intake, 1) for intake in INTAKES), ("plain", 4), ("plain", 16)]
-"""intake and flows"""
+SENDERS_CPU, OTHERS_CPU = 0, 1
+PLAIN = Intake()
 
 
 @dataclass(frozen=True)
-class Pins:
-    """CPUs, None for any: of the engine's loop, its writers, the kernel's writers, the reader; and a mask for
-    RPS."""
+class Cell:
+    """One row: how packets come in, and how many flows there are. ``pinned``: by the rule above."""
 
-    loop: int | None
-    writers: int | None
-    kernel: int | None
-    reader: int | None
-    rps: int
+    name: str
+    intake: Intake = PLAIN
+    flows: int = 1
+    pinned: bool = True
+
+    def cpu(self, cpu: int) -> int | None:
+        return cpu if self.pinned else None
 
 
-PINS = {
-    "senders": Pins(0, 1, 0, 1, 0b10),
-    "sides": Pins(0, 0, 0, 1, 0b10),
-    "none": Pins(None, None, None, None, 0b11),
-}
+CELLS = (
+    Cell("plain"),
+    Cell("RPS", Intake(rps=True)),
+    Cell("GRO, NAPI thread", Intake(gro=True, threaded=True)),
+    Cell("plain, not pinned", pinned=False),
+    Cell("plain, not pinned", flows=4, pinned=False),
+    Cell("plain, not pinned", flows=16, pinned=False),
+)
 
 
 def busy_s() -> float:
@@ -111,8 +109,8 @@ class Run:
 class Bench:
     """One laboratory. ``idle``: CPUs that are busy without us, and not counted."""
 
-    def __init__(self, lab: PrivateLab, wire: Wire, pins: Pins) -> None:
-        self._lab, self._wire, self._pins = lab, wire, pins
+    def __init__(self, lab: PrivateLab, wire: Wire) -> None:
+        self._lab, self._wire = lab, wire
         switch = "on" if wire.segmenting else "off"
         subprocess.run(
             ["ethtool", "-K", topology.TX_INTERFACE, "tso", switch, "gso", switch], check=True, timeout=30
@@ -120,20 +118,15 @@ class Bench:
         self.idle = idle_cpus(IDLE_S)
 
     @contextlib.contextmanager
-    def _reading(self, flows: int) -> Iterator[tuple[int, Callable[[float, float], Run]]]:
+    def _reading(self, cell: Cell) -> Iterator[tuple[int, Callable[[float, float], Run]]]:
         """The receiver's port, and what to call in the end, with CPU seconds and time as they were before."""
-        cpu = -1 if self._pins.reader is None else self._pins.reader
+        place = [topology.RX_IPV4, _number(cell.cpu(OTHERS_CPU)), str(cell.flows)]
         with namespaces.entered(self._lab.rx_fd):
-            reader = subprocess.Popen(
-                [str(BUILD / "tcp_reader"), topology.RX_IPV4, str(cpu), str(flows)],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+            reader = subprocess.Popen([BUILD / "tcp_reader", *place], stdout=subprocess.PIPE, text=True)
 
         def end(busy_before_s: float, start_s: float) -> Run:
-            said = reader.communicate(timeout=LIMIT_S)[0].split()
+            received, ns = map(int, reader.communicate(timeout=LIMIT_S)[0].split())
             cpu_s = busy_s() - busy_before_s - self.idle * (time.perf_counter() - start_s)
-            received, ns = map(int, said)
             return Run(8 * received / ns, max(cpu_s, 0.0) / (received * 1e-9))
 
         try:
@@ -143,40 +136,45 @@ class Bench:
             reader.kill()
             reader.wait()
 
-    def ours(self, flows: int) -> Run:
-        pins = self._pins
-        config = EngineConfig(topology.TX_INTERFACE, tcp=True, cpus=() if pins.loop is None else (pins.loop,))
-        with self._reading(flows) as (port, end), Engine(config) as engine, contextlib.ExitStack() as stack:
-            connections = [stack.enter_context(engine.tcp(topology.RX_IPV4, port)) for _ in range(flows)]
+    def ours(self, cell: Cell) -> Run:
+        loop = cell.cpu(SENDERS_CPU)
+        config = EngineConfig(topology.TX_INTERFACE, tcp=True, cpus=() if loop is None else (loop,))
+        with self._reading(cell) as (port, end), Engine(config) as engine, contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(engine.tcp(topology.RX_IPV4, port)) for _ in range(cell.flows)]
             before = busy_s(), time.perf_counter()
-            each = self._wire.megabytes[0] // flows
-            tcp_application.send(connections, each, nap_us=NAP_US, cpu=pins.writers)
+            each = self._wire.megabytes[0] // cell.flows
+            tcp_application.send(connections, each, nap_us=NAP_US, cpu=cell.cpu(OTHERS_CPU))
             again = sum(connection.info().retransmitted_segments for connection in connections)
             stack.close()
             run = end(*before)
         run.again = again
         return run
 
-    def theirs(self, flows: int) -> Run:
-        cpu = -1 if self._pins.kernel is None else self._pins.kernel
-        with self._reading(flows) as (port, end):
+    def theirs(self, cell: Cell) -> Run:
+        each = str(self._wire.megabytes[1] // cell.flows)
+        with self._reading(cell) as (port, end):
             before = busy_s(), time.perf_counter()
-            place = [topology.RX_IPV4, str(port), str(cpu), str(self._wire.megabytes[1] // flows), str(flows)]
-            subprocess.run([str(BUILD / "kernel_sender"), "tcp", *place], check=True, timeout=LIMIT_S)
+            place = [topology.RX_IPV4, str(port), _number(cell.cpu(SENDERS_CPU)), each, str(cell.flows)]
+            subprocess.run([BUILD / "kernel_sender", "tcp", *place], check=True, timeout=LIMIT_S)
             return end(*before)
 
     def round(self, number: int) -> Iterator[dict[str, Any]]:
         """Every cell: ours and theirs, right after each other, who is first by turns."""
-        for intake, flows in CELLS:
-            set_up(self._lab, INTAKES[intake], self._pins.rps)
+        for cell in CELLS:
+            set_up(self._lab, cell.intake, {OTHERS_CPU} if cell.pinned else {SENDERS_CPU, OTHERS_CPU})
             arms = [("ours", self.ours), ("theirs", self.theirs)]
-            figures = {name: vars(arm(flows)) for name, arm in arms[:: 1 if number % 2 else -1]}
-            yield {"intake": intake, "flows": flows, "round": number, **figures}
+            figures = {name: vars(arm(cell)) for name, arm in arms[:: 1 if number % 2 else -1]}
+            yield {"receiver": cell.name, "flows": cell.flows, "round": number, **figures}
+
+
+def _number(cpu: int | None) -> str:
+    """As the C programs take it."""
+    return "-1" if cpu is None else str(cpu)
 
 
 def main() -> None:
     wire, rounds = WIRES[sys.argv[1]], int(sys.argv[2])
-    bench = Bench(PrivateLab.from_environment(), wire, PINS[os.environ.get("PIN") or "senders"])
+    bench = Bench(PrivateLab.from_environment(), wire)
     measured = []
     for number in range(rounds):
         measured += bench.round(number)

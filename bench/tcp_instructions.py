@@ -93,6 +93,16 @@ def ratios(figures: Figures) -> dict[str, dict[str, Any]]:
     return found
 
 
+def idle_share(figures: Figures, idle: dict[str, Any]) -> dict[str, float]:
+    """Instructions per packet that the sender's CPU would have executed without sending, at most: `seconds`
+    are those of a whole run, with the opening of its connection."""
+    per_second = idle["instructions"] / idle["seconds"]
+    return {
+        sender: round(per_second * of["seconds"]["median"] / of["packets"]["median"], 1)
+        for sender, of in figures.items()
+    }
+
+
 def parts(functions: dict[str, dict[str, int]]) -> dict[str, int]:
     """Instructions by part: GROUPS, OTHERS, and the user's in two."""
     found = dict.fromkeys((*GROUPS, OTHERS, "user: the loop", "user: the application"), 0)
@@ -154,17 +164,20 @@ def parts_table(figures: Figures) -> Table:
 def run(console: Console, rounds: int) -> None:
     """Measures, prints, saves."""
     print(f"emulated machine: {rounds} rounds of all senders", file=sys.stderr)
-    measured = run_machine("strict", build_plugin(), GUEST, rounds)
+    *measured, idle = run_machine("strict", build_plugin(), GUEST, rounds)
     by_gro = {
         how: per_packet([one for one in measured if one["gro"] == (how == WITH_GRO)])
         for how in (WITH_GRO, WITHOUT_GRO)
     }
     console.print(cost_table(by_gro), ratio_table(by_gro), parts_table(by_gro[WITH_GRO]))
+    share = idle_share(by_gro[WITH_GRO], idle)
+    print(f"of which an idle machine's, per packet at most: {max(share.values()):.0f}")
     result = {
         "rounds": rounds,
         "frame_bytes": 1514,
         "iommu": "strict",
         "senders": by_gro,
+        "of_which_idle_at_most": share,
         "ratios": {how: ratios(figures) for how, figures in by_gro.items()},
     }
     print(save("tcp_instructions", "make bench-tcp", result))

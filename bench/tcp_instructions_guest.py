@@ -27,6 +27,7 @@ from bench.premap_guest import (
     counters,
     ethtool,
     instructions,
+    marks,
     pin_interrupts,
     receivers,
     sent_and_arrived,
@@ -55,6 +56,7 @@ MEGABYTES, TSO_MEGABYTES = 32, 64
 # It finds 10 % of the send buffer free, or so.
 NAP_US = 5000
 LINK_S = 20
+IDLE_S = 3
 # Zero-copy outruns an emulated receiver: what it drops is sent again, and would be counted.
 RING = 4096
 
@@ -113,6 +115,16 @@ def measure(lab: PrivateLab, arm: Arm, regions: Regions, where: bool) -> Told:
     return figures
 
 
+def idle() -> Told:
+    """Nobody sends: what of the others' figures is not the packets'."""
+    time.sleep(1)  # what the arm before has left behind is done
+    marks.mark_begin()
+    time.sleep(IDLE_S)
+    marks.mark_end()
+    kernel, user = instructions() or (0, 0)
+    return {"idle": True, "seconds": IDLE_S, "instructions": kernel + user}
+
+
 def gro(lab: PrivateLab, on: bool) -> None:
     """Of the receiver: without it, its kernel acknowledges every second segment."""
     with namespaces.entered(lab.rx_fd):
@@ -151,6 +163,7 @@ def main() -> None:
                     out.write(json.dumps(line) + "\n")
                     out.flush()
                     print(json.dumps({k: v for k, v in line.items() if k != "functions"}), flush=True)
+        out.write(json.dumps(idle()) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@ alike."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Set
 from dataclasses import dataclass
 
+from xsk_engine import netdev, netdevgenl
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
 
@@ -16,13 +19,12 @@ QUEUES = 2
 @dataclass(frozen=True)
 class Intake:
     """``rps``: received packets go to other CPUs than the one they came on. ``gro``: merged, in a NAPI
-    instance of veth's, which is polled by a kernel thread (`threaded`). ``flush_us``: packets wait so long
-    for others to merge with; 0: as long as a poll takes."""
+    instance of veth's. ``threaded``: which a kernel thread polls; otherwise each segment that comes alone is
+    polled for at once, and finds nothing to be merged with."""
 
     rps: bool = False
     gro: bool = False
     threaded: bool = False
-    flush_us: int = 0
 
 
 def _run(lab: PrivateLab, *command: str) -> None:
@@ -38,12 +40,27 @@ def _write(lab: PrivateLab, settings: dict[str, str]) -> None:
     _run(lab, "unshare", "--mount", "--propagation", "private", "sh", "-c", script)
 
 
-def set_up(lab: PrivateLab, intake: Intake, cpus: int) -> None:
-    """`cpus`: a mask. CalledProcessError."""
+def set_up(lab: PrivateLab, intake: Intake, cpus: Set[int]) -> None:
+    """RPS and NAPI threads have these CPUs. CalledProcessError; OSError where a kernel does not say which
+    threads are vrx's."""
+    mask = sum(1 << cpu for cpu in cpus) if intake.rps else 0
     # veth has a NAPI instance, which may have a thread, only while GRO is on.
     _run(lab, "ethtool", "-K", RX, "gro", "on")
-    queues = {f"queues/rx-{i}/rps_cpus": f"{cpus if intake.rps else 0:x}" for i in range(QUEUES)}
-    flush_ns = str(1000 * intake.flush_us)
-    _write(lab, {**queues, "threaded": str(int(intake.threaded)), "gro_flush_timeout": flush_ns})
+    _write(
+        lab,
+        {f"queues/rx-{i}/rps_cpus": f"{mask:x}" for i in range(QUEUES)}
+        | {"threaded": str(int(intake.threaded))},
+    )
+    if intake.threaded:
+        _pin_threads(lab, cpus)
     if not intake.gro:
         _run(lab, "ethtool", "-K", RX, "gro", "off")
+
+
+def _pin_threads(lab: PrivateLab, cpus: Set[int]) -> None:
+    with namespaces.entered(lab.rx_fd):
+        threads = netdevgenl.napi_threads(netdev.get(RX).ifindex)
+    if not threads:
+        raise OSError(f"the kernel names no thread that polls {RX}; Linux 6.7 does")
+    for thread in threads:
+        os.sched_setaffinity(thread, cpus)

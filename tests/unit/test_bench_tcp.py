@@ -97,6 +97,13 @@ def test_parts_of_instructions():
     )
 
 
+def test_share_of_an_idle_machine():
+    measured = [one | {"seconds": 2.0} for one in instructions() if one["gro"]]
+    figures = tcp_instructions.per_packet(measured)
+    share = tcp_instructions.idle_share(figures, {"seconds": 4, "instructions": 10_000})
+    assert share[KERNEL] == 50, "2,500 per second, 2 s, 100 packets"
+
+
 def test_tables_of_instructions():
     figures = by_gro()
     text = shown(
@@ -117,10 +124,10 @@ def test_without_the_plugin_nothing_is_guessed():
 
 def transfers(rates):
     """(ours, theirs) of each round."""
-    for intake, flows in (("plain", 1), ("RPS", 1), ("plain", 4)):
+    for receiver, flows in (("plain", 1), ("RPS", 1), ("plain", 4)):
         for ours, theirs in rates:
             yield {
-                "intake": intake,
+                "receiver": receiver,
                 "flows": flows,
                 "ours": {"gbps": ours, "cpu_s_per_gb": 0.25, "again": 1},
                 "theirs": {"gbps": theirs, "cpu_s_per_gb": 0.5, "again": 0},
@@ -129,7 +136,7 @@ def transfers(rates):
 
 def test_goodput_is_compared_round_by_round():
     cells = tcp_goodput.summary(list(transfers([(10, 10), (1, 2), (27, 30)])), Target(0.9, at_least=True))
-    assert [(one["intake"], one["flows"]) for one in cells] == [("plain", 1), ("RPS", 1), ("plain", 4)]
+    assert [(one["receiver"], one["flows"]) for one in cells] == [("plain", 1), ("RPS", 1), ("plain", 4)]
     one = cells[0]
     assert one["gbps"]["theirs"] == {"median": 10, "min": 2, "max": 30}
     assert one["ratio"] == {"median": 0.9, "min": 0.5, "max": 1, "target": ">= 0.9", "met": True}
