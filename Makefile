@@ -24,9 +24,9 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell docs lint format test-traffic test-tcp-long fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
-	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp-premap bench-tcp-goodput bench-tcp-bounds dist install-c example-c example-fan_out \
-	example-video example-log_shipper example-two_producers example-flow_beside clean distclean
+	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
+	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
+	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -71,10 +71,14 @@ test-lab: setup-test build ## real AF_XDP in network namespaces
 	$(LAB) $(BIN)/python -m pytest -q -m "not slow" $(LAB_TMP) tests/lab
 
 test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
-	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) --ignore tests/lab/test_tcp_long.py tests/lab
+	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) --ignore tests/lab/test_tcp_long.py \
+		--ignore tests/lab/test_tcp_matrix.py tests/lab
 
 test-tcp-long: setup-test build ## a gigabyte through a TCP connection for each of three MTUs, and Wireshark's opinion of it (root)
 	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) tests/lab/test_tcp_long.py
+
+test-tcp-matrix: setup-test build ## TCP over some 200 bad wires into a kernel's socket, and peers that go (root, 11 minutes)
+	$(LAB) $(BIN)/python -m pytest -q $(LAB_TMP) tests/lab/test_tcp_matrix.py
 
 EXAMPLE_ADDRESS = $(if $(filter fan_out,$*),,10.77.0.2)
 
@@ -84,6 +88,11 @@ example-fan_out example-video example-two_producers example-flow_beside: example
 
 example-log_shipper: example-%: build
 	@seq -f 'line %.0f' 1000 | $(LAB) $(BIN)/python examples/$*.py vtx $(EXAMPLE_ADDRESS)
+
+example-http_upload: build ## a file by HTTP through the engine's TCP, to Python's own HTTP server (root)
+	@$(LAB) sh -c '$(BIN)/xsk-engine lab peer -- $(BIN)/python examples/http_receiver.py 10.77.0.2 8080 & receiver=$$!; \
+		trap "kill $$receiver" EXIT; sleep 1; \
+		$(BIN)/python examples/http_upload.py vtx http://10.77.0.2:8080/readme README.md'
 
 # What one of them needs besides the library.
 FUZZ_WITH_tcp := tests/fuzz/tcp_scene.c tests/native/fake_kernel.c tests/native/fake_device.c
@@ -165,8 +174,8 @@ bench-library: build build/native ## the library beside a C sender, sockets and 
 bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
 	$(LAB) $(BIN)/python -m bench.sink
 
-bench-tcp-goodput: setup-test build ## TCP of the engine and of the kernel into a kernel's socket, on veth (1 minute, root)
-	$(BIN)/python -m bench.tcp_goodput
+bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
+	$(BIN)/python -m bench.tcp_loss
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
@@ -176,9 +185,9 @@ bench-tcp-bounds: setup-test build build/native $(STAMP)-bench ## what an ACK co
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m bench.tcp_bounds
 
-bench-tcp-premap: setup-test build build/native ## what a packet of TCP costs in zero-copy, beside the kernel's TCP: DMA maps, instructions (10 minutes)
+bench-tcp: setup-test build build/native ## TCP of the engine beside the kernel's: instructions in zero-copy, goodput on veth (15 minutes, root); ROUNDS=1 to try
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.tcp_premap
+	@ROUNDS=$(ROUNDS) $(BIN)/python -m bench.tcp
 
 $(STAMP)-bench: $(STAMP)
 	$(PIP) install --no-build-isolation --editable '.[bench]'

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the engine is compared with: the kernel's own TCP and UDP, sent by a program that does nothing else.
- * Usage: kernel_sender tcp|sendfile|udp ADDRESS PORT CPU COUNT. COUNT: megabytes for TCP, datagrams for UDP.
+ * Usage: kernel_sender tcp|zerocopy|sendfile|udp ADDRESS PORT CPU COUNT [FLOWS]. CPU: -1 for any; COUNT: megabytes of each
+ * flow for TCP, datagrams for UDP; FLOWS: connections, a thread each.
  * The marks stand around the sending alone; TCP's ends when the peer has acknowledged everything.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/errqueue.h>
 #include <linux/sockios.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,8 +27,19 @@
 #define WRITE_BYTES (128u << 10) /* what iperf3 writes at once */
 #define DATAGRAM_BYTES 1472u     /* fills an MTU of 1500 */
 #define LIMIT_S 60u
+#define MOST_FLOWS 64
+/* MSG_ZEROCOPY lends its pages until the peer has acknowledged: the kernel's usual bound for a socket's send memory
+ * (tcp_wmem) is what it is lent at most. Less: the window would be ours. */
+#define LENT_WRITES (4 * MEGABYTE / WRITE_BYTES)
 
-static unsigned char data[MEGABYTE];
+struct sender {
+	const char *how;
+	int fd, file;
+	unsigned count;
+	pthread_t thread;
+};
+
+static unsigned char data[4 * MEGABYTE];
 
 static void check(int failed, const char *what)
 {
@@ -42,6 +57,59 @@ static void send_tcp(int fd, unsigned megabytes)
 		check(n <= 0, "write");
 		left -= (size_t)n;
 	}
+}
+
+/* Writes that the kernel has given back, of `lent`. wait: for the first one. */
+static unsigned take_back(int fd, int wait)
+{
+	struct pollfd errors = {.fd = fd};
+	unsigned back = 0;
+
+	check(wait && poll(&errors, 1, -1) < 0, "poll");
+	for (;;) {
+		char control[128];
+		struct msghdr message = {.msg_control = control, .msg_controllen = sizeof(control)};
+		struct sock_extended_err told;
+
+		if (recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
+			check(errno != EAGAIN, "MSG_ERRQUEUE");
+			return back;
+		}
+		memcpy(&told, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(told));
+		errno = EOPNOTSUPP;
+		check(told.ee_origin != SO_EE_ORIGIN_ZEROCOPY || told.ee_code & SO_EE_CODE_ZEROCOPY_COPIED,
+		      "MSG_ZEROCOPY was copied");
+		back += told.ee_data - told.ee_info + 1;
+	}
+}
+
+/* As an application must that writes into its buffers again: only into those that came back. */
+static void send_lent(int fd, unsigned megabytes)
+{
+	unsigned writes = megabytes * (MEGABYTE / WRITE_BYTES), lent = 0;
+	const int one = 1;
+
+	check(setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &one, sizeof(one)), "SO_ZEROCOPY");
+	for (unsigned i = 0; i < writes; i++) {
+		const unsigned char *from = data + (size_t)(i % LENT_WRITES) * WRITE_BYTES;
+
+		for (size_t at = 0; at < WRITE_BYTES;) {
+			ssize_t n;
+
+			while (lent >= LENT_WRITES)
+				lent -= take_back(fd, 1);
+			n = send(fd, from + at, WRITE_BYTES - at, MSG_ZEROCOPY);
+			if (n < 0 && errno == ENOBUFS) { /* too many notifications wait to be read */
+				lent -= take_back(fd, 1);
+				continue;
+			}
+			check(n <= 0, "MSG_ZEROCOPY");
+			at += (size_t)n;
+			lent++;
+		}
+	}
+	while (lent)
+		lent -= take_back(fd, 1);
 }
 
 static void send_file(int fd, int file, unsigned megabytes)
@@ -64,36 +132,60 @@ static void await_acknowledged(int fd)
 		check(ioctl(fd, SIOCOUTQ, &unsent), "SIOCOUTQ");
 }
 
+static void *run(void *arg)
+{
+	const struct sender *s = arg;
+
+	if (!strcmp(s->how, "udp"))
+		send_udp(s->fd, s->count);
+	else if (!strcmp(s->how, "sendfile"))
+		send_file(s->fd, s->file, s->count);
+	else if (!strcmp(s->how, "zerocopy"))
+		send_lent(s->fd, s->count);
+	else
+		send_tcp(s->fd, s->count);
+	await_acknowledged(s->fd);
+	return NULL;
+}
+
+static void pin(int cpu)
+{
+	cpu_set_t cpus;
+
+	if (cpu < 0)
+		return;
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	check(sched_setaffinity(0, sizeof(cpus), &cpus), "sched_setaffinity");
+}
+
 int main(int argc, char **argv)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET};
-	int fd, file, udp;
-	unsigned count;
-	cpu_set_t cpus;
+	struct sender senders[MOST_FLOWS];
+	int file, flows = argc == 7 ? atoi(argv[6]) : 1;
 
-	check(argc != 6, "arguments");
-	udp = !strcmp(argv[1], "udp");
-	count = (unsigned)atoi(argv[5]);
+	check(argc < 6 || flows < 1 || flows > MOST_FLOWS, "arguments");
 	alarm(LIMIT_S);
-	CPU_ZERO(&cpus);
-	CPU_SET(atoi(argv[4]), &cpus);
-	check(sched_setaffinity(0, sizeof(cpus), &cpus), "sched_setaffinity");
+	pin(atoi(argv[4]));
 	check(inet_pton(AF_INET, argv[2], &to.sin_addr) != 1, "address");
 	to.sin_port = htons((unsigned short)atoi(argv[3]));
 	memset(data, 0x5a, sizeof(data));
 	file = memfd_create("data", MFD_CLOEXEC);
-	check(file < 0 || write(file, data, sizeof(data)) != (ssize_t)sizeof(data), "memfd");
-	fd = socket(AF_INET, udp ? SOCK_DGRAM : SOCK_STREAM, 0);
-	check(fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)), "connect");
+	check(file < 0 || write(file, data, MEGABYTE) != MEGABYTE, "memfd");
+	for (int i = 0; i < flows; i++) {
+		int fd = socket(AF_INET, strcmp(argv[1], "udp") ? SOCK_STREAM : SOCK_DGRAM, 0);
+
+		check(fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)), "connect");
+		senders[i] = (struct sender){argv[1], fd, file, (unsigned)atoi(argv[5]), 0};
+	}
 
 	MARK(MARK_BEGIN);
-	if (udp)
-		send_udp(fd, count);
-	else if (!strcmp(argv[1], "sendfile"))
-		send_file(fd, file, count);
-	else
-		send_tcp(fd, count);
-	await_acknowledged(fd);
+	for (int i = 1; i < flows; i++)
+		check(pthread_create(&senders[i].thread, NULL, run, &senders[i]), "pthread_create");
+	run(&senders[0]);
+	for (int i = 1; i < flows; i++)
+		pthread_join(senders[i].thread, NULL);
 	MARK(MARK_END);
 	return 0;
 }

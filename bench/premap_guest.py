@@ -41,7 +41,7 @@ SENDER_CPU, OTHER_CPU = 0, 1
 TCP_MEGABYTES, TCP_TSO_MEGABYTES = 24, 64
 UDP_PACKETS, COPY_PACKETS, ZEROCOPY_PACKETS = 20_000, 20_000, 60_000
 
-_marks = ctypes.CDLL(str(BUILD / "libmark.so"))
+marks = ctypes.CDLL(str(BUILD / "libmark.so"))
 
 
 def ethtool(*arguments: str) -> str:
@@ -156,9 +156,9 @@ def engine(mode: str, traffic: Traffic, regions: Regions) -> None:
     with contextlib.closing(one):
         pin_interrupts()
         with regions("send"):
-            _marks.mark_begin()
+            marks.mark_begin()
             asyncio.run(one.run(traffic))
-            _marks.mark_end()
+            marks.mark_end()
     assert one.snapshot().completed_packets == traffic.count, one.snapshot()
 
 

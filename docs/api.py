@@ -25,7 +25,8 @@ where something is awaited, and with `tcp=True` where that is needed; `endpoint`
 `engine.udp(("10.77.0.2", 9000))`; `frags` of it, `alloc(64, 1000)`; `connection`,
 `engine.tcp("10.77.0.2", 9001)`, to a peer that has answered and takes whatever else comes;
 `flow`, `xsk_engine.parse_flow("ip dst=10.77.0.2 / udp dst=9000")`; `running`, that flow started at 10kpps;
-`transport`, what `create_datagram_endpoint` returns; the modules `xsk_engine`, `numpy` and `asyncio`.
+`transport`, what `create_datagram_endpoint` or, for TCP, `create_connection` returns; the
+modules `xsk_engine`, `numpy` and `asyncio`.
 
 Bad arguments are ValueError or TypeError, everything else is an `XskError`. Lengths are bytes, frames are
 without FCS.
@@ -36,8 +37,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Sending": ("UdpEndpoint", "RawEndpoint", "endpoints:BlockingEndpoint", "endpoint:Endpoint"),
     "TCP": (
         *("TcpConnection", "AsyncTcpConnection", "tcpconn:Connection", "tcphandle:TcpHandle"),
-        *("TcpOptions", "TcpInfo", "TcpCounters"),
+        *("TcpOptions", "TcpInfo", "KernelTcpInfo", "TcpCounters"),
     ),
+    "TCP like a socket": ("open_connection", "create_connection", "connect", "XskTcpTransport"),
     "Frags and trackers": ("Frags", "Frag", "Tracker"),
     "Flows": (
         "parse_flow",
@@ -80,6 +82,7 @@ PLUMBING = {
     },
     "TcpHandle": {
         *("name", "failed", "ended", "why_over", "late", "using", "timeout_of", "not_received", "announce"),
+        "still_awaits",
         *("state_number", "is_opening", "is_sent_off", "is_over", "is_flushed", "set_mac"),
         *("check_connected", "check_closed"),
     },
@@ -87,8 +90,11 @@ PLUMBING = {
         *("try_send", "try_alloc", "try_submit", "try_recv", "try_recv_into", "check_submit"),
         *("start", "begin_shutdown", "begin_close", "check_closed", "release", "forget"),
     },
-    "TcpConnection": {"wait_connected"},
-    "AsyncTcpConnection": {"wait_connected", "bell"},
+    "TcpConnection": {"wait_connected", "at_close", "forget_file"},
+    "AsyncTcpConnection": {
+        *("wait_connected", "bell", "stream", "try_send_first", "close_with_progress"),
+        *("try_send", "try_submit", "is_flushed"),
+    },
     "TcpOptions": {"quota_chunks"},
     "Endpoint": {
         *("set_datagram", "set_mac", "head", "at_close", "failed", "why_over", "too_long", "late"),
@@ -125,6 +131,7 @@ NO_EXAMPLE = {
     "TcpHandle": "as Connection",
     "TcpConnection.close": "the context manager does it",
     "AsyncTcpConnection.close": "as TcpConnection.close",
+    "TcpConnection.abort": "Connection.abort's",
     "AsyncEngine.snapshot": "as Engine.snapshot",
     "AsyncEndpoint.close": "as Endpoint.close",
     "AsyncEndpoint.flush": "as AsyncEndpoint.drain",
@@ -136,6 +143,14 @@ NO_EXAMPLE = {
         for name in (
             *("get_extra_info", "get_protocol", "set_protocol", "is_closing", "close", "abort"),
             *("get_write_buffer_size", "get_write_buffer_limits", "set_write_buffer_limits"),
+        )
+    },
+    **{
+        f"XskTcpTransport.{name}": "asyncio's own interface"
+        for name in (
+            *("get_extra_info", "get_protocol", "set_protocol", "is_closing", "close", "abort", "write"),
+            *("get_write_buffer_size", "get_write_buffer_limits", "set_write_buffer_limits"),
+            *("is_reading", "pause_reading", "resume_reading", "can_write_eof", "write_eof"),
         )
     },
 }

@@ -6,6 +6,7 @@
 #ifndef XSKE_CSUM_H
 #define XSKE_CSUM_H
 
+#include <arpa/inet.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -23,11 +24,7 @@ static inline uint16_t csum_fold(uint64_t sum)
 /* Words as the machine reads them, turned round once into network order: RFC 1071, 2 (B). */
 static inline uint64_t csum_turn(uint64_t sum)
 {
-	uint16_t folded = csum_fold(sum);
-	uint8_t bytes[2];
-
-	memcpy(bytes, &folded, sizeof(bytes));
-	return (uint64_t)bytes[0] << 8 | bytes[1];
+	return ntohs(csum_fold(sum));
 }
 
 /* The last `len` bytes, less than 8, as the machine reads them; an odd one is followed by 0. */

@@ -39,6 +39,15 @@ static inline uint32_t spsc_room(const struct spsc *s)
 	        atomic_load_explicit(&s->tail, memory_order_acquire));
 }
 
+/* One, for which there is room. Producer. */
+static inline void spsc_put(struct spsc *s, const struct xske_desc *from)
+{
+	uint32_t head = atomic_load_explicit(&s->head, memory_order_relaxed);
+
+	s->slots[head & s->mask] = *from;
+	atomic_store_explicit(&s->head, head + 1, memory_order_release);
+}
+
 /* All or none. Producer. */
 static inline bool spsc_push(struct spsc *s, const struct xske_desc *from, uint32_t n)
 {

@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 8u
+#define XSKE_ABI_VERSION 9u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -781,6 +781,8 @@ XSKE_API void xske_tcp_set_mac(struct xske_tcp_conn *conn, const uint8_t mac[6])
 /* Announces that its application is about to wait for any of these: the loop's event_fd will say so, once. Then look
  * again before you wait. */
 XSKE_API void xske_tcp_await(struct xske_tcp_conn *conn, uint32_t what);
+/* What of it has not happened yet: who has many connections looks at those only that it has happened to. */
+XSKE_API uint32_t xske_tcp_awaited(const struct xske_tcp_conn *conn);
 #define XSKE_TCP_READABLE 1u /* bytes, or the end */
 #define XSKE_TCP_WRITABLE 2u /* room in the send buffer */
 #define XSKE_TCP_CHANGED 4u  /* its state */
@@ -820,7 +822,25 @@ struct xske_tcp_info {
 	uint64_t send_buffer_bytes; /* as it is tuned now */
 	uint64_t mss_bytes;         /* payload of a full segment */
 	uint64_t path_mtu;
+	uint64_t recovery_state;       /* enum xske_tcp_recovery */
+	uint64_t outstanding_segments; /* sent and not wholly acknowledged; FIN alone is one */
+	uint64_t backoffs;             /* RTOs since the last round-trip time was measured */
+	uint64_t options;              /* XSKE_TCP_HAS_*: what both sides speak */
+	uint64_t send_wscale;          /* RFC 7323 shifts: of the peer's windows, and of ours */
+	uint64_t receive_wscale;
+	uint64_t receive_mss; /* the longest payload that came in one segment */
 };
+/* By the numbers of enum tcp_ca_state (include/uapi/linux/tcp.h); there is no ECN that would reduce cwnd (CWR, 2). */
+enum xske_tcp_recovery {
+	XSKE_TCP_RECOVERY_OPEN = 0,
+	XSKE_TCP_RECOVERY_DISORDER = 1, /* something came out of order, and nothing is thought lost yet */
+	XSKE_TCP_RECOVERY_FAST = 3,
+	XSKE_TCP_RECOVERY_LOSS = 4, /* after an RTO */
+};
+/* By the numbers of TCPI_OPT_* (there, too). */
+#define XSKE_TCP_HAS_TIMESTAMPS 1u
+#define XSKE_TCP_HAS_SACK 2u
+#define XSKE_TCP_HAS_WSCALE 4u
 XSKE_API void xske_tcp_info(const struct xske_tcp_conn *conn, struct xske_tcp_info *out);
 
 /* ---- a tracker: has the kernel done with these? ---------------------------------------------------- */

@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from xsk_engine.spec import parse_flow
     from xsk_engine.stats import EndpointStats, Snapshot
     from xsk_engine.tcp import TcpConnection
-    from xsk_engine.tcpinfo import TcpCounters, TcpInfo
+    from xsk_engine.tcpconnecting import connect, create_connection, open_connection
+    from xsk_engine.tcpinfo import KernelTcpInfo, TcpCounters, TcpInfo
     from xsk_engine.tcpoptions import TcpOptions
+    from xsk_engine.tcptransport import XskTcpTransport
     from xsk_engine.tracker import Tracker
     from xsk_engine.transport import XskDatagramTransport
     from xsk_engine.units import Rate
@@ -89,8 +91,10 @@ _PUBLIC = {
     "spec": ("parse_flow",),
     "stats": ("EndpointStats", "Snapshot"),
     "tcp": ("TcpConnection",),
-    "tcpinfo": ("TcpCounters", "TcpInfo"),
+    "tcpconnecting": ("connect", "create_connection", "open_connection"),
+    "tcpinfo": ("KernelTcpInfo", "TcpCounters", "TcpInfo"),
     "tcpoptions": ("TcpOptions",),
+    "tcptransport": ("XskTcpTransport",),
     "tracker": ("Tracker",),
     "transport": ("XskDatagramTransport",),
     "units": ("Rate",),
@@ -115,6 +119,7 @@ __all__ = [
     "Frag",
     "Frags",
     "Header",
+    "KernelTcpInfo",
     "Pace",
     "Payload",
     "QueueTakenError",
@@ -142,10 +147,14 @@ __all__ = [
     "WouldBlockError",
     "XskDatagramTransport",
     "XskError",
+    "XskTcpTransport",
     "aopen",
+    "connect",
+    "create_connection",
     "create_datagram_endpoint",
     "history",
     "open",
+    "open_connection",
     "parse_flow",
 ]
 

@@ -33,6 +33,24 @@ class AsyncTcpConnection(Connection):
     """
 
     bell: Bell
+    stream: Callable[[], bool] | None = None
+    """of a stream's transport: does it hold bytes that go first?"""
+
+    def _must_wait(self) -> bool:
+        return self.stream is not None and self.stream()
+
+    def try_send(self, data: BytesLike) -> int:
+        return AGAIN if self._must_wait() else super().try_send(data)
+
+    def try_submit(self, n: int) -> int:
+        return AGAIN if self._must_wait() else super().try_submit(n)
+
+    def try_send_first(self, data: BytesLike) -> int:
+        """By the transport: what it holds goes before what is sent or submitted here."""
+        return super().try_send(data)
+
+    def is_flushed(self) -> bool:
+        return not self._must_wait() and super().is_flushed()
 
     async def _patiently(self, attempt: Callable[[], T], what: int, timeout_s: float) -> T:
         """Its first result that is not EAGAIN, or that."""
@@ -162,11 +180,33 @@ class AsyncTcpConnection(Connection):
             return
         try:
             if seconds:
-                if not await self._until(lambda: self.is_sent_off or self._is_gone(), tcp.CHANGED, seconds):
-                    raise self.late("close", seconds, "the peer has not acknowledged all yet")
+                if not await self._until_sent_off(seconds):
+                    raise self._not_sent_off(seconds)
                 self.check_closed()
         finally:
             self._stack.reap()
+
+    async def close_with_progress(self) -> None:
+        """As close(), but it waits as long as the peer acknowledges something within every `user_timeout_s`:
+        the kernel's sockets go on, too."""
+        seconds = self.options.user_timeout_s
+        if not self.begin_close():
+            return
+        try:
+            acked = -1
+            while not await self._until_sent_off(seconds):
+                if (now := self.info().acked_bytes) == acked:
+                    raise self._not_sent_off(seconds)
+                acked = now
+            self.check_closed()
+        finally:
+            self._stack.reap()
+
+    async def _until_sent_off(self, seconds: float) -> bool:
+        return await self._until(lambda: self.is_sent_off or self._is_gone(), tcp.CHANGED, seconds)
+
+    def _not_sent_off(self, seconds: float) -> Exception:
+        return self.late("close", seconds, "the peer has not acknowledged all yet")
 
     async def __aenter__(self: C) -> C:
         return self

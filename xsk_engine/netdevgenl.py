@@ -118,6 +118,15 @@ def napi_deferral(napi_id: int) -> tuple[int, int] | None:
     return None
 
 
+def napi_threads(ifindex: int) -> list[int]:
+    """Thread ids of the kernel's that poll an interface instead of softirqs; empty: none does, or this kernel
+    does not say (Linux 6.7)."""
+    with contextlib.suppress(NetlinkError, OSError, KeyError):
+        instances = _ask(_napi, _NAPI_GET, ("NETDEV_A_NAPI_IFINDEX", ifindex), NLM_F_DUMP)
+        return [int(pid) for one in instances if (pid := one.get_attr("NETDEV_A_NAPI_PID")) is not None]
+    return []
+
+
 def facts(ifindex: int) -> XdpFacts:
     """Asks the kernel; what it does not know is None."""
     zerocopy: bool | None = None

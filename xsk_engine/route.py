@@ -127,6 +127,23 @@ def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress, instead:
     return route
 
 
+def interface_to(dst_ip: IPAddress) -> str:
+    """The interface that the kernel's route to it leaves through. UnavailableError: there is none, or it
+    carries the default route, which must be named by who means it."""
+    with IPRoute() as ipr:
+        try:
+            route = ipr.route("get", dst=str(dst_ip), family=_family(dst_ip))[0]
+        except (NetlinkError, OSError) as error:
+            number = getattr(error, "code", None) or errno.ENETUNREACH
+            raise UnavailableError("route", str(dst_ip), "no route to it; add one", errno=number) from None
+        ifindex = route.get_attr("RTA_OIF")
+        name = str(ipr.get_links(ifindex)[0].get_attr("IFLA_IFNAME"))
+    if has_default_route(ifindex):
+        text = f"its route leaves through {name}, which carries the default route; if that is what you want,"
+        raise UnavailableError("route", str(dst_ip), f'{text} say interface="{name}"')
+    return name
+
+
 def _route_mtu(attributes: dict[str, Any]) -> int | None:
     """The route's own, or what an ICMP message has told of it (RTAX_MTU)."""
     metrics = attributes.get("RTA_METRICS")

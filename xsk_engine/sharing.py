@@ -21,14 +21,15 @@ class _Shared:
         self.closing: asyncio.Task[None] | None = None
 
 
-_engines: dict[tuple[str, int], _Shared] = {}
-"""by interface and queue"""
+_Key = tuple[str, int, bool]
+_engines: dict[_Key, _Shared] = {}
+"""by interface, queue, and whether with TCP"""
 
 
 class Lease:
     """One transport's share of an engine. Each method once, and only one of them."""
 
-    def __init__(self, key: tuple[str, int], shared: _Shared) -> None:
+    def __init__(self, key: _Key, shared: _Shared) -> None:
         self._key = key
         self._shared = shared
         shared.users += 1
@@ -74,9 +75,11 @@ class Owned(Lease):
 
 
 async def share(config: EngineConfig) -> tuple[AsyncEngine, Lease]:
-    """An open engine, and a share of it. What open() raises."""
+    """An open engine, and a share of it. What open() raises. Who needs no TCP shares one that has it, too."""
     loop = asyncio.get_running_loop()
-    key = (config.interface, config.queues[0])
+    key = (config.interface, config.queues[0], True)
+    if not config.tcp and key not in _engines:
+        key = (*key[:2], False)
     shared = _engines.get(key)
     if shared is not None and shared.loop is loop and shared.closing is not None:
         await asyncio.wait([shared.closing])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from xsk_engine.endpoint import BytesLike
 from xsk_engine.tcpconn import Connection, writable
@@ -13,6 +15,25 @@ from xsk_engine.waiting import pauses, wait_until
 
 T = TypeVar("T")
 C = TypeVar("C", bound="TcpConnection")
+
+
+class _Incoming(io.RawIOBase):
+    """What a connection receives."""
+
+    def __init__(self, connection: TcpConnection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._connection.recv_into(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._connection.forget_file()
 
 
 class TcpConnection(Connection):
@@ -27,6 +48,12 @@ class TcpConnection(Connection):
             connection.sendall(b"hello")
             print(connection.recv(100))
     """
+
+    at_close: Callable[[], object] | None = None
+    """closes what only this connection uses"""
+    _files = 0
+    """of makefile(), not closed yet"""
+    _close_with_last_file = False
 
     def _patiently(self, attempt: Callable[[], T], timeout_s: float) -> T:
         """Its first result that is not EAGAIN, or that."""
@@ -130,6 +157,23 @@ class TcpConnection(Connection):
         result = self._patiently(lambda: self.try_recv_into(view), seconds)
         return result if result >= 0 else self.not_received(result, seconds)
 
+    def makefile(self, mode: str = "rb", buffering: int = -1) -> io.BufferedReader:
+        """A file that reads what comes, as socket.makefile("rb"): for http.client and the like. Reading waits
+        as long as recv() may; DeadlineError then. ValueError for another mode.
+
+            print(connection.makefile().read(5))  # recv() may give fewer
+        """
+        if mode not in ("r", "rb"):
+            raise ValueError(f"makefile: mode {mode!r}; only 'rb' is possible, sendall() writes")
+        self._files += 1
+        return io.BufferedReader(_Incoming(self), buffering if buffering > 0 else io.DEFAULT_BUFFER_SIZE)
+
+    def forget_file(self) -> None:
+        """One of them is closed."""
+        self._files -= 1
+        if not self._files and self._close_with_last_file:
+            self.close()
+
     def flush(self, timeout_s: float | None = None) -> None:
         """Waits until the peer has acknowledged everything written so far. DeadlineError after the timeout;
         nothing is lost then.
@@ -152,21 +196,39 @@ class TcpConnection(Connection):
         what still comes, is answered with a reset. Idempotent.
 
         DeadlineError after the timeout: it goes on by itself; abort() ends it. TcpError: the peer has not got
-        everything. 0: returns at once. BusyError while another thread uses it.
+        everything. 0: returns at once. BusyError while another thread uses it. While files of makefile() are
+        open, the last one's close() does it.
         """
         seconds = self.timeout_of(timeout_s)
-        if not self.begin_close():
+        if self._files:
+            self._close_with_last_file = True
             return
         try:
-            if seconds:
-                wait_until(
-                    lambda: self.is_sent_off or not self._stack.worker.alive,
-                    seconds,
-                    lambda: self.late("close", seconds, "the peer has not acknowledged all yet"),
-                )
-                self.check_closed()
+            if self.begin_close():
+                self._wait_sent_off(seconds)
         finally:
             self._stack.reap()
+            self._close_engine()
+
+    def _wait_sent_off(self, seconds: float) -> None:
+        if not seconds:
+            return
+        wait_until(
+            lambda: self.is_sent_off or not self._stack.worker.alive,
+            seconds,
+            lambda: self.late("close", seconds, "the peer has not acknowledged all yet"),
+        )
+        self.check_closed()
+
+    def abort(self) -> None:
+        """As Connection.abort."""
+        super().abort()
+        self._close_engine()
+
+    def _close_engine(self) -> None:
+        if os.getpid() == self._pid and self.at_close is not None:
+            at_close, self.at_close = self.at_close, None
+            at_close()
 
     def __enter__(self: C) -> C:
         return self

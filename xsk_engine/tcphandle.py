@@ -33,7 +33,7 @@ from xsk_engine.errors import (
 from xsk_engine.packet import IPAddress
 from xsk_engine.single import Single
 from xsk_engine.steering import Tuple
-from xsk_engine.tcpinfo import STATES, TcpInfo
+from xsk_engine.tcpinfo import RECOVERY_STATES, STATES, TcpInfo
 from xsk_engine.tcpoptions import TcpOptions
 from xsk_engine.waiting import check_timeout
 
@@ -273,7 +273,8 @@ class TcpHandle(Single):
         raw = tcp.TcpInfo()
         tcp.short.info(self.handle, byref(raw))
         values = {name: getattr(raw, name) for name in _WORDS}
-        return TcpInfo(**{**values, "state": STATES[raw.state]})
+        names = {"state": STATES[raw.state], "recovery_state": RECOVERY_STATES[raw.recovery_state]}
+        return TcpInfo(**{**values, **names})
 
     def set_mac(self, mac: bytes) -> None:
         """Another Ethernet destination from now on; any thread."""
@@ -286,3 +287,8 @@ class TcpHandle(Single):
         with self._asking:
             if self.handle is not None:
                 tcp.announce(self.handle, what)
+
+    def still_awaits(self, what: int) -> bool:
+        """Nothing of it has happened since announce()."""
+        with self._asking:
+            return self.handle is not None and tcp.short.awaited(self.handle) & what == what

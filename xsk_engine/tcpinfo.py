@@ -18,6 +18,24 @@ STATES = (
     "CLOSED",
 )
 """RFC 9293, 3.3.2, by their number in the ABI"""
+RECOVERY_STATES = {0: "open", 1: "disorder", 3: "recovery", 4: "loss"}
+"""by their number in the ABI, which is the kernel's (enum tcp_ca_state)"""
+# enum in include/net/tcp_states.h. The kernel has no TCP_NEW for a socket before connect(): it is closed.
+_KERNEL_STATES = {
+    "ESTABLISHED": 1,
+    "SYN-SENT": 2,
+    "SYN-RECEIVED": 3,
+    "FIN-WAIT-1": 4,
+    "FIN-WAIT-2": 5,
+    "TIME-WAIT": 6,
+    "NEW": 7,
+    "CLOSED": 7,
+    "CLOSE-WAIT": 8,
+    "LAST-ACK": 9,
+    "CLOSING": 11,
+}
+_INFINITE_SSTHRESH = 0x7FFFFFFF  # include/net/tcp.h: TCP_INFINITE_SSTHRESH
+_NO_RTT_US = (1 << 32) - 1  # net/ipv4/tcp.c: tcp_min_rtt() before the first measurement
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,124 @@ class TcpInfo:
     """bytes of payload in a full segment"""
     path_mtu: int
     """bytes of the longest IP packet on the way, as far as it is known"""
+    recovery_state: str
+    """open; disorder: something came out of order; recovery: loss was found from ACKs; loss: by the RTO"""
+    outstanding_segments: int
+    """segments sent and not wholly acknowledged; a FIN alone is one"""
+    backoffs: int
+    """times that the RTO has expired since a round-trip time was measured"""
+    options: int
+    """what both sides speak: 1 timestamps, 2 SACK, 4 window scaling, added"""
+    send_wscale: int
+    """shift of the peer's windows (RFC 7323)"""
+    receive_wscale: int
+    """shift of this side's windows"""
+    receive_mss: int
+    """bytes of the longest payload that came in one segment"""
+
+    def tcp_info(self) -> KernelTcpInfo:
+        """The same by the names and in the units of the kernel's struct tcp_info.
+
+        print(connection.info().tcp_info().tcpi_snd_cwnd)
+        """
+        mss = self.mss_bytes or 1
+        return KernelTcpInfo(
+            tcpi_state=_KERNEL_STATES[self.state],
+            tcpi_ca_state=next(n for n, name in RECOVERY_STATES.items() if name == self.recovery_state),
+            tcpi_backoff=self.backoffs,
+            tcpi_options=self.options,
+            tcpi_snd_wscale=self.send_wscale,
+            tcpi_rcv_wscale=self.receive_wscale,
+            tcpi_rto=self.rto_ns // 1000,
+            tcpi_snd_mss=self.mss_bytes,
+            tcpi_rcv_mss=self.receive_mss,
+            tcpi_unacked=self.outstanding_segments,
+            tcpi_pmtu=self.path_mtu,
+            tcpi_rtt=self.srtt_ns // 1000,
+            tcpi_rttvar=self.rttvar_ns // 1000,
+            tcpi_snd_ssthresh=min(self.ssthresh_bytes // mss, _INFINITE_SSTHRESH),
+            tcpi_snd_cwnd=self.cwnd_bytes // mss,
+            tcpi_total_retrans=self.retransmitted_segments,
+            tcpi_bytes_acked=self.acked_bytes,
+            tcpi_bytes_received=self.received_bytes,
+            tcpi_segs_out=self.sent_segments,
+            tcpi_segs_in=self.received_segments,
+            tcpi_notsent_bytes=self.unsent_bytes,
+            tcpi_min_rtt=self.min_rtt_ns // 1000 if self.min_rtt_ns else _NO_RTT_US,
+            tcpi_bytes_sent=self.sent_bytes,
+            tcpi_bytes_retrans=self.retransmitted_bytes,
+            tcpi_snd_wnd=self.peer_window_bytes,
+            tcpi_total_rto=self.timeouts,
+        )
+
+
+@dataclass(frozen=True)
+class KernelTcpInfo:
+    """A connection by the names, in the units and in the order of the kernel's struct tcp_info
+    (include/uapi/linux/tcp.h). Immutable: any thread.
+
+    Byte counts are payload; the kernel adds one for SYN and one for FIN to tcpi_bytes_acked. What an engine's
+    connection does not count, or does not have, is absent: tcpi_ retransmits, probes, ato, sacked, lost,
+    retrans, fackets, last_data_sent, last_ack_sent, last_data_recv, last_ack_recv, rcv_ssthresh, advmss,
+    reordering, rcv_rtt, rcv_space, pacing_rate, max_pacing_rate, data_segs_in, data_segs_out, delivery_rate,
+    delivery_rate_app_limited, busy_time, rwnd_limited, sndbuf_limited, delivered, delivered_ce, dsack_dups,
+    reord_seen, rcv_ooopack, rcv_wnd, rehash, fastopen_client_fail, total_rto_recoveries, total_rto_time.
+
+        print(connection.info().tcp_info().tcpi_rtt)
+    """
+
+    tcpi_state: int
+    """1: established, and so on (include/net/tcp_states.h)"""
+    tcpi_ca_state: int
+    """0: open, 1: disorder, 3: recovery, 4: loss (enum tcp_ca_state); never 2, there is no ECN"""
+    tcpi_backoff: int
+    """times that the RTO has expired since a round-trip time was measured"""
+    tcpi_options: int
+    """TCPI_OPT_TIMESTAMPS (1), _SACK (2), _WSCALE (4)"""
+    tcpi_snd_wscale: int
+    """shift of the peer's windows"""
+    tcpi_rcv_wscale: int
+    """shift of this side's windows"""
+    tcpi_rto: int
+    """retransmission timeout in us"""
+    tcpi_snd_mss: int
+    """bytes of payload in a full segment"""
+    tcpi_rcv_mss: int
+    """bytes of the longest payload that came in one segment"""
+    tcpi_unacked: int
+    """segments sent and not acknowledged"""
+    tcpi_pmtu: int
+    """bytes of the longest IP packet on the way"""
+    tcpi_rtt: int
+    """smoothed round-trip time in us; 0: not measured yet"""
+    tcpi_rttvar: int
+    """its variation in us"""
+    tcpi_snd_ssthresh: int
+    """slow start threshold in full segments; 0x7fffffff: none yet"""
+    tcpi_snd_cwnd: int
+    """congestion window in full segments"""
+    tcpi_total_retrans: int
+    """segments sent again"""
+    tcpi_bytes_acked: int
+    """bytes of payload that the peer has acknowledged"""
+    tcpi_bytes_received: int
+    """bytes of payload that were taken, in order"""
+    tcpi_segs_out: int
+    """segments sent, of any kind"""
+    tcpi_segs_in: int
+    """segments from the peer, of any kind"""
+    tcpi_notsent_bytes: int
+    """bytes written and not sent"""
+    tcpi_min_rtt: int
+    """the shortest round-trip time in us; 0xffffffff: not measured yet"""
+    tcpi_bytes_sent: int
+    """bytes of payload, each as often as it was sent"""
+    tcpi_bytes_retrans: int
+    """bytes of payload sent again"""
+    tcpi_snd_wnd: int
+    """bytes that the peer has room for"""
+    tcpi_total_rto: int
+    """times that the RTO expired, those of SYN not counted"""
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,18 @@ static void take_sacks(struct xske_tcp_conn *c, const struct segment *s)
 
 /* ---- cumulative ---------------------------------------------------------------------------------- */
 
+/* Segments that were sent once, in order, and are covered whole: what RACK learns of such a run, its first and its last one
+ * say. Takes off all in between; the first is off already. */
+static void skip_run(struct xske_tcp_conn *c, uint32_t ack)
+{
+	for (uint32_t left = sents_count(c); left > 1; left--, c->sents.head++) {
+		const struct sent *s = sents_at(c, 0), *next = sents_at(c, 1);
+
+		if (s->flags || next->flags || seq_after(next->seq + next->len, ack))
+			return;
+	}
+}
+
 /* Takes what is acknowledged off the list. sample_ns: the round trip of the oldest segment; 0 when any of them was sent
  * again: those behind it had come before, and say when the gap was filled (RFC 6298, 3). */
 static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_ns)
@@ -92,6 +104,7 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 	bool again = false;
 
 	c->acked_retrans = sents_count(c) && sents_at(c, 0)->flags & SENT_RETRANS;
+	c->acked_late = false;
 	while (sents_count(c)) {
 		struct sent *s = sents_at(c, 0);
 		uint32_t bytes = min_u32(ack - s->seq, s->len);
@@ -100,6 +113,7 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 			break;
 		if (!(s->flags & SENT_SACKED)) {
 			again |= !!(s->flags & SENT_RETRANS);
+			c->acked_late |= (s->flags & (SENT_LOST | SENT_RETRANS)) == SENT_LOST;
 			if (!*sample_ns)
 				*sample_ns = c->tcp->now_ns - s->sent_ns;
 			if (bytes == s->len)
@@ -112,6 +126,7 @@ static void take_sents(struct xske_tcp_conn *c, uint32_t ack, uint64_t *sample_n
 			break;
 		}
 		c->sents.head++;
+		skip_run(c, ack);
 	}
 	if (again)
 		*sample_ns = 0;
@@ -132,6 +147,17 @@ static void measure(struct xske_tcp_conn *c, uint64_t sample_ns)
 	}
 	if (sample_ns)
 		rtt_sample(&c->rtt, sample_ns, c->tcp->now_ns);
+}
+
+/* A SACK acknowledges nothing, so the RTO runs on (RFC 6298, 5.3); but it may have ended the back-off, and what was armed
+ * with it must not wait so long any more. */
+static void measure_sacked(struct xske_tcp_conn *c)
+{
+	uint64_t due_ns = c->rto_due_ns;
+
+	measure(c, 0);
+	tcp_restart_rto(c);
+	c->rto_due_ns = due_ns ? min_u64(due_ns, c->rto_due_ns) : c->rto_due_ns;
 }
 
 /* RFC 9293, 3.10.7.4: a window is taken from newer segments only. True: it has changed. */
@@ -248,8 +274,13 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 	window_changed = take_window(c, s);
 	if (c->snd_wnd)
 		c->probes = 0;
-	if (idle)
+	/* Who answers with a closed window stays (RFC 9293, 3.8.6.1), also one that has taken it back (3.8.6). */
+	if (idle || !c->snd_wnd)
 		c->progress_ns = c->tcp->now_ns;
+	if (c->flight_ns != c->tcp->now_ns) {
+		c->flight_ns = c->tcp->now_ns;
+		c->flight = c->snd_nxt - c->snd_una;
+	}
 	c->rack.fack_before = c->rack.fack;
 	take_sacks(c, s);
 	acked = s->ack - before;
@@ -258,7 +289,7 @@ bool tcp_ack(struct xske_tcp_conn *c, const struct segment *s)
 		forget_duplicates(c, acked);
 	} else {
 		if (c->sack_rtt_ns)
-			measure(c, 0);
+			measure_sacked(c);
 		if (is_duplicate(c, s, window_changed)) {
 			tcp_count(&c->info.duplicate_acks, 1);
 			c->dupacks++;

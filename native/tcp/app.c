@@ -72,6 +72,8 @@ static int enter(struct xske_tcp_conn *c)
 	if (!atomic_load_explicit(&c->app.block_bytes, memory_order_acquire))
 		return state == XSKE_TCP_NEW || state < XSKE_TCP_ESTABLISHED ? -ENOTCONN : -EPIPE;
 	err = xske_arena_enter(c->arena);
+	if (!err)
+		c->app.chunks_short = false;
 	return err;
 }
 
@@ -104,14 +106,26 @@ static bool is_summed(const struct xske_tcp_conn *c)
 	return !(c->tcp->config.flags & XSKE_TCP_OFFLOAD);
 }
 
-static int submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len, uint32_t sum)
+/* The submit ring has room for it. */
+static void submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len, uint32_t sum)
 {
-	const struct xske_desc block = {.addr = addr, .len = len, .options = sum};
-
-	if (!spsc_push(&c->app.submits, &block, 1))
-		return -EAGAIN;
+	spsc_put(&c->app.submits, &(struct xske_desc){.addr = addr, .len = len, .options = sum});
 	c->app.submitted_bytes += len;
-	return 0;
+}
+
+/* A frag for a block. Who awaits room already may not have asked for chunks to be told of: that is done now, and looked
+ * again. */
+static int alloc(struct xske_tcp_conn *c, uint32_t len, uint64_t *addr)
+{
+	int err = arena_alloc(c->arena, len, addr);
+
+	if (likely(!err))
+		return 0;
+	c->app.chunks_short = true;
+	if (!(atomic_load_explicit(&c->app.awaits, memory_order_relaxed) & XSKE_TCP_WRITABLE))
+		return err;
+	xske_arena_await(c->arena);
+	return arena_alloc(c->arena, len, addr);
 }
 
 /* Copies up to `most` bytes into blocks; how many, or an error for the first one. What is handed over on the way is sent
@@ -123,13 +137,14 @@ static int64_t copy_blocks(struct xske_tcp_conn *c, const uint8_t *bytes, uint64
 	const bool summed = is_summed(c);
 	uint8_t *area = c->arena->umem->area;
 	uint64_t taken = 0, next = HAND_OVER_BYTES;
-	int err = 0;
+	uint32_t slots = spsc_room(&c->app.submits);
+	int err = slots ? 0 : -EAGAIN;
 
-	while (taken < most) {
+	for (; taken < most && slots; slots--) {
 		uint32_t part = (uint32_t)min_u64(most - taken, block), sum = 0;
 		uint64_t addr;
 
-		err = spsc_room(&c->app.submits) ? arena_alloc(c->arena, header_room + part, &addr) : -EAGAIN;
+		err = alloc(c, header_room + part, &addr);
 		if (unlikely(err))
 			break;
 		addr += header_room;
@@ -169,7 +184,7 @@ int xske_tcp_alloc(struct xske_tcp_conn *c, uint64_t *addr, uint32_t *bytes)
 	if (err)
 		return err;
 	*bytes = atomic_load_explicit(&c->app.block_bytes, memory_order_relaxed);
-	err = room(c) ? arena_alloc(c->arena, c->header_room + *bytes, addr) : -EAGAIN;
+	err = room(c) ? alloc(c, c->header_room + *bytes, addr) : -EAGAIN;
 	xske_arena_leave(c->arena);
 	if (!err)
 		*addr += c->header_room;
@@ -198,7 +213,11 @@ int xske_tcp_submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
 	err = enter(c);
 	if (err)
 		return err;
-	err = submit(c, addr, len, is_summed(c) ? (uint32_t)csum_bytes(c->arena->umem->area + addr, len) : 0);
+	if (spsc_room(&c->app.submits))
+		submit(c, addr, len,
+		       is_summed(c) ? (uint32_t)csum_bytes(c->arena->umem->area + addr, len) : 0);
+	else
+		err = -EAGAIN;
 	xske_arena_leave(c->arena);
 	if (!err)
 		hand_over(c);
@@ -300,12 +319,16 @@ void xske_tcp_set_mac(struct xske_tcp_conn *c, const uint8_t mac[6])
 
 void xske_tcp_await(struct xske_tcp_conn *c, uint32_t what)
 {
-	/* Store, then what the caller looks at: pairs with tcp_signal(), which comes after what it tells of. For room in the
-	 * send buffer the quota's chunks are waited for, too. */
+	/* Store, then what the caller looks at: pairs with tcp_signal(), which comes after what it tells of. */
 	atomic_fetch_or_explicit(&c->app.awaits, what, memory_order_seq_cst);
-	if (what & XSKE_TCP_WRITABLE)
+	if (what & XSKE_TCP_WRITABLE && c->app.chunks_short)
 		xske_arena_await(c->arena);
 	atomic_thread_fence(memory_order_seq_cst);
+}
+
+uint32_t xske_tcp_awaited(const struct xske_tcp_conn *c)
+{
+	return atomic_load_explicit(&c->app.awaits, memory_order_acquire);
 }
 
 void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes)
@@ -313,7 +336,11 @@ void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes)
 	atomic_store_explicit(&c->app.acked_bytes,
 	                      atomic_load_explicit(&c->app.acked_bytes, memory_order_relaxed) + bytes,
 	                      memory_order_seq_cst);
-	tcp_signal(c, XSKE_TCP_WRITABLE);
+	/* For a third of the buffer, as Linux (sk_stream_is_writeable(), include/net/sock.h). Less: a switch of threads for
+	 * every ACK; more: the loop has sent all before there is more. */
+	if (3ull * (c->snd_end - c->snd_una) <=
+	    2 * atomic_load_explicit(&c->app.send_buffer, memory_order_relaxed))
+		tcp_signal(c, XSKE_TCP_WRITABLE);
 }
 
 void xske_tcp_info(const struct xske_tcp_conn *c, struct xske_tcp_info *out)

@@ -28,7 +28,7 @@ static enum tcp_turn send_syn(struct xske_tcp_conn *c, uint32_t *posted)
 
 static enum tcp_turn send_reset(struct xske_tcp_conn *c, uint32_t *posted)
 {
-	if (tcp_send_control(c, TCP_RST | TCP_ACK, c->snd_nxt))
+	if (tcp_send_control(c, TCP_RST | TCP_ACK, tcp_seq_to_say(c)))
 		return TCP_TURN_NO_ROOM;
 	++*posted;
 	tcp_fail(c, c->abort_error);
@@ -89,6 +89,24 @@ static int send_again(struct xske_tcp_conn *c, struct sent *s)
 	return 0;
 }
 
+/* The peer has taken its window back to before that, and would drop it. The first goes all the same: it asks for the window
+ * (tcp_retransmit_skb() of Linux). */
+static bool is_out_of_window(const struct xske_tcp_conn *c, const struct sent *s)
+{
+	return s->seq != c->snd_una && s->seq - c->snd_una >= c->snd_wnd;
+}
+
+/* One that reaches beyond such a window is dropped whole by a peer that has not read all (tcp_sequence() of Linux, since
+ * 6.17): what fits goes alone. */
+static void cut_to_window(struct xske_tcp_conn *c, uint32_t index)
+{
+	const struct sent *s = sents_at(c, index);
+	uint64_t before = s->seq - c->snd_una;
+
+	if (before < c->snd_wnd && before + s->len > c->snd_wnd)
+		sents_cut(c, index, (uint32_t)(c->snd_wnd - before)); /* no memory: it goes as it is */
+}
+
 static enum tcp_turn send_lost(struct xske_tcp_conn *c, uint32_t limit, uint32_t *sent)
 {
 	for (uint32_t i = 0; c->lost_bytes && i < sents_count(c); i++) {
@@ -96,13 +114,16 @@ static enum tcp_turn send_lost(struct xske_tcp_conn *c, uint32_t limit, uint32_t
 
 		if (!(s->flags & SENT_LOST))
 			continue;
+		if (is_out_of_window(c, s))
+			return TCP_TURN_DONE;
 		if (!c->resend_now && tcp_pipe(c) + s->len > cc_cwnd(&c->cc) && tcp_pipe(c))
 			return TCP_TURN_DONE;
 		if (must_wait(c))
 			return TCP_TURN_DONE;
 		if (*sent == limit)
 			return TCP_TURN_MORE;
-		if (send_again(c, s))
+		cut_to_window(c, i);
+		if (send_again(c, sents_at(c, i)))
 			return TCP_TURN_NO_ROOM;
 		c->resend_now = false;
 		++*sent;
@@ -275,7 +296,7 @@ static enum tcp_turn send_data(struct xske_tcp_conn *c, uint32_t limit, uint32_t
 	return turn;
 }
 
-/* RFC 8985, 7.3: a new segment if there is one, else the last one again; cwnd does not matter. */
+/* RFC 8985, 7.3: a new segment if there is one, else the last one again, if the peer may take it; cwnd does not matter. */
 static enum tcp_turn send_probe(struct xske_tcp_conn *c, uint32_t *sent)
 {
 	uint32_t len, n = sents_count(c);
@@ -286,7 +307,7 @@ static enum tcp_turn send_probe(struct xske_tcp_conn *c, uint32_t *sent)
 	if (fresh)
 		err = send_new(c, len, fin);
 	else if (n)
-		err = send_again(c, sents_at(c, n - 1));
+		err = send_again(c, sents_at(c, is_out_of_window(c, sents_at(c, n - 1)) ? 0 : n - 1));
 	if (err)
 		return TCP_TURN_NO_ROOM;
 	c->probe_due = false;
@@ -307,7 +328,7 @@ static enum tcp_turn send_acks(struct xske_tcp_conn *c, uint32_t limit, uint32_t
 	while (c->ack_now || c->duplicates_due) {
 		if (*sent == limit)
 			return TCP_TURN_MORE;
-		if (tcp_send_control(c, TCP_ACK, c->snd_nxt))
+		if (tcp_send_control(c, TCP_ACK, tcp_seq_to_say(c)))
 			return TCP_TURN_NO_ROOM;
 		c->duplicates_due -= !!c->duplicates_due;
 		++*sent;

@@ -94,6 +94,15 @@ void rack_detect(struct xske_tcp_conn *c)
 		tcp_arm_reorder(c, now + wait_ns);
 }
 
+/* FlightSize (RFC 5681, 2), as it was before the ACKs of this turn: nothing has been sent for them yet. With much that is
+ * SACKed it may be more than cwnd, and a loss would make that larger; so at most cwnd, which Linux takes for it. */
+static uint64_t flight(const struct xske_tcp_conn *c)
+{
+	uint32_t out = c->flight_ns == c->tcp->now_ns ? c->flight : c->snd_nxt - c->snd_una;
+
+	return min_u64(out, cc_cwnd(&c->cc));
+}
+
 /* ---- episodes ------------------------------------------------------------------------------------ */
 
 static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
@@ -112,7 +121,7 @@ static void begin(struct xske_tcp_conn *c, enum tcp_recovery kind)
 static void fast_recovery(struct xske_tcp_conn *c)
 {
 	begin(c, TCP_RECOVERY);
-	cc_on_loss(&c->cc, c->snd_nxt - c->snd_una, c->tcp->now_ns);
+	cc_on_loss(&c->cc, flight(c), c->tcp->now_ns);
 	tcp_count(&c->info.recoveries, 1);
 }
 
@@ -145,11 +154,14 @@ static void undo(struct xske_tcp_conn *c)
 }
 
 /* Everything that was sent again has come twice (RFC 3708), which may be known a round trip later; or what acknowledges a
- * segment that was sent again is older than the first retransmission (RFC 3522, 3.2). */
+ * segment that was sent again is older than the first retransmission (RFC 3522, 3.2). Or what was thought lost has come
+ * before anything was sent again: the ACKs of one turn are looked at together. */
 static bool was_for_nothing(const struct xske_tcp_conn *c, bool advanced)
 {
-	if (!c->may_undo || !c->has_retrans_stamp)
+	if (!c->may_undo)
 		return false;
+	if (!c->has_retrans_stamp)
+		return c->recovery != TCP_OPEN && advanced && c->acked_late;
 	if (c->rack.dsack_seen && !c->undo_retrans)
 		return true;
 	return c->recovery != TCP_OPEN && advanced && c->acked_retrans && c->has_ack_echo &&
@@ -174,9 +186,8 @@ static void newreno(struct xske_tcp_conn *c, bool advanced)
 	}
 }
 
-/* RFC 8985, 7.4: was the probe for nothing, or has it mended a loss that nobody else will tell of? flight: what was not
- * acknowledged before this ACK. */
-static void settle_probe(struct xske_tcp_conn *c, uint32_t flight, bool advanced)
+/* RFC 8985, 7.4: was the probe for nothing, or has it mended a loss that nobody else will tell of? */
+static void settle_probe(struct xske_tcp_conn *c, bool advanced)
 {
 	struct rack *r = &c->rack;
 	/* An older segment than the probe is what filled the gap: as in RFC 3522. */
@@ -190,7 +201,7 @@ static void settle_probe(struct xske_tcp_conn *c, uint32_t flight, bool advanced
 	} else if (seq_after(c->snd_una, r->tlp_end_seq)) {
 		r->tlp_is_out = false;
 		if (c->recovery == TCP_OPEN)
-			cc_on_loss(&c->cc, flight, c->tcp->now_ns);
+			cc_on_loss(&c->cc, flight(c), c->tcp->now_ns);
 	}
 }
 
@@ -221,7 +232,7 @@ void recovery_after_ack(struct xske_tcp_conn *c, uint32_t una_before)
 		end(c);
 	else if (c->recovery == TCP_OPEN && seq_after(c->snd_una, c->undo_end))
 		c->may_undo = false;
-	settle_probe(c, c->snd_nxt - una_before, advanced);
+	settle_probe(c, advanced);
 	if (c->sack_ok)
 		rack_detect(c);
 	else
@@ -258,7 +269,7 @@ void recovery_timeout(struct xske_tcp_conn *c)
 	c->timeout_una = c->snd_una;
 	c->rack.tlp_is_out = false;
 	begin(c, TCP_LOSS);
-	cc_on_timeout(&c->cc, c->snd_nxt - c->snd_una, !again, now);
+	cc_on_timeout(&c->cc, flight(c), !again, now);
 	rtt_back_off(&c->rtt);
 	tcp_count(&c->info.timeouts, 1);
 }

@@ -73,6 +73,13 @@ void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t
 	}
 }
 
+uint32_t tcp_seq_to_say(const struct xske_tcp_conn *c)
+{
+	uint64_t out = c->snd_nxt - c->snd_una;
+
+	return out < c->snd_wnd + (1ull << c->snd_wscale) ? c->snd_nxt : c->snd_una + (uint32_t)c->snd_wnd;
+}
+
 int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq)
 {
 	struct segment_out o;

@@ -119,16 +119,6 @@ void blocks_acked(struct xske_tcp_conn *c, uint32_t upto)
 
 /* ---- segments ------------------------------------------------------------------------------------ */
 
-uint32_t sents_count(const struct xske_tcp_conn *c)
-{
-	return c->sents.tail - c->sents.head;
-}
-
-struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index)
-{
-	return &c->sents.ring[(c->sents.head + index) & c->sents.mask];
-}
-
 bool sents_full(const struct xske_tcp_conn *c)
 {
 	return sents_count(c) >= MOST_ENTRIES;
@@ -202,6 +192,24 @@ bool sents_split(struct xske_tcp_conn *c, uint32_t most)
 		done = split_one(c, old.ring[i & old.mask], most);
 	free(old.ring);
 	return done;
+}
+
+bool sents_cut(struct xske_tcp_conn *c, uint32_t index, uint32_t len)
+{
+	struct sent *s, *rest;
+
+	if (!sents_push(c))
+		return false;
+	for (uint32_t i = sents_count(c) - 1; i > index + 1; i--)
+		*sents_at(c, i) = *sents_at(c, i - 1);
+	s = sents_at(c, index);
+	rest = sents_at(c, index + 1);
+	*rest = *s;
+	rest->seq += len;
+	rest->len -= len;
+	s->len = len;
+	s->flags &= ~SENT_FIN;
+	return true;
 }
 
 void sendq_free(struct xske_tcp_conn *c)

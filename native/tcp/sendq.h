@@ -60,12 +60,12 @@ struct sent *sents_push(struct xske_tcp_conn *c); /* NULL: no memory */
 /* Room for n more, or for as many as there is memory: how many. */
 uint32_t sents_reserve(struct xske_tcp_conn *c, uint32_t n);
 bool sents_full(const struct xske_tcp_conn *c); /* no more until some are acknowledged */
-struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index); /* 0: the oldest */
-uint32_t sents_count(const struct xske_tcp_conn *c);
 uint32_t sents_find(const struct xske_tcp_conn *c,
                     uint32_t seq); /* index of the first that ends behind seq; count: none */
 bool sents_split(struct xske_tcp_conn *c,
-                 uint32_t most);          /* none carries more than so many bytes; false: no memory */
+                 uint32_t most); /* none carries more than so many bytes; false: no memory */
+/* The first len bytes of the index-th, which is longer, are a segment of their own; false: no memory. */
+bool sents_cut(struct xske_tcp_conn *c, uint32_t index, uint32_t len);
 void sendq_free(struct xske_tcp_conn *c); /* all references go */
 
 #endif

@@ -28,6 +28,19 @@ static uint32_t segment_payload(const struct xske_tcp_conn *c)
 	return most;
 }
 
+static uint32_t recovery_state(const struct xske_tcp_conn *c)
+{
+	if (c->recovery != TCP_OPEN)
+		return c->recovery == TCP_LOSS ? XSKE_TCP_RECOVERY_LOSS : XSKE_TCP_RECOVERY_FAST;
+	return c->sacked_bytes || c->dupacks ? XSKE_TCP_RECOVERY_DISORDER : XSKE_TCP_RECOVERY_OPEN;
+}
+
+static uint32_t options(const struct xske_tcp_conn *c)
+{
+	return (c->timestamps_ok ? XSKE_TCP_HAS_TIMESTAMPS : 0) | (c->sack_ok ? XSKE_TCP_HAS_SACK : 0) |
+	       (c->wscale_ok ? XSKE_TCP_HAS_WSCALE : 0);
+}
+
 void tcp_publish(struct xske_tcp_conn *c)
 {
 	struct xske_tcp_info *i = &c->info;
@@ -44,6 +57,13 @@ void tcp_publish(struct xske_tcp_conn *c)
 	tcp_store(&i->send_buffer_bytes, atomic_load_explicit(&c->app.send_buffer, memory_order_relaxed));
 	tcp_store(&i->mss_bytes, c->mss);
 	tcp_store(&i->path_mtu, c->path_mtu);
+	tcp_store(&i->recovery_state, recovery_state(c));
+	tcp_store(&i->outstanding_segments, sents_count(c));
+	tcp_store(&i->backoffs, c->rtt.backoffs);
+	tcp_store(&i->options, options(c));
+	tcp_store(&i->send_wscale, c->snd_wscale);
+	tcp_store(&i->receive_wscale, c->rcv_wscale);
+	tcp_store(&i->receive_mss, c->rcv_mss);
 }
 
 void tcp_set_state(struct xske_tcp_conn *c, uint32_t state)
@@ -159,7 +179,7 @@ void tcp_abort(struct xske_tcp_conn *c, int err)
 {
 	if (c->state == XSKE_TCP_CLOSED)
 		return;
-	if (has_a_peer(c) && tcp_send_control(c, TCP_RST | TCP_ACK, c->snd_nxt)) {
+	if (has_a_peer(c) && tcp_send_control(c, TCP_RST | TCP_ACK, tcp_seq_to_say(c))) {
 		c->reset_due = true;
 		c->abort_error = err;
 		tcp_ready(c);

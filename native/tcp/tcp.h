@@ -43,6 +43,7 @@
 #define XSKE_TCP_H
 
 #include "../loop.h"
+#include "app.h"
 #include "cc.h"
 #include "isn.h"
 #include "rtt.h"
@@ -115,35 +116,6 @@ struct rack {
 
 enum tcp_recovery { TCP_OPEN, TCP_RECOVERY, TCP_LOSS };
 
-/* The application's side; its thread's but for what is marked shared. Made and destroyed by app.c. */
-struct tcp_app {
-	struct spsc submits;      /* blocks: addr, len, options = sum */
-	uint64_t submitted_bytes; /* ever */
-	bool shutdown_called, closed;
-	/* A ring of bytes from the loop to the application: shared, head written by the loop, tail by the application. */
-	uint8_t *received;
-	uint32_t receive_mask;
-	alignas(XSKE_CACHE_LINE) _Atomic uint64_t receive_head;
-	alignas(XSKE_CACHE_LINE) _Atomic uint64_t receive_tail;
-	/* Shared, written by the application, read by the loop, after which it hands the connection over. */
-	_Atomic uint32_t wants; /* TCP_WANTS_* */
-	/* Shared, written by the loop. */
-	alignas(XSKE_CACHE_LINE) _Atomic uint64_t acked_bytes; /* of submitted_bytes */
-	_Atomic uint64_t send_buffer;                          /* bytes: the most of submitted - acked */
-	_Atomic uint32_t block_bytes; /* of payload in a block; 0 = not connected yet */
-	_Atomic uint32_t state;       /* enum xske_tcp_state */
-	_Atomic uint32_t error;       /* errno, once CLOSED */
-	_Atomic uint32_t at_end;      /* TCP_END_*: no more than receive_head will come */
-	_Atomic uint32_t
-	        window_closed; /* the application's reading is to be told: the window had become small */
-	/* Shared: what the application waits for, XSKE_TCP_READABLE ...; who does what it waits for clears it and signals. */
-	_Atomic uint32_t awaits;
-};
-enum { TCP_END_OF_STREAM = 1, TCP_END_OF_CONNECTION = 2 }; /* by the peer's FIN; without */
-/* It stands on the pending list; it was destroyed, and who takes it from there buries it. */
-enum { QUEUED_PENDING = 1, QUEUED_DEAD = 2 };
-enum { TCP_WANTS_SHUTDOWN = 1, TCP_WANTS_ABORT = 2, TCP_WANTS_WINDOW = 4, TCP_WANTS_CLOSE = 8 };
-
 struct xske_tcp_conn {
 	struct xske_tcp *tcp;
 	struct xske_arena *arena;
@@ -202,6 +174,7 @@ struct xske_tcp_conn {
 	uint32_t timeout_una;  /* snd_una at the last RTO */
 	bool may_undo;
 	bool acked_retrans;     /* the oldest segment that the ACK in hand covers was sent again */
+	bool acked_late;        /* it covers one that was thought lost, and never sent again */
 	uint64_t retrans_stamp; /* ts_val of the first retransmission of the episode (Eifel, RFC 3522) */
 	bool has_retrans_stamp;
 	struct rack rack;
@@ -215,7 +188,9 @@ struct xske_tcp_conn {
 	bool override_due;       /* a small segment has waited long enough (RFC 9293, 3.8.6.2.1) */
 	uint32_t alive_probes;   /* keepalive: without an answer */
 	uint64_t alive_since_ns;
-	bool probe_due; /* TLP: output.c sends one segment */
+	bool probe_due;     /* TLP: output.c sends one segment */
+	uint64_t flight_ns; /* the last turn in which an ACK has come */
+	uint32_t flight;    /* snd_nxt - snd_una before it */
 	/* Of the ACK in hand: the echoed timestamp, if it has one. */
 	uint32_t ack_echo;
 	bool has_ack_echo;
@@ -314,6 +289,10 @@ void tcp_fill(struct xske_tcp_conn *c, struct segment_out *o, uint8_t flags, uin
 void tcp_was_sent(struct xske_tcp_conn *c, const struct segment_out *o, uint32_t segments, uint32_t payload);
 void tcp_challenge(struct xske_tcp_conn *c);   /* an ACK to what may be an attack (RFC 5961) */
 void tcp_tell_window(struct xske_tcp_conn *c); /* an ACK, if that opens the window far enough */
+/* The sequence number of what carries no payload: snd_nxt, unless the peer has taken its window back to before that, by more
+ * than the rounding of a scaled one. It drops what lies beyond its window, with the ACK in it, so two sides that send could
+ * wait for each other for ever (tcp_acceptable_seq() of Linux). */
+uint32_t tcp_seq_to_say(const struct xske_tcp_conn *c);
 /* One segment without payload, now: SYN, ACK, RST, probes. -EAGAIN: no room. */
 int tcp_send_control(struct xske_tcp_conn *c, uint8_t flags, uint32_t seq);
 /* post.c: the segment `out` with `len` payload bytes of the send queue from out->seq on. again: was sent before.
@@ -364,6 +343,16 @@ static inline void tcp_store(uint64_t *word, uint64_t value)
 static inline void tcp_count(uint64_t *word, uint64_t by)
 {
 	tcp_store(word, *word + by);
+}
+
+static inline uint32_t sents_count(const struct xske_tcp_conn *c)
+{
+	return c->sents.tail - c->sents.head;
+}
+
+static inline struct sent *sents_at(const struct xske_tcp_conn *c, uint32_t index) /* 0: the oldest */
+{
+	return &c->sents.ring[(c->sents.head + index) & c->sents.mask];
 }
 
 static inline bool tcp_is_six(const struct xske_tcp_conn *c)

@@ -109,8 +109,12 @@ async def run_awaiting(code):
         if "running" in wanted:
             names["running"] = await engine.start(traffic(), rate="10kpps", duration=0.2)
         if "transport" in wanted:
-            names["transport"], _ = await xsk_engine.create_datagram_endpoint(
-                asyncio.DatagramProtocol, interface="vtx", remote_addr=PEER
+            names["transport"], _ = await (
+                xsk_engine.create_connection(asyncio.Protocol, *TCP_PEER, interface="vtx")
+                if wants_tcp(code)
+                else xsk_engine.create_datagram_endpoint(
+                    asyncio.DatagramProtocol, interface="vtx", remote_addr=PEER
+                )
             )
             stack.callback(names["transport"].close)
         if "async for" in code:

@@ -22,7 +22,9 @@ from xsk_engine.errors import (
     XskError,
 )
 from xsk_engine.netdev import NetDev
+from xsk_engine.tcpinfo import STATES, KernelTcpInfo, TcpInfo
 from xsk_engine.tcpoptions import TcpOptions
+from xsk_engine.writebuffer import WriteBuffer
 
 OURS, THEIRS = bytes.fromhex("027700000001"), bytes.fromhex("027700000002")
 ROOT = Path(__file__).parents[2]
@@ -158,3 +160,117 @@ def test_errors_are_pythons_too(kind, builtin):
     assert issubclass(kind, XskError)
     assert (error.errno, error.message) == (111, "what to do")
     assert str(error) == "connect(10.0.0.1 port 80): ECONNREFUSED: what to do"
+
+
+# ---- struct tcp_info ------------------------------------------------------------------------------------
+
+
+def info(**values):
+    """A connection that has done nothing, but for these."""
+    nothing = dict.fromkeys(TcpInfo.__dataclass_fields__, 0)
+    return TcpInfo(**{**nothing, "state": "ESTABLISHED", "recovery_state": "open", **values})
+
+
+def header_names():
+    """Of the kernel's header that is installed, in its order."""
+    text = Path("/usr/include/linux/tcp.h").read_text()
+    body = re.search(r"struct tcp_info \{(.*?)\n\};", text, re.S).group(1)
+    return re.findall(r"^\s*__u\d+\s*(tcpi_\w+)", re.sub(r"(:\s*\d+)\s*,", r"\1;\n__u8 ", body), re.M)
+
+
+def test_names_and_order_are_the_kernels():
+    """Each is there, or said to be absent; newer kernels append."""
+    ours, theirs = list(KernelTcpInfo.__dataclass_fields__), header_names()
+    assert {"tcpi_state", "tcpi_rcv_wscale", "tcpi_snd_wnd"} < set(theirs)
+    assert [name for name in ours if name in theirs] == [name for name in theirs if name in ours]
+    assert set(ours) - set(theirs) <= {"tcpi_total_rto"}
+    absent = re.search(r"tcpi_ (retransmits.*?)\.", KernelTcpInfo.__doc__, re.S).group(1)
+    said = {f"tcpi_{name}" for name in re.split(r",\s+", absent)}
+    assert set(theirs) - set(ours) <= said
+    assert not said & set(ours)
+
+
+def test_units_are_the_kernels():
+    """us, and segments of snd_mss."""
+    one = info(
+        srtt_ns=1_234_999,
+        rttvar_ns=500_000,
+        min_rtt_ns=999_999,
+        rto_ns=201_234_567,
+        mss_bytes=1448,
+        cwnd_bytes=14480,
+        ssthresh_bytes=28960,
+        path_mtu=1500,
+        outstanding_segments=3,
+        recovery_state="recovery",
+        options=7,
+    ).tcp_info()
+    assert (one.tcpi_rtt, one.tcpi_rttvar, one.tcpi_min_rtt, one.tcpi_rto) == (1234, 500, 999, 201_234)
+    assert (one.tcpi_snd_cwnd, one.tcpi_snd_ssthresh) == (10, 20)
+    assert (one.tcpi_snd_mss, one.tcpi_pmtu, one.tcpi_unacked) == (1448, 1500, 3)
+    assert (one.tcpi_ca_state, one.tcpi_options) == (3, 7)
+
+
+def test_before_anything_is_known_it_says_what_the_kernel_does():
+    one = info(state="SYN-SENT", ssthresh_bytes=(1 << 64) - 1).tcp_info()
+    assert (one.tcpi_state, one.tcpi_rtt, one.tcpi_min_rtt) == (2, 0, 0xFFFFFFFF)
+    assert (one.tcpi_snd_cwnd, one.tcpi_snd_ssthresh) == (0, 0x7FFFFFFF)
+
+
+def test_states_have_the_kernels_numbers():
+    """As Wireshark and ss have them: include/net/tcp_states.h, where TCP_LISTEN is 10."""
+    numbers = {state: info(state=state).tcp_info().tcpi_state for state in STATES}
+    assert [state for state, _ in sorted(numbers.items(), key=lambda one: one[1]) if state != "NEW"] == [
+        *("ESTABLISHED", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSED"),
+        *("CLOSE-WAIT", "LAST-ACK", "CLOSING"),
+    ]
+    assert numbers["CLOSING"] == 11
+
+
+# ---- what a transport holds --------------------------------------------------------------------------------
+
+
+def test_a_write_buffer_tells_at_its_marks():
+    told = []
+    buffer = WriteBuffer(told.append)
+    assert (buffer.low, buffer.high) == (16384, 65536)
+    buffer.set_limits(10, 4)
+    buffer.add(memoryview(bytes(10)))
+    assert told == []
+    buffer.add(memoryview(b"x"))
+    assert (told, buffer.size) == (["pause_writing"], 11)
+    assert bytes(buffer.first()) == bytes(10) + b"x", "small ones go together"
+    buffer.took(6)
+    buffer.note()
+    assert (told, buffer.size) == (["pause_writing"], 5)
+    buffer.took(5)
+    buffer.note()
+    assert told == ["pause_writing", "resume_writing"]
+    assert not buffer
+
+
+@pytest.mark.parametrize(
+    ("limits", "are"), [((None, 10), (10, 40)), ((100, None), (25, 100)), ((0, 0), (0, 0)), ((7, 7), (7, 7))]
+)
+def test_limits_of_a_write_buffer(limits, are):
+    buffer = WriteBuffer(lambda _: None)
+    buffer.set_limits(*limits)
+    assert (buffer.low, buffer.high) == are
+    with pytest.raises(ValueError, match="high"):
+        buffer.set_limits(1, 2)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 200, [5000, 1, 1, 90_000, 3], [4095, 4096, 70_000], [60_000] * 3])
+def test_a_write_buffer_keeps_every_byte_in_order(sizes):
+    pieces = [bytes([n % 256]) * size for n, size in enumerate(sizes)]
+    buffer = WriteBuffer(lambda _: None)
+    for piece in pieces:
+        buffer.add(memoryview(piece))
+    found, step = b"", 0
+    while buffer:
+        step += 1
+        part = bytes(buffer.first())[: 1 + step * 37 % 5000]
+        found += part
+        buffer.took(len(part))
+    assert found == b"".join(pieces)
+    assert buffer.size == 0

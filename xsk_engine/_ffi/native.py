@@ -13,7 +13,7 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 8
+ABI_VERSION = 9
 ARENA_LOOP_OWNED, ARENA_POISON = 1, 2
 DESC_CONTD = 1
 TX_METADATA_BYTES = 24

@@ -120,6 +120,13 @@ class TcpInfo(ctypes.Structure):
             "send_buffer_bytes",
             "mss_bytes",
             "path_mtu",
+            "recovery_state",
+            "outstanding_segments",
+            "backoffs",
+            "options",
+            "send_wscale",
+            "receive_wscale",
+            "receive_mss",
         )
     ]
 
@@ -151,6 +158,7 @@ SHORT: dict[str, Any] = {
     "xske_tcp_state": ([c_void_p], c_int, None),
     "xske_tcp_error": ([c_void_p], c_int, None),
     "xske_tcp_await": ([c_void_p, c_uint32], None, None),
+    "xske_tcp_awaited": ([c_void_p], c_uint32, None),
     "xske_tcp_info": ([c_void_p, POINTER(TcpInfo)], None, None),
 }
 """As native.short: with the GIL, for what is done in a microsecond. They return a negative errno

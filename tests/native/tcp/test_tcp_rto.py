@@ -248,3 +248,27 @@ def test_an_echo_of_another_age_measures_nothing(bench):
         peer.send("A", ts=(peer.now_ts(), (again.ts[0] - days * 86_400_000) % MOD))
         one.advance(us=1)
         assert conn.info.srtt_ns < 500 * MS
+
+
+def test_a_sack_that_ends_the_back_off_brings_the_timer_forward(bench):
+    """RFC 6298, 5.7 and the note below it: the back-off lasts until there is a measurement. One by SACK moves
+    nothing that is acknowledged, but what was armed with the back-off must not wait for it any more."""
+    one, full = bench(), 1460
+    conn, peer = one.connected(rtt_ms=10, peer={"ts": False})
+    conn.write(pattern(3 * full))
+    peer.expect_all()
+    one.advance(s=3)
+    peer.expect_all()
+    conn.write(pattern(3 * full, 3 * full))
+    for acked in (1, 3):
+        peer.ack = 1 + acked * full
+        peer.send("A")
+        found = [s.seq for s in peer.expect_all()]
+    assert found[:2] == [1 + 3 * full, 1 + 4 * full]
+    assert conn.info.rto_ns >= 1600 * MS, "what was sent again measures nothing (Karn)"
+    one.advance(ms=10)
+    peer.send("A", ack=1 + 3 * full, sack=[(1 + 4 * full, 1 + 5 * full)])
+    told = one.now
+    assert peer.expect("A", within_ms=50).seq == 1 + 3 * full
+    again = peer.expect("A", within_ms=3000, seq=1 + 3 * full)
+    assert (again.time_ns - told) / MS <= 300

@@ -266,3 +266,72 @@ def test_what_one_ack_tells_of_is_in_no_order(bench, ack, blocks):
     one.advance(ms=100)
     sack(peer, *blocks, ack=ack)
     assert sent(peer)[:1] == [at(ack)], "nothing has been overtaken, and three are delivered: it is lost"
+
+
+def test_what_comes_before_it_is_sent_again_was_not_lost(bench):
+    """Two ACKs in one turn of the loop: one makes us think it lost, and the other says that it was late.
+    Nothing was sent again, so no timestamp and no DSACK will tell (tcp_packet_delayed() of Linux)."""
+    one = bench()
+    conn, peer = flight(one, more=20 * FULL)
+    before = conn.info
+    one.advance(ms=100)
+    peer.send("A", ack=at(0), sack=[(at(1), at(5))], settle=False)
+    peer.send("A", ack=at(5))
+    one.advance(us=1)
+    assert at(0) not in sent(peer)
+    info = conn.info
+    assert (info.recoveries, info.undone_recoveries, info.retransmitted_segments) == (1, 1, 0)
+    assert info.cwnd_bytes >= before.cwnd_bytes
+    assert info.ssthresh_bytes == before.ssthresh_bytes
+
+
+def test_another_one_is_lost_all_the_same(bench):
+    """Of two that were thought lost one was late: it ends the episode, and the other begins its own."""
+    one = bench()
+    conn, peer = flight(one, more=20 * FULL)
+    one.advance(ms=100)
+    peer.send("A", ack=at(0), sack=[(at(2), at(6))], settle=False)
+    peer.send("A", ack=at(1), sack=[(at(2), at(6))])
+    one.advance(ms=50)
+    assert at(1) in sent(peer)
+    assert (conn.info.recoveries, conn.info.undone_recoveries) == (2, 1)
+
+
+def test_the_flight_is_what_was_outstanding_before_the_acks_of_this_turn(bench):
+    """RFC 5681, 3.1 (4): FlightSize. ACKs that come together are looked at before anything is sent for them:
+    what they have covered was outstanding all the same."""
+    one = bench()
+    conn, peer = flight(one, more=40 * FULL)
+    one.advance(ms=100)
+    peer.ack = at(10)
+    peer.send("A")
+    assert len(sent(peer)) == 20
+    one.advance(ms=100)
+    peer.send("A", ack=at(22), settle=False)
+    peer.send("A", ack=at(22), sack=[(at(23), at(27))])
+    assert at(22) in sent(peer)
+    one.advance(us=1)
+    assert conn.info.ssthresh_bytes == pytest.approx(10 * FULL, rel=0.02)
+
+
+def test_a_loss_never_makes_the_window_larger(bench):
+    """What is SACKed and not acknowledged yet is outstanding, too (RFC 5681, 2), and may be more than cwnd
+    when a retransmission was lost. That is no reason to keep more than half of cwnd."""
+    one = bench()
+    conn, peer = flight(one, more=40 * FULL, rtt_ms=20)
+    one.advance(ms=20)
+    sack(peer, (1, 10))
+    end = 10
+    for _ in range(4):  # segment 0 is lost, again and again
+        end = (max(sent(peer)) - 1) // FULL + 1
+        one.advance(ms=20)
+        sack(peer, (1, end))
+    start, end = end, (max(sent(peer)) - 1) // FULL + 1
+    one.advance(ms=20)
+    cwnd = conn.info.cwnd_bytes
+    assert conn.info.inflight_bytes > 3 * cwnd
+    peer.send("A", ack=at(start), settle=False)
+    peer.send("A", ack=at(start), sack=[(at(start + 1), at(end))])
+    one.advance(us=1)
+    assert conn.info.recoveries == 2
+    assert conn.info.cwnd_bytes <= cwnd

@@ -210,6 +210,76 @@ def test_a_window_that_shrinks(bench):
     assert peer.expect_all()[-1].seq >= 14481
 
 
+@pytest.mark.parametrize(("win", "seq"), [(0, 1449), (1000, 2449), (2896, 4345), (13_032, 14_481)])
+def test_acks_lie_within_a_window_that_has_shrunk(bench, win, seq):
+    """RFC 9293, 3.10.7.4: what lies beyond its window the peer drops, and the ACK with it; two sides that
+    send would wait for each other for ever."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, peer={"wscale": None})
+    conn.write(pattern(14_480))
+    assert len(peer.expect_all()) == 10
+    peer.send("A", ack=1449, win=win)
+    peer.expect_nothing(ms=1)
+    for _ in range(2):  # the second one is acknowledged at once
+        peer.send("PA", b"x" * 1448, ack=1449, win=win)
+    answer = peer.expect("A")
+    assert (answer.seq, answer.ack, len(answer.payload)) == (seq, peer.seq, 0)
+
+
+def test_a_window_that_a_scale_has_rounded_has_not_shrunk(bench):
+    """RFC 7323, 2.4: by less than its unit."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, peer={"wscale": 7})
+    conn.write(pattern(1000))
+    peer.expect("A")
+    peer.window = 896
+    for _ in range(2):
+        peer.send("PA", b"x" * 1448, ack=1)
+    assert peer.expect("A").seq == 1001
+
+
+def test_what_lies_beyond_a_window_that_has_shrunk_is_not_sent_again(bench):
+    """The peer would drop it, and an ACK that goes with it. What fits goes; all that it has dropped comes
+    when there is room again."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, peer={"wscale": None})
+    conn.write(pattern(14_480))
+    assert len(peer.expect_all()) == 10
+    peer.ack = 1449
+    peer.window = 2000
+    peer.send("A")
+    one.advance(s=5)
+    again = {(segment.seq, len(segment.payload)) for segment in peer.expect_all()}
+    assert again
+    assert again <= {(1449, 1448), (2897, 552)}
+    peer.ack = 1449
+    peer.window = 1000
+    peer.send("A")
+    one.advance(s=20)
+    again = peer.expect_all()
+    assert {(segment.seq, len(segment.payload)) for segment in again} == {(1449, 1000)}
+    peer.window = 60_000
+    peer.send("A", ack=2449)
+    assert peer.read(12_032) == pattern(14_480)[2448:]
+    assert conn.info.inflight_bytes == 0
+
+
+def test_a_window_that_has_closed_is_asked_with_a_whole_segment(bench):
+    """Nobody can send nothing again; the peer answers with its window (tcp_retransmit_skb() of Linux)."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, peer={"wscale": None})
+    conn.write(pattern(14_480))
+    assert len(peer.expect_all()) == 10
+    peer.ack = 1449
+    peer.send("A", win=0)
+    one.advance(s=5)
+    again = peer.expect_all()
+    assert {(segment.seq, len(segment.payload)) for segment in again} == {(1449, 1448)}
+    peer.send("A", ack=2897, win=0)
+    one.advance(s=5)
+    assert {segment.seq for segment in peer.expect_all()} == {2897}
+
+
 def test_an_idle_connection_starts_anew(bench):
     """RFC 5681, 4.1: after an RTO without sending, cwnd is at most the initial window."""
     one = bench(ring=512)
@@ -342,3 +412,35 @@ def test_what_is_outstanding_is_sent_again_into_a_closed_window(bench):
     peer.send("A")
     one.advance(ms=1)
     assert conn.info.acked_bytes == 2 * FULL
+
+
+def test_a_peer_that_takes_its_window_back_and_answers_is_not_given_up(bench):
+    """RFC 9293, 3.8.6 and 3.8.6.1: it should not, but what is sent again asks its window then, and as long as
+    it answers the connection stays open, whatever the user timeout."""
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, user_timeout_ns=3 * SECOND)
+    conn.send(pattern(2 * FULL))
+    for _ in range(100):
+        peer.expect_all()
+        peer.ack = 1
+        peer.send("A", win=0)
+        one.advance_until(lambda: peer.arrived, ms=5000)
+    assert one.now > 20 * SECOND
+    assert conn.state == "ESTABLISHED"
+    peer.ack = 1 + 2 * FULL
+    peer.send("A")
+    one.advance(us=1)
+    assert conn.info.acked_bytes == 2 * FULL
+
+
+def test_a_peer_that_takes_its_window_back_and_is_silent_is_given_up(bench):
+    one = bench()
+    conn, peer = one.connected(rtt_ms=10, user_timeout_ns=3 * SECOND)
+    conn.send(pattern(2 * FULL))
+    peer.expect_all()
+    peer.ack = 1
+    peer.send("A", win=0)
+    one.advance(s=2.9)
+    assert conn.state == "ESTABLISHED"
+    one.advance(s=0.2)
+    assert (conn.state, conn.error) == ("CLOSED", "ETIMEDOUT")

@@ -1,24 +1,23 @@
 """Runs in the emulated machine, between its two NICs: TCP of the kernel and of the engine, and its cost.
 
-Usage: python -m bench.tcp_premap_guest ROUNDS. One JSON object per measurement goes to /run/shared/measured.
-The sender, its application where not said otherwise, and its NIC's interrupts have CPU 0, the counted one,
-for themselves; receivers, the interrupts of their NIC and Python's own thread run on CPU 1.
+Usage: python -m bench.tcp_instructions_guest ROUNDS. One JSON object per measurement goes to
+/run/shared/measured. The sender, its application where not said otherwise, and its NIC's interrupts have CPU
+0, the counted one, for themselves; receivers, the interrupts of their NIC and Python's own thread run on CPU
+1.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import sys
-import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from bench.blocks import by_function
-from bench.harness import BUILD
 from bench.premap_guest import (
     OTHER_CPU,
     SENDER_CPU,
@@ -28,10 +27,22 @@ from bench.premap_guest import (
     counters,
     ethtool,
     instructions,
+    marks,
     pin_interrupts,
     receivers,
     sent_and_arrived,
     tcp,
+)
+from bench.tcp_application import send
+from bench.tcp_names import (
+    ENGINE,
+    ENGINE_IN_PLACE,
+    KERNEL,
+    KERNEL_LENT,
+    KERNEL_TSO,
+    KERNEL_TSO_LENT,
+    LOOP_ALONE,
+    WITHOUT_GRO,
 )
 from xsk_engine import netdev
 from xsk_engine._ffi.native import library_path
@@ -42,53 +53,24 @@ from xsk_engine.lab.private import PrivateLab
 
 TX, RX = topology.TX_INTERFACE, topology.RX_INTERFACE
 MEGABYTES, TSO_MEGABYTES = 32, 64
-ALONE = "engine TCP, zero-copy, its loop alone"
+# It finds 10 % of the send buffer free, or so.
+NAP_US = 5000
 LINK_S = 20
-LIMIT_S = 60
+IDLE_S = 3
 # Zero-copy outruns an emulated receiver: what it drops is sent again, and would be counted.
 RING = 4096
-
-
-class TcpFunctions(ctypes.Structure):
-    """struct tcp_functions of tcp_writer.c."""
-
-    _fields_ = [("write", ctypes.c_void_p), ("info", ctypes.c_void_p)]
-
-
-_writer = ctypes.CDLL(str(BUILD / "libtcp_writer.so"))
-_library = ctypes.CDLL(library_path())
-_functions = TcpFunctions(
-    ctypes.cast(_library.xske_tcp_write, ctypes.c_void_p),
-    ctypes.cast(_library.xske_tcp_info, ctypes.c_void_p),
-)
 
 Told = dict[str, Any]
 Arm = Callable[[Regions, bool], Told]
 """Sends, with marks around the sending alone; the second argument: also where the instructions were."""
 
 
-def of_kernel(offload: str, megabytes: int, regions: Regions, where: bool) -> Told:
-    tcp("tcp", offload, megabytes, regions)
+def of_kernel(mode: str, offload: str, megabytes: int, regions: Regions, where: bool) -> Told:
+    tcp(mode, offload, megabytes, regions)
     return {"functions": by_function(library_path())} if where else {}
 
 
-def write_on(cpu: int, handle: int) -> None:
-    """All of it, by a thread on this CPU. OSError."""
-    results: list[int] = []
-
-    def write() -> None:
-        os.sched_setaffinity(threading.get_native_id(), {cpu})
-        connection = ctypes.c_void_p(handle)
-        results.append(_writer.write_all(ctypes.byref(_functions), connection, MEGABYTES, LIMIT_S))
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    thread.join()
-    if results != [0]:
-        raise OSError(-results[0], os.strerror(-results[0]))
-
-
-def of_engine(application_cpu: int, regions: Regions, where: bool) -> Told:
+def of_engine(application_cpu: int, in_place: bool, regions: Regions, where: bool) -> Told:
     os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU})
     config = EngineConfig(TX, mode="zerocopy", tcp=True, cpus=(SENDER_CPU,), link_timeout_s=LINK_S)
     engine = Engine(config)
@@ -100,14 +82,12 @@ def of_engine(application_cpu: int, regions: Regions, where: bool) -> Told:
         with engine.tcp(topology.RX_IPV4, TCP_PORT) as connection:
             before = engine.snapshot()
             with regions("send"):
-                assert connection.handle is not None
-                write_on(application_cpu, connection.handle)
+                send([connection], MEGABYTES, nap_us=NAP_US, in_place=in_place, cpu=application_cpu)
             after, info = engine.snapshot(), connection.info()
             told: Told = {"functions": by_function(library_path())} if where else {}
-    kicks = after.kick_calls - before.kick_calls
     assert engine.tcp_counters().bad_csum_packets == 0
     return told | {
-        "kicks": kicks,
+        "kicks": after.kick_calls - before.kick_calls,
         "again": info.retransmitted_segments,
         "copied": engine.tcp_counters().copied_segments,
         "timeouts": info.timeouts,
@@ -122,7 +102,9 @@ def measure(lab: PrivateLab, arm: Arm, regions: Regions, where: bool) -> Told:
     regions.counts = {}
     acks = counters(TX, "rx_packets")
     before = sent_and_arrived(lab)
+    start = time.monotonic()
     told = arm(regions, where)
+    told["seconds"] = time.monotonic() - start
     sent, arrived = (now - then for now, then in zip(sent_and_arrived(lab), before, strict=True))
     # TSO: what arrives is what was cut.
     figures: Told = {"packets": max(sent, arrived), "acks": counters(TX, "rx_packets") - acks, **told}
@@ -131,6 +113,16 @@ def measure(lab: PrivateLab, arm: Arm, regions: Regions, where: bool) -> Told:
     if (counted := instructions()) is not None:
         figures["kernel_instructions"], figures["user_instructions"] = counted
     return figures
+
+
+def idle() -> Told:
+    """Nobody sends: what of the others' figures is not the packets'."""
+    time.sleep(1)  # what the arm before has left behind is done
+    marks.mark_begin()
+    time.sleep(IDLE_S)
+    marks.mark_end()
+    kernel, user = instructions() or (0, 0)
+    return {"idle": True, "seconds": IDLE_S, "instructions": kernel + user}
 
 
 def gro(lab: PrivateLab, on: bool) -> None:
@@ -149,10 +141,13 @@ def main() -> None:
     said = ethtool("-i", TX).splitlines()
     regions = Regions(next(line.split()[1] for line in said if line.startswith("bus-info:")), SENDER_CPU)
     arms: dict[str, Arm] = {
-        "kernel TCP, TSO and GSO off": partial(of_kernel, "off", MEGABYTES),
-        "kernel TCP, TSO on": partial(of_kernel, "on", TSO_MEGABYTES),
-        "engine TCP, zero-copy": partial(of_engine, SENDER_CPU),
-        ALONE: partial(of_engine, OTHER_CPU),
+        KERNEL: partial(of_kernel, "tcp", "off", MEGABYTES),
+        KERNEL_TSO: partial(of_kernel, "tcp", "on", TSO_MEGABYTES),
+        ENGINE: partial(of_engine, SENDER_CPU, False),
+        KERNEL_LENT: partial(of_kernel, "zerocopy", "off", MEGABYTES),
+        KERNEL_TSO_LENT: partial(of_kernel, "zerocopy", "on", TSO_MEGABYTES),
+        ENGINE_IN_PLACE: partial(of_engine, SENDER_CPU, True),
+        LOOP_ALONE: partial(of_engine, OTHER_CPU, False),
     }
     with receivers(lab), (SHARED / "measured").open("w") as out:
         for number in range(rounds + 1):
@@ -161,13 +156,14 @@ def main() -> None:
             for with_gro in (True, False):
                 gro(lab, with_gro)
                 for name, arm in list(arms.items())[:: 1 if number % 2 else -1]:
-                    if name == ALONE and not with_gro:
+                    if name not in WITHOUT_GRO and not with_gro:
                         continue
                     figures = measure(lab, arm, regions, number == rounds)
                     line = {"sender": name, "gro": with_gro, "traced": regions.tracing, **figures}
                     out.write(json.dumps(line) + "\n")
                     out.flush()
                     print(json.dumps({k: v for k, v in line.items() if k != "functions"}), flush=True)
+        out.write(json.dumps(idle()) + "\n")
 
 
 if __name__ == "__main__":
