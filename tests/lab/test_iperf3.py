@@ -19,6 +19,7 @@ from xsk_engine.lab import topology
 
 pytestmark = pytest.mark.usefixtures("real_root")
 
+ROOT = Path(__file__).parents[2]
 PORT = 5201
 MIB = 1 << 20
 ESTABLISHED, LISTEN = "01", "0A"  # include/net/tcp_states.h
@@ -211,6 +212,17 @@ def test_lines_are_laid_out_as_the_real_clients(wire, streams):
     assert layout(result.stdout) == layout(real)
     columns = {line.index("Transfer") for line in result.stdout.splitlines() if "Transfer" in line}
     assert columns == {line.index("Transfer") for line in real.splitlines() if "Transfer" in line}
+
+
+def test_the_readmes_line(wire):
+    """A laboratory in ours; it stands there with sudo."""
+    line = re.search(r"^sudo (.*xsk-engine iperf3 .*)$", (ROOT / "README.md").read_text(), re.M)[1]
+    line = line.replace(".venv/bin/xsk-engine", f"{sys.executable} -m xsk_engine").replace("-t 3", "-t 1")
+    result = subprocess.run(
+        line, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("iperf Done.\n")
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------
