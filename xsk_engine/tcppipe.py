@@ -30,7 +30,7 @@ _PIPE_BYTES = 4096
 _RECV_BYTES = 64 << 10
 # How often what waits for a descriptor looks after the connection. Lower: an idle one takes more time;
 # higher: a reset is noticed later.
-_LOOK_S = 0.1
+_LOOK_S = 0.25
 # After a signal: what is written has so long to be acknowledged. As the engine's own drain, for a longer way.
 _GRACE_S = 2.0
 

@@ -222,7 +222,7 @@ def test_the_readmes_line(wire):
         line, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith("iperf Done.\n")
+    assert "iperf Done.\n" in result.stdout
 
 
 # ---- what goes wrong ------------------------------------------------------------------------------------
@@ -282,6 +282,16 @@ def test_a_server_that_is_killed(wire, mortal):
     assert client.returncode == 1
     assert len(err.splitlines()) == 1
     assert "error" in json.loads(out)
+
+
+def test_a_server_that_reads_no_more(wire, mortal):
+    with server(wire) as process:
+        client = mortal(start("iperf3", ADDRESS[4], "-t", "30", "--timeout", "500ms"))
+        established(wire, 2)
+        process.send_signal(signal.SIGSTOP)
+        out, err = client.communicate(timeout=20)
+    assert client.returncode == 1
+    assert "the server has taken nothing for so long" in err
 
 
 def test_no_iperf3_server(wire):
