@@ -57,7 +57,8 @@ class _Stopped(Exception):
 
 
 class _Signals:
-    """SIGINT and SIGTERM are noted, and what runs looks; only while it waits for the server it is woken."""
+    """SIGINT and SIGTERM are noted, and what runs looks; while it waits for the server, and by the second
+    one, it is stopped at once."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -73,7 +74,7 @@ class _Signals:
 
     def _note(self, number: int, _frame: object) -> None:
         self.numbers.append(number)
-        if self._waiting:
+        if self._waiting or len(self.numbers) > 1:
             raise _Stopped
 
     @contextlib.contextmanager

@@ -234,8 +234,13 @@ async def _run(
             error = failure_at_end
         seconds, info, binding = pipe.seconds, connection.info(), engine.engine.binding
         assert binding is not None
-    finally:
+    except BaseException:
         await engine.close()
+        raise
+    try:
+        await engine.close()
+    except XskError as failure:
+        error = error or failure
     figures = TcpFigures(
         target.engine.interface,
         binding.mode,

@@ -16,7 +16,7 @@ import termios
 import threading
 
 import pytest
-from tcppeer import ADDRESS, digest_of, echo, peer, reset
+from tcppeer import ADDRESS, digest_of, echo, is_tcp, peer, reset
 from wire import cli, wait_until
 
 from xsk_engine import tcpreport
@@ -49,9 +49,9 @@ def tcp(port, *arguments, address=ADDRESS[4], data=b"", **options):
     )
 
 
-def started(port, *arguments, **options):
+def started(port, *arguments, address=ADDRESS[4], **options):
     return subprocess.Popen(
-        [sys.executable, "-m", "xsk_engine", "tcp", ADDRESS[4], str(port), *arguments],
+        [sys.executable, "-m", "xsk_engine", "tcp", address, str(port), *arguments],
         **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
 
@@ -270,6 +270,19 @@ def test_a_signal_while_it_waits_for_input(wire, mortal):
         assert process.wait(20) == 130
         process.communicate()
         assert one.result() == digest(b"")
+
+
+def test_a_signal_while_it_connects(wire, mortal):
+    wire.ip("neigh", "replace", "10.77.0.99", "lladdr", topology.RX_MAC, "dev", "vtx", "nud", "permanent")
+    try:
+        with wire.capture(is_tcp) as syns:
+            process = mortal(started(9, address="10.77.0.99"))
+            wait_until(lambda: syns)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        assert b"Traceback" not in process.stderr.read()
+    finally:
+        wire.ip("neigh", "del", "10.77.0.99", "dev", "vtx")
 
 
 def test_an_output_that_takes_no_more(wire):
