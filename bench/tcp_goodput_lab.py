@@ -179,7 +179,8 @@ def main() -> None:
     for number in range(rounds):
         measured += bench.round(number)
         print(".", end="", file=sys.stderr, flush=True)
-    print(json.dumps({"idle_cpus": round(bench.idle, 3), "measured": measured}))
+    idle = {"before": round(bench.idle, 3), "after": round(idle_cpus(IDLE_S), 3)}
+    print(json.dumps({"idle_cpus": idle, "measured": measured}))
 
 
 if __name__ == "__main__":
