@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Sequence
@@ -32,8 +33,10 @@ class _Application(ctypes.Structure):
     ]
 
 
-_writer = ctypes.CDLL(str(BUILD / "libtcp_writer.so"))
-_library = ctypes.CDLL(library_path())
+@functools.cache
+def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
+    """The writer and the engine's library: they are built when they are needed."""
+    return ctypes.CDLL(str(BUILD / "libtcp_writer.so")), ctypes.CDLL(library_path())
 
 
 def send(
@@ -46,8 +49,9 @@ def send(
 ) -> None:
     """So many MiB on each, by one thread, which may be bound to a CPU. Returns when all is acknowledged.
     OSError."""
+    writer, library = _libraries()
     functions = (
-        ctypes.cast(getattr(_library, f"xske_tcp_{name}"), ctypes.c_void_p) for name, _ in _Functions._fields_
+        ctypes.cast(getattr(library, f"xske_tcp_{name}"), ctypes.c_void_p) for name, _ in _Functions._fields_
     )
     application = _Application(_Functions(*functions), megabytes, in_place, nap_us, LIMIT_S)
     handles = (ctypes.c_void_p * len(connections))(*(connection.handle for connection in connections))
@@ -56,7 +60,7 @@ def send(
     def run() -> None:
         if cpu is not None:
             os.sched_setaffinity(threading.get_native_id(), {cpu})
-        results.append(_writer.send_all(ctypes.byref(application), handles, len(connections)))
+        results.append(writer.send_all(ctypes.byref(application), handles, len(connections)))
 
     thread = threading.Thread(target=run)
     thread.start()
