@@ -113,19 +113,22 @@ static void submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len, uint32_
 	c->app.submitted_bytes += len;
 }
 
-/* A frag for a block. Who awaits room already may not have asked for chunks to be told of: that is done now, and looked
- * again. */
-static int alloc(struct xske_tcp_conn *c, uint32_t len, uint64_t *addr)
+/* Who awaits room already may not have asked for chunks to be told of: that is done now, and looked again. */
+static int COLD alloc_short(struct xske_tcp_conn *c, uint32_t len, uint64_t *addr, int err)
 {
-	int err = arena_alloc(c->arena, len, addr);
-
-	if (likely(!err))
-		return 0;
 	c->app.chunks_short = true;
 	if (!(atomic_load_explicit(&c->app.awaits, memory_order_relaxed) & XSKE_TCP_WRITABLE))
 		return err;
 	xske_arena_await(c->arena);
 	return arena_alloc(c->arena, len, addr);
+}
+
+/* A frag for a block. */
+static inline int alloc(struct xske_tcp_conn *c, uint32_t len, uint64_t *addr)
+{
+	int err = arena_alloc(c->arena, len, addr);
+
+	return likely(!err) ? 0 : alloc_short(c, len, addr, err);
 }
 
 /* Copies up to `most` bytes into blocks; how many, or an error for the first one. What is handed over on the way is sent
