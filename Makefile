@@ -77,7 +77,7 @@ test-traffic: setup-test build ## 100,000 packets of random programs through Wir
 test-tcp-long: setup-test build ## a gigabyte through a TCP connection for each of three MTUs, and Wireshark's opinion of it (root)
 	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) tests/lab/test_tcp_long.py
 
-test-tcp-matrix: setup-test build ## TCP over some 200 bad wires into a kernel's socket, and peers that go (root, 15 minutes)
+test-tcp-matrix: setup-test build ## TCP over some 200 bad wires into a kernel's socket, and peers that go (root, 11 minutes)
 	$(LAB) $(BIN)/python -m pytest -q $(LAB_TMP) tests/lab/test_tcp_matrix.py
 
 EXAMPLE_ADDRESS = $(if $(filter fan_out,$*),,10.77.0.2)

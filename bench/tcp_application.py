@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Sequence
@@ -32,8 +33,10 @@ class _Application(ctypes.Structure):
     ]
 
 
-_writer = ctypes.CDLL(str(BUILD / "libtcp_writer.so"))
-_library = ctypes.CDLL(library_path())
+@functools.cache
+def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
+    """The writer and the engine's library: they are built when they are needed."""
+    return ctypes.CDLL(str(BUILD / "libtcp_writer.so")), ctypes.CDLL(library_path())
 
 
 def send(
@@ -44,27 +47,23 @@ def send(
     in_place: bool = False,
     cpu: int | None = None,
 ) -> None:
-    """So many MiB on each, by a thread each, which may be bound to a CPU. Returns when all is acknowledged.
+    """So many MiB on each, by one thread, which may be bound to a CPU. Returns when all is acknowledged.
     OSError."""
+    writer, library = _libraries()
     functions = (
-        ctypes.cast(getattr(_library, f"xske_tcp_{name}"), ctypes.c_void_p) for name, _ in _Functions._fields_
+        ctypes.cast(getattr(library, f"xske_tcp_{name}"), ctypes.c_void_p) for name, _ in _Functions._fields_
     )
     application = _Application(_Functions(*functions), megabytes, in_place, nap_us, LIMIT_S)
+    handles = (ctypes.c_void_p * len(connections))(*(connection.handle for connection in connections))
     results: list[int] = []
 
-    def run(handle: int) -> None:
+    def run() -> None:
         if cpu is not None:
             os.sched_setaffinity(threading.get_native_id(), {cpu})
-        results.append(_writer.send_all(ctypes.byref(application), ctypes.c_void_p(handle)))
+        results.append(writer.send_all(ctypes.byref(application), handles, len(connections)))
 
-    handles = [connection.handle for connection in connections]
-    threads = [threading.Thread(target=run, args=(handle,)) for handle in handles]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for result in results:
-        if result:
-            raise OSError(-result, os.strerror(-result))
-    if len(results) != len(threads):
-        raise OSError(f"{len(threads) - len(results)} of {len(threads)} applications did not begin")
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if results != [0]:
+        raise OSError(-results[0], os.strerror(-results[0]))

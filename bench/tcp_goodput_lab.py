@@ -3,8 +3,8 @@
 Usage: python -m bench.tcp_goodput_lab WIRE ROUNDS, with a name of WIRES.
 
 Ours and theirs alternate, one right after the other, with the same receiver (tcp_reader.c), whose count of
-bytes and time is the result. Their applications are C, too, and write the same 128 KiB from a thread for each
-flow (tcp_writer.c, kernel_sender.c).
+bytes and time is the result. Their applications are C, too, and write the same 128 KiB: the kernel's from
+a thread for each flow (kernel_sender.c), the engine's from one for all (tcp_writer.c).
 
 Which thread runs where, the same rule for both: who puts segments on the wire has CPU 0, everybody else CPU
 1. So the engine's loop and the kernel's writer, whose system call sends, are on CPU 0; the reader, what

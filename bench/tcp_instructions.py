@@ -39,7 +39,8 @@ GROUPS = {
 # Of the engine's user instructions, those of the application's thread, and of the library in it.
 APPLICATION = re.compile(
     r"xske_tcp_(write|alloc|submit|info)|xske_arena_(enter|leave)|arena_open_chunk|enter$|hand_over|submit"
-    r"|send_(all|some)|nap|csum_(copy|long)|sum_\w+|libtcp_writer|" + ELSEWHERE
+    r"|send_(all|some)|write_round|acked_bytes|copy_blocks|alloc$|nap|csum_(copy|long)|sum_\w+"
+    r"|libtcp_writer|" + ELSEWHERE
 )
 SHOWN = (KERNEL, KERNEL_TSO, ENGINE, ENGINE_IN_PLACE, LOOP_ALONE)
 """whose instructions are shown by part; the others' are in the results"""

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An application that sends much by one TCP connection of the engine, and does nothing else: what kernel_sender.c is
- * for the kernel's. It copies its bytes in (write), or takes memory of the connection and gives it back without writing into
+ * An application that sends much by TCP connections of the engine, and does nothing else: what kernel_sender.c is
+ * for the kernel's. One thread serves all connections, as nothing in the engine waits for one of them. It copies its bytes in (write), or takes memory of the connection and gives it back without writing into
  * it (in place), as MSG_ZEROCOPY's sender has nothing to write either. It sleeps when there is no room, as spinning would
  * be counted.
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
@@ -35,8 +36,10 @@ struct application {
 	uint32_t limit_s;
 };
 
-/* Between marks, until everything is acknowledged. 0, or what ended it: -errno, -ETIMEDOUT after `limit_s`. */
-API int send_all(const struct application *a, struct xske_tcp_conn *conn);
+/* `megabytes` on each of n connections, between marks, until everything is acknowledged. 0, or what ended it: -errno,
+ * -ETIMEDOUT after `limit_s`. */
+#define MOST_CONNECTIONS 64u
+API int send_all(const struct application *a, struct xske_tcp_conn *const *conns, uint32_t n);
 
 static uint8_t data[WRITE_BYTES];
 
@@ -76,29 +79,61 @@ static int64_t send_some(const struct application *a, struct xske_tcp_conn *conn
 	return err ? err : (int64_t)left;
 }
 
-int send_all(const struct application *a, struct xske_tcp_conn *conn)
+static uint64_t acked_bytes(const struct application *a, struct xske_tcp_conn *conn)
 {
-	uint64_t end = (uint64_t)a->megabytes * MEGABYTE, at = 0, before;
 	struct xske_tcp_info info;
+
+	a->tcp.info(conn, &info);
+	return info.acked_bytes;
+}
+
+/* A turn each; 0: all is written, or -EAGAIN: nobody has room, or the first error, or how much was taken. */
+static int64_t write_round(const struct application *a, struct xske_tcp_conn *const *conns, uint64_t *left,
+                           uint32_t n)
+{
+	int64_t taken = 0, some;
+	bool blocked = false;
+
+	for (uint32_t i = 0; i < n; i++) {
+		some = left[i] ? send_some(a, conns[i], left[i]) : 0;
+		if (some > 0) {
+			left[i] -= (uint64_t)some;
+			taken += some;
+		} else if (some == -EAGAIN) {
+			blocked = true;
+		} else if (some < 0) {
+			return some;
+		}
+	}
+	return taken || !blocked ? taken : -EAGAIN;
+}
+
+int send_all(const struct application *a, struct xske_tcp_conn *const *conns, uint32_t n)
+{
+	uint64_t bytes = (uint64_t)a->megabytes * MEGABYTE, left[MOST_CONNECTIONS], ends[MOST_CONNECTIONS];
 	struct timespec start;
 	time_t deadline_s;
-	int64_t n = 0;
+	int64_t result;
 
+	if (n > MOST_CONNECTIONS)
+		return -E2BIG;
 	prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul);
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	deadline_s = start.tv_sec + (time_t)a->limit_s;
-	a->tcp.info(conn, &info);
-	before = info.acked_bytes;
-	MARK(MARK_BEGIN);
-	while (n >= 0 && at < end) {
-		n = send_some(a, conn, end - at);
-		if (n > 0)
-			at += (uint64_t)n;
-		else if (n == -EAGAIN)
-			n = nap(a, deadline_s);
+	for (uint32_t i = 0; i < n; i++) {
+		left[i] = bytes;
+		ends[i] = acked_bytes(a, conns[i]) + bytes;
 	}
-	for (a->tcp.info(conn, &info); n >= 0 && info.acked_bytes - before < end; a->tcp.info(conn, &info))
-		n = nap(a, deadline_s);
+	MARK(MARK_BEGIN);
+	while ((result = write_round(a, conns, left, n)) != 0) {
+		if (result == -EAGAIN)
+			result = nap(a, deadline_s);
+		if (result < 0)
+			break;
+	}
+	for (uint32_t i = 0; i < n && result >= 0; i++)
+		while (result >= 0 && acked_bytes(a, conns[i]) < ends[i])
+			result = nap(a, deadline_s);
 	MARK(MARK_END);
-	return n < 0 ? (int)n : 0;
+	return result < 0 ? (int)result : 0;
 }

@@ -31,9 +31,9 @@ _WRITE_BYTES = protocol.DEFAULT_BLOCK_BYTES
 # How often the control connection is looked at. Lower: takes time from the streams; higher: a server that
 # gives up is noticed later.
 _LOOK_S = 0.05
-# The server reads what its kernel has acknowledged already; it is given time until its window has not moved
-# for so long. Lower: it may miss the last bytes, as iperf3's own client lets it; higher: the receiver's rate
-# is too low by that.
+# At the end the server closes its streams, whatever its kernel has acknowledged and it has not read. It is
+# given time until nothing has come from it for so long. Lower: it misses the last bytes, as it often does
+# with iperf3's own client; higher: its time, and so the receiver's rate, is wrong by that.
 _QUIET_S, _LONGEST_QUIET_S = 0.02, 1.0
 _CLOSE_S = 1.0
 # Of an interval: what would be shorter at the end belongs to the one before it, as iperf3 has it.
@@ -57,7 +57,8 @@ class _Stopped(Exception):
 
 
 class _Signals:
-    """SIGINT and SIGTERM are noted, and what runs looks; only while it waits for the server it is woken."""
+    """SIGINT and SIGTERM are noted, and what runs looks; while it waits for the server, and by the second
+    one, it is stopped at once."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -73,7 +74,7 @@ class _Signals:
 
     def _note(self, number: int, _frame: object) -> None:
         self.numbers.append(number)
-        if self._waiting:
+        if self._waiting or len(self.numbers) > 1:
             raise _Stopped
 
     @contextlib.contextmanager
@@ -175,11 +176,12 @@ class _Intervals:
             self._due += self._interval_s
             self.finish(now - self.begun)
 
-    def finish(self, seconds: float) -> None:
-        """One that ends now."""
+    def finish(self, seconds: float) -> list[Moment]:
+        """One that ends now, and what it ends with."""
         moments = self._streams.moments()
         self._add(self._since, seconds, self._before, moments)
         self._since, self._before = seconds, moments
+        return moments
 
 
 class _Stall:
@@ -281,17 +283,16 @@ class _Session:
             self._write(control, streams, clock)
         except _Stopped:
             seconds = time.monotonic() - clock.begun
-            clock.finish(seconds)
+            moments = clock.finish(seconds)
             nothing = [StreamResult(0, 0, round(seconds, 6)) for _ in connections]
-            self._end(self._results(streams, seconds), Results(0.0, 0.0, 0.0, nothing, None))
+            self._end(self._results(moments, seconds), Results(0.0, 0.0, 0.0, nothing, None))
             control.say(protocol.CLIENT_TERMINATE)
             raise
         except TcpError:
             control.check_soon()
             raise
         seconds = time.monotonic() - clock.begun
-        clock.finish(seconds)
-        ours = self._results(streams, seconds)
+        ours = self._results(clock.finish(seconds), seconds)
         _settle(streams)
         return ours
 
@@ -311,14 +312,14 @@ class _Session:
                 stall.look(now)
                 self._signals.look()
 
-    def _results(self, streams: _Streams, seconds: float) -> Results:
+    def _results(self, moments: list[Moment], seconds: float) -> Results:
         used = zip(_cpu_s(), self._cpu, strict=True)
         user, system = (100 * (now - then) / seconds for now, then in used)
         return Results(
             user + system,
             user,
             system,
-            [StreamResult(one.acked_bytes, one.retransmits, round(seconds, 6)) for one in streams.moments()],
+            [StreamResult(one.acked_bytes, one.retransmits, round(seconds, 6)) for one in moments],
             self._test.congestion,
         )
 
@@ -353,9 +354,19 @@ def _closing(connection: TcpConnection) -> Iterator[TcpConnection]:
     """The server ends its streams by itself, and resets them where it has not read all: both are an end."""
     try:
         yield connection
-        with contextlib.suppress(XskError):
-            connection.close(_CLOSE_S)
-    finally:
+    except _Stopped:
+        _close(connection)  # a reset would reach the server before it is told why
+        raise
+    except BaseException:
+        connection.abort()
+        raise
+    _close(connection)
+
+
+def _close(connection: TcpConnection) -> None:
+    try:
+        connection.close(_CLOSE_S)
+    except XskError:
         connection.abort()
 
 

@@ -128,17 +128,10 @@ def _lookup(ipr: IPRoute, ifname: str, ifindex: int, dst_ip: IPAddress, instead:
 
 
 def interface_to(dst_ip: IPAddress) -> str:
-    """The interface that the kernel's route to it leaves through. UnavailableError: there is none, or it
-    carries the default route, which must be named by who means it."""
-    with IPRoute() as ipr:
-        try:
-            route = ipr.route("get", dst=str(dst_ip), family=_family(dst_ip))[0]
-        except (NetlinkError, OSError) as error:
-            number = getattr(error, "code", None) or errno.ENETUNREACH
-            raise UnavailableError("route", str(dst_ip), "no route to it; add one", errno=number) from None
-        ifindex = route.get_attr("RTA_OIF")
-        name = str(ipr.get_links(ifindex)[0].get_attr("IFLA_IFNAME"))
-    if has_default_route(ifindex):
+    """As leaves_through(). UnavailableError, too, when it carries the default route, which must be named by
+    who means it."""
+    name = leaves_through(dst_ip)
+    if has_default_route(socket.if_nametoindex(name)):
         text = f"its route leaves through {name}, which carries the default route; if that is what you want,"
         raise UnavailableError("route", str(dst_ip), f'{text} say interface="{name}"')
     return name

@@ -30,7 +30,7 @@ _PIPE_BYTES = 4096
 _RECV_BYTES = 64 << 10
 # How often what waits for a descriptor looks after the connection. Lower: an idle one takes more time;
 # higher: a reset is noticed later.
-_LOOK_S = 0.1
+_LOOK_S = 0.25
 # After a signal: what is written has so long to be acknowledged. As the engine's own drain, for a longer way.
 _GRACE_S = 2.0
 
@@ -234,8 +234,13 @@ async def _run(
             error = failure_at_end
         seconds, info, binding = pipe.seconds, connection.info(), engine.engine.binding
         assert binding is not None
-    finally:
+    except BaseException:
         await engine.close()
+        raise
+    try:
+        await engine.close()
+    except XskError as failure:
+        error = error or failure
     figures = TcpFigures(
         target.engine.interface,
         binding.mode,

@@ -72,6 +72,8 @@ static int enter(struct xske_tcp_conn *c)
 	if (!atomic_load_explicit(&c->app.block_bytes, memory_order_acquire))
 		return state == XSKE_TCP_NEW || state < XSKE_TCP_ESTABLISHED ? -ENOTCONN : -EPIPE;
 	err = xske_arena_enter(c->arena);
+	if (!err)
+		c->app.chunks_short = false;
 	return err;
 }
 
@@ -111,6 +113,24 @@ static void submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len, uint32_
 	c->app.submitted_bytes += len;
 }
 
+/* Who awaits room already may not have asked for chunks to be told of: that is done now, and looked again. */
+static int COLD alloc_short(struct xske_tcp_conn *c, uint32_t len, uint64_t *addr, int err)
+{
+	c->app.chunks_short = true;
+	if (!(atomic_load_explicit(&c->app.awaits, memory_order_relaxed) & XSKE_TCP_WRITABLE))
+		return err;
+	xske_arena_await(c->arena);
+	return arena_alloc(c->arena, len, addr);
+}
+
+/* A frag for a block. */
+static inline int alloc(struct xske_tcp_conn *c, uint32_t len, uint64_t *addr)
+{
+	int err = arena_alloc(c->arena, len, addr);
+
+	return likely(!err) ? 0 : alloc_short(c, len, addr, err);
+}
+
 /* Copies up to `most` bytes into blocks; how many, or an error for the first one. What is handed over on the way is sent
  * while the rest is copied. */
 static int64_t copy_blocks(struct xske_tcp_conn *c, const uint8_t *bytes, uint64_t most)
@@ -127,7 +147,7 @@ static int64_t copy_blocks(struct xske_tcp_conn *c, const uint8_t *bytes, uint64
 		uint32_t part = (uint32_t)min_u64(most - taken, block), sum = 0;
 		uint64_t addr;
 
-		err = arena_alloc(c->arena, header_room + part, &addr);
+		err = alloc(c, header_room + part, &addr);
 		if (unlikely(err))
 			break;
 		addr += header_room;
@@ -167,7 +187,7 @@ int xske_tcp_alloc(struct xske_tcp_conn *c, uint64_t *addr, uint32_t *bytes)
 	if (err)
 		return err;
 	*bytes = atomic_load_explicit(&c->app.block_bytes, memory_order_relaxed);
-	err = room(c) ? arena_alloc(c->arena, c->header_room + *bytes, addr) : -EAGAIN;
+	err = room(c) ? alloc(c, c->header_room + *bytes, addr) : -EAGAIN;
 	xske_arena_leave(c->arena);
 	if (!err)
 		*addr += c->header_room;
@@ -302,10 +322,9 @@ void xske_tcp_set_mac(struct xske_tcp_conn *c, const uint8_t mac[6])
 
 void xske_tcp_await(struct xske_tcp_conn *c, uint32_t what)
 {
-	/* Store, then what the caller looks at: pairs with tcp_signal(), which comes after what it tells of. For room in the
-	 * send buffer the quota's chunks are waited for, too. */
+	/* Store, then what the caller looks at: pairs with tcp_signal(), which comes after what it tells of. */
 	atomic_fetch_or_explicit(&c->app.awaits, what, memory_order_seq_cst);
-	if (what & XSKE_TCP_WRITABLE)
+	if (what & XSKE_TCP_WRITABLE && c->app.chunks_short)
 		xske_arena_await(c->arena);
 	atomic_thread_fence(memory_order_seq_cst);
 }
@@ -320,7 +339,11 @@ void app_took_ack(struct xske_tcp_conn *c, uint64_t bytes)
 	atomic_store_explicit(&c->app.acked_bytes,
 	                      atomic_load_explicit(&c->app.acked_bytes, memory_order_relaxed) + bytes,
 	                      memory_order_seq_cst);
-	tcp_signal(c, XSKE_TCP_WRITABLE);
+	/* For a third of the buffer, as Linux (sk_stream_is_writeable(), include/net/sock.h). Less: a switch of threads for
+	 * every ACK; more: the loop has sent all before there is more. */
+	if (3ull * (c->snd_end - c->snd_una) <=
+	    2 * atomic_load_explicit(&c->app.send_buffer, memory_order_relaxed))
+		tcp_signal(c, XSKE_TCP_WRITABLE);
 }
 
 void xske_tcp_info(const struct xske_tcp_conn *c, struct xske_tcp_info *out)

@@ -16,6 +16,7 @@ struct tcp_app {
 	struct spsc submits;      /* blocks: addr, len, options = sum */
 	uint64_t submitted_bytes; /* ever */
 	bool shutdown_called, closed;
+	bool chunks_short; /* the latest write had no room for want of chunks, not of the peer's ACKs */
 	/* A ring of bytes from the loop to the application: shared, head written by the loop, tail by the application. */
 	uint8_t *received;
 	uint32_t receive_mask;

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import threading
 
@@ -43,3 +44,22 @@ def _no_thread_of_an_engine_is_left():
 def real_root(wire):
     if not is_real_root():
         pytest.skip("needs root outside a user namespace")
+
+
+@pytest.fixture
+def mortal():
+    """Takes processes, and gives them back: they do not outlive their test."""
+    made = []
+
+    def keep(process):
+        made.append(process)
+        return process
+
+    yield keep
+    for process in made:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # what was not written never will be
+                    pipe.close()

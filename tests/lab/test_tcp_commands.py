@@ -16,7 +16,7 @@ import termios
 import threading
 
 import pytest
-from tcppeer import ADDRESS, digest_of, echo, peer, reset
+from tcppeer import ADDRESS, digest_of, echo, is_tcp, peer, reset
 from wire import cli, wait_until
 
 from xsk_engine import tcpreport
@@ -49,9 +49,9 @@ def tcp(port, *arguments, address=ADDRESS[4], data=b"", **options):
     )
 
 
-def started(port, *arguments, **options):
+def started(port, *arguments, address=ADDRESS[4], **options):
     return subprocess.Popen(
-        [sys.executable, "-m", "xsk_engine", "tcp", ADDRESS[4], str(port), *arguments],
+        [sys.executable, "-m", "xsk_engine", "tcp", address, str(port), *arguments],
         **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
 
@@ -107,10 +107,10 @@ def test_both_directions_at_once(wire):
     assert digest(result.stdout) == digest(data)
 
 
-def test_a_dialogue_through_pipes(wire):
+def test_a_dialogue_through_pipes(wire, mortal):
     """Each line goes out when it is written, not when a buffer is full, and its answer comes back at once."""
     with peer(wire, echo) as one:
-        process = started(one.port)
+        process = mortal(started(one.port))
         for i in range(20):
             line = b"line %d\n" % i
             process.stdin.write(line)
@@ -123,7 +123,7 @@ def test_a_dialogue_through_pipes(wire):
 # ---- how it ends ----------------------------------------------------------------------------------------
 
 
-def test_the_peer_ends_first_and_still_gets_everything(wire):
+def test_the_peer_ends_first_and_still_gets_everything(wire, mortal):
     data = blob(MIB)
 
     def close_half(connection):
@@ -132,7 +132,7 @@ def test_the_peer_ends_first_and_still_gets_everything(wire):
         return digest_of(connection)
 
     with peer(wire, close_half) as one:
-        process = started(one.port)
+        process = mortal(started(one.port))
         out, err = process.communicate(data, timeout=20)
         assert one.result() == digest(data)
     assert (process.returncode, out) == (0, b"enough from me"), err
@@ -204,9 +204,9 @@ def test_a_reset(wire):
     assert report["tcp"]["acked_bytes"] < 5 * MIB
 
 
-def test_a_reset_while_there_is_nothing_to_send(wire):
+def test_a_reset_while_there_is_nothing_to_send(wire, mortal):
     with peer(wire, reset) as one:
-        process = started(one.port)
+        process = mortal(started(one.port))
         process.stdin.write(b"x")
         process.stdin.flush()
         code = process.wait(20)
@@ -225,11 +225,11 @@ while connection.recv(1 << 20): pass
 """
 
 
-def test_a_receiver_that_is_killed(wire):
+def test_a_receiver_that_is_killed(wire, mortal):
     with wire.in_rx():
         receiver = subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True)
     try:
-        process = started(int(receiver.stdout.readline()), "--file", "/dev/zero")
+        process = mortal(started(int(receiver.stdout.readline()), "--file", "/dev/zero"))
         assert receiver.stdout.readline() == "begun\n"
         receiver.kill()
         out, err = process.communicate(timeout=20)
@@ -242,7 +242,7 @@ def test_a_receiver_that_is_killed(wire):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_stop_it_with_a_summary(wire, number, code):
+def test_signals_stop_it_with_a_summary(wire, mortal, number, code):
     arrived = threading.Event()
 
     def receive(connection):
@@ -252,7 +252,7 @@ def test_signals_stop_it_with_a_summary(wire, number, code):
         return len(first) + length
 
     with peer(wire, receive) as one:
-        process = started(one.port, "--file", "/dev/zero", "--json")
+        process = mortal(started(one.port, "--file", "/dev/zero", "--json"))
         assert arrived.wait(20)
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
@@ -262,14 +262,27 @@ def test_signals_stop_it_with_a_summary(wire, number, code):
     assert report["end"] == "signal"
 
 
-def test_a_signal_while_it_waits_for_input(wire):
+def test_a_signal_while_it_waits_for_input(wire, mortal):
     with peer(wire, digest_of) as one:
-        process = started(one.port)
+        process = mortal(started(one.port))
         wait_until(lambda: one.connections)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         process.communicate()
         assert one.result() == digest(b"")
+
+
+def test_a_signal_while_it_connects(wire, mortal):
+    wire.ip("neigh", "replace", "10.77.0.99", "lladdr", topology.RX_MAC, "dev", "vtx", "nud", "permanent")
+    try:
+        with wire.capture(is_tcp) as syns:
+            process = mortal(started(9, address="10.77.0.99"))
+            wait_until(lambda: syns)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        assert b"Traceback" not in process.stderr.read()
+    finally:
+        wire.ip("neigh", "del", "10.77.0.99", "dev", "vtx")
 
 
 def test_an_output_that_takes_no_more(wire):
@@ -283,14 +296,11 @@ def test_an_output_that_takes_no_more(wire):
     assert b"Traceback" not in result.stderr
 
 
-PIPE_BYTES = 65536  # pipe(7)
-
-
 def unread_bytes(pipe):
     return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
 
 
-def test_a_reader_that_is_slow(wire):
+def test_a_reader_that_is_slow(wire, mortal):
     """Who does not read our stdout holds up the peer, and nothing is lost."""
     data = blob(8 * MIB, 3)
 
@@ -299,11 +309,11 @@ def test_a_reader_that_is_slow(wire):
         return digest_of(connection)
 
     with peer(wire, pour) as one:
-        process = started(one.port)
+        process = mortal(started(one.port))
         process.stdin.write(b"question")
         process.stdin.close()
         process.stdin = None
-        wait_until(lambda: unread_bytes(process.stdout) > PIPE_BYTES - 4096)
+        wait_until(lambda: unread_bytes(process.stdout) > 16384)  # of the 64 KiB of a pipe
         out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert digest(out) == digest(data)
@@ -322,7 +332,7 @@ def read_all(fd):
     return found.decode()
 
 
-def test_progress_on_a_terminal(wire, tmp_path):
+def test_progress_on_a_terminal(wire, mortal, tmp_path):
     (tmp_path / "data").write_bytes(blob(MIB))
     go_on = threading.Event()
 
@@ -333,7 +343,9 @@ def test_progress_on_a_terminal(wire, tmp_path):
 
     ours, theirs = pty.openpty()
     with peer(wire, slowly, receive_buffer=65536) as one:
-        process = started(one.port, "--file", str(tmp_path / "data"), stderr=theirs, stdin=subprocess.DEVNULL)
+        process = mortal(
+            started(one.port, "--file", str(tmp_path / "data"), stderr=theirs, stdin=subprocess.DEVNULL)
+        )
         os.close(theirs)
         shown = os.read(ours, 65536).decode()
         while "bytes acknowledged" not in shown:
@@ -347,13 +359,13 @@ def test_progress_on_a_terminal(wire, tmp_path):
     assert "all acknowledged" in shown
 
 
-def test_a_terminal_as_input_ends_with_the_peer(wire):
+def test_a_terminal_as_input_ends_with_the_peer(wire, mortal):
     def greet(connection):
         connection.sendall(b"bye")
 
     ours, theirs = pty.openpty()
     with peer(wire, greet) as one:
-        process = started(one.port, "--json", stdin=theirs)
+        process = mortal(started(one.port, "--json", stdin=theirs))
         out, err = process.communicate(timeout=20)
     os.close(theirs)
     os.close(ours)

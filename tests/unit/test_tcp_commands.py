@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 
 import pytest
 from test_cli import run
@@ -284,3 +286,11 @@ def test_refusals(arguments, code, said):
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not result.stdout
+
+
+@pytest.mark.parametrize(("fd", "code", "said"), [(0, 2, "stdin is closed"), (1, 1, "stdout is closed")])
+def test_a_descriptor_that_is_closed_is_not_somebody_elses(fd, code, said):
+    command = f"exec {sys.executable} -m xsk_engine tcp 127.0.0.1 9 {fd}<&-"
+    result = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert result.returncode == code
+    assert said in result.stderr

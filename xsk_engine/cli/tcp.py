@@ -85,6 +85,7 @@ def command(**arguments: Any) -> int:
     from xsk_engine.session import Interrupted
     from xsk_engine.tcppipe import run
 
+    _check_descriptors(arguments)
     target = tcp_options.target("tcp", arguments, umem_mb=_UMEM_MB, source_port=arguments["source_port"] or 0)
     with contextlib.ExitStack() as stack:
         source = 0
@@ -95,6 +96,14 @@ def command(**arguments: Any) -> int:
         except Interrupted as interrupted:
             return 128 + interrupted.number
     return _tell(outcome, arguments)
+
+
+def _check_descriptors(arguments: dict[str, Any]) -> None:
+    """Where stdin or stdout is closed, its number is soon something else's. UsageError, OSError."""
+    if sys.stdin is None and arguments["file"] in (None, "-"):
+        raise click.UsageError("stdin is closed; give --file FILE")
+    if sys.stdout is None:
+        raise OSError("stdout is closed")
 
 
 @contextlib.contextmanager

@@ -75,6 +75,21 @@ def test_writable(told):
     assert conn.write(pattern(1, len(conn.written))) == 1
 
 
+def test_writable_for_a_third_of_the_buffer(told):
+    """Not for every ACK: what could be written then would be little."""
+    one, events = told()
+    conn, peer = one.connected(rtt_ms=10, send_buffer_bytes=9 * 1448)
+    assert conn.write(pattern(9 * 1448)) == 9 * 1448
+    assert conn.write(b"x") == "EAGAIN"
+    events()
+    await_(conn, WRITABLE)
+    assert len(peer.expect_all()) == 9
+    peer.send("A", ack=1 + 2 * 1448)
+    assert not events()
+    peer.send("A", ack=1 + 3 * 1448)
+    assert events()
+
+
 def test_writable_when_a_chunk_is_free(told):
     """And the quota's chunks, of which one comes back when its device has done with it."""
     one, events = told()
