@@ -18,6 +18,7 @@ from xsk_engine.errors import ClosedError
 from xsk_engine.peers import Peer, Peers
 from xsk_engine.remote import Remote
 from xsk_engine.sharing import Lease
+from xsk_engine.writebuffer import HIGH_WATER, water_marks
 
 _log = logging.getLogger("xsk_engine")
 
@@ -25,7 +26,6 @@ WAITING_PER_NEIGHBOUR = 64
 """datagrams; the oldest are dropped, as the kernel does it (net.ipv4.neigh.default.unres_qlen)"""
 # Bytes that are written at a time, and datagrams read, before others have their turn.
 _WRITES_PER_TURN, _READS_PER_TURN = 256, 64
-_HIGH_WATER = 64 << 10  # as asyncio's own
 _HEADER_BYTES = 8
 """that a datagram counts in the buffer besides its own, or empty ones would cost nothing"""
 _MAX_DATAGRAM = 1 << 16
@@ -67,7 +67,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
         self._error: Exception | None = None
         self._retry: asyncio.TimerHandle | None = None
         """while something is buffered"""
-        self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
+        self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self.dropped_datagrams = 0
         """that waited for a neighbour in vain"""
         self._source: tuple[str, int] = sock.getsockname()[:2]
@@ -114,13 +114,7 @@ class XskDatagramTransport(asyncio.DatagramTransport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """As asyncio.WriteTransport. ValueError unless high >= low >= 0."""
-        if high is None:
-            high = _HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._high, self._low = high, low
+        self._high, self._low = water_marks(high, low)
         self._note_buffer()
 
     async def connected(self, seconds: float) -> None:

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-_HIGH_WATER = 64 << 10  # as asyncio's own
+HIGH_WATER = 64 << 10  # as asyncio's own
 # Pieces below the first are joined up to the second. Lower: a segment for each small write; higher: copies
 # for nothing.
 _SMALL_BYTES, _JOINED_BYTES = 4 << 10, 64 << 10
+
+
+def water_marks(high: int | None, low: int | None) -> tuple[int, int]:
+    """(high, low) as asyncio.WriteTransport.set_write_buffer_limits means them. ValueError unless
+    high >= low >= 0."""
+    if high is None:
+        high = HIGH_WATER if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    return high, low
 
 
 class WriteBuffer:
@@ -16,7 +28,7 @@ class WriteBuffer:
     "resume_writing" at the low one."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
-        self.high, self.low = _HIGH_WATER, _HIGH_WATER // 4
+        self.high, self.low = HIGH_WATER, HIGH_WATER // 4
         self.size = 0
         """bytes"""
         self._pieces: deque[memoryview] = deque()
@@ -28,13 +40,7 @@ class WriteBuffer:
 
     def set_limits(self, high: int | None, low: int | None) -> None:
         """As asyncio.WriteTransport. ValueError unless high >= low >= 0."""
-        if high is None:
-            high = _HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high, self.low = high, low
+        self.high, self.low = water_marks(high, low)
         self.note()
 
     def add(self, piece: memoryview) -> None:

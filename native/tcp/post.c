@@ -230,7 +230,8 @@ uint32_t tcp_post_run(struct xske_tcp_conn *c, const struct segment_out *out, ui
 	uint8_t *area = c->arena->umem->area;
 	struct segment_pattern pattern;
 
-	if (!c->header_room || frame < FRAME_MIN_BYTES || !blocks_find(c, seq, &offset, &index) || offset)
+	if (!c->header_room || frame < FRAME_MIN_BYTES || !blocks_find(c, seq, &offset, &index) || offset ||
+	    b.ring[index & b.mask].len != len)
 		return 0;
 	n = min_u32(min_u32(n, b.tail - index), txq_room(q, n));
 	segment_pattern_init(&pattern, out, len, is_offloaded(c));
