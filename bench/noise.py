@@ -1,7 +1,7 @@
 """Is this machine quiet enough for its figures to be worth something?
 
-Two things spoil them: other work, which takes CPU time while nothing is measured and which the host takes away
-(steal), and a clock that changes: a fixed piece of work is timed in every round.
+Two things spoil them: other work, here (CPU time that is used while nothing is measured) or beside this
+machine on its host (steal); and a clock that changes: a fixed piece of work is timed in every round.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def versions() -> dict[str, str]:
 
 
 def as_json(experiment: Experiment, outcomes: Iterable[Mapping[str, Any]], command: str) -> dict[str, Any]:
-    """The form that bench/result.py describes. `outcomes`: of its laboratories, as bench.child writes them."""
+    """The form that bench/result.py describes. `outcomes`: of its laboratories, by bench.child."""
     parts = list(outcomes)
     noisy = [text for part in parts for text in part["noise"].get("noisy", ())]
     return {

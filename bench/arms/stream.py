@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 
@@ -27,8 +26,8 @@ _PAUSE_S = 0.01
 
 class StreamArm(Arm):
     """``command``: makes the command line, as late as possible. ``own_cpus``: it pins its sender itself;
-    others are pinned to the sender's CPU as a whole. A sample has packets, bytes (of frames without FCS, by the
-    peer's interface), seconds and the CPU seconds of the whole machine."""
+    others are pinned to the sender's CPU as a whole. A sample has packets and bytes (of frames without FCS,
+    both by the peer's interface), seconds, and the CPU seconds of the whole machine."""
 
     def __init__(
         self,
@@ -45,20 +44,21 @@ class StreamArm(Arm):
         self._scene, self._command, self._slice_s = scene, command, slice_s
         self._cpus = {SENDER_CPU, OTHER_CPU} if own_cpus else {SENDER_CPU}
         self._process: subprocess.Popen[bytes] | None = None
-        self._said = tempfile.TemporaryFile()
+        self._said = scene.folder / f"{name.replace(' ', '-')}.said"
         self._sample: Sample = {}
 
     def setup(self) -> None:
         """Starts it, waits until the peer sees its packets, and stops it for now."""
         before = self._scene.received().packets
-        self._process = subprocess.Popen(
-            list(self._command()),
-            stdin=subprocess.DEVNULL,
-            stdout=self._said,
-            stderr=self._said,
-            start_new_session=True,  # its children are stopped with it
-            preexec_fn=lambda: os.sched_setaffinity(0, self._cpus),
-        )
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                list(self._command()),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,  # its children are stopped with it
+                preexec_fn=lambda: os.sched_setaffinity(0, self._cpus),
+            )
         deadline = time.monotonic() + _START_S
         while self._scene.received().packets < before + _SEEN_PACKETS:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -91,7 +91,6 @@ class StreamArm(Arm):
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait(10)
-        self._said.close()
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
@@ -99,6 +98,5 @@ class StreamArm(Arm):
             os.killpg(self._process.pid, number)
 
     def _last_words(self) -> str:
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        lines = self._said.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "and says nothing"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.arm import Arm
 from bench.arms.stream import StreamArm
@@ -31,8 +30,9 @@ def engine(queue: int, size: int, *more: str) -> list[str]:
 
 def arms(scene: Scene, size: int) -> Sequence[Arm]:
     def minimal() -> list[str]:
-        from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
         from ipaddress import ip_address
+
+        from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
 
         frame = udp_frame(
             parse_mac(topology.RX_MAC),
@@ -72,8 +72,8 @@ EXPERIMENT = Experiment(
     name="rate",
     title="Packets per second, by size",
     question="How many packets of a size does each sender bring to the other end?",
-    held_equal="one veth pair with one MTU, one stream to the same MAC and a bound UDP port, the sender on one "
-    "CPU and everything else on the other, turns of 80 ms",
+    held_equal="one veth pair with one MTU, one stream to the same MAC and a bound UDP port, the sender on "
+    "one CPU and everything else on the other, turns of 80 ms",
     not_claimed="that this is what a NIC would send: on veth the kernel's receive path runs within every "
     "sender's own system call",
     counted_by="rx_packets of the peer's interface",
