@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench.arm import AbsentError, Arm, Sample
-from xsk_engine.errors import XskError
+from xsk_engine.errors import UnavailableError, XskError
 
-FAILURES = (AbsentError, RuntimeError, OSError, XskError, subprocess.SubprocessError)
+REFUSALS = (AbsentError, UnavailableError)
+"""the environment lacks something, as an ordinary user lacks root: of ours, too"""
+FAILURES = (*REFUSALS, RuntimeError, OSError, XskError, subprocess.SubprocessError)
 """of others' senders: they are told, and the rest goes on"""
 
 
@@ -27,7 +29,7 @@ def _attempt(arm: Arm, step: Callable[[], object], absent: dict[str, str]) -> bo
     try:
         step()
     except FAILURES as error:
-        if arm.ours and not isinstance(error, AbsentError):
+        if arm.ours and not isinstance(error, REFUSALS):
             raise
         absent[arm.name] = " ".join(str(error).split()) or type(error).__name__
         return False
@@ -37,8 +39,8 @@ def _attempt(arm: Arm, step: Callable[[], object], absent: dict[str, str]) -> bo
 def interleave(
     arms: Sequence[Arm], rounds: int, each_round: Callable[[], object] = lambda: None, what: str = ""
 ) -> Measured:
-    """Every arm once a round. An arm of others' that fails is taken out; one of ours fails the whole.
-    `each_round` is called before each; `what` is told on stderr."""
+    """Every arm once a round. An arm that is refused something, or of others' that fails, is taken out; one
+    of ours that fails, fails the whole. `each_round` is called before each; `what` is told on stderr."""
     measured = Measured()
     with contextlib.ExitStack() as stack:
         running: list[Arm] = []
