@@ -9,16 +9,16 @@ from bench.report.tables import Cell, Result, Row, Section, Table, section
 
 TITLE = "The benchmark"
 HOW_TO_READ = (
-    "Figures are medians of rounds in which all arms take turns. A ratio is the median of the rounds' ratios, in "
-    "brackets the interval in which that median lies with 95 % (bootstrap). Figures of two machines cannot be "
-    "compared; ratios taken in one run can."
+    "Figures are medians of rounds in which all arms take turns. A ratio is the median of the rounds' "
+    "ratios, in brackets the interval in which that median lies with 95 % (bootstrap). Figures of two "
+    "machines cannot be compared; ratios taken in one run can."
 )
 NO_PICTURES = "There are no pictures: matplotlib is not installed (pip install 'xsk-engine[bench]')."
 
 
 def report(results: Iterable[Result], pictures: Mapping[str, str], missing: str = "") -> str:
-    """`results` in their order; `pictures`: their files by experiment, as seen from the report; `missing`: why
-    there are none."""
+    """`results` in their order; `pictures`: their files by experiment, as seen from the report; `missing`:
+    why there are none."""
     sections = [section(result) for result in results]
     lines = [f"# {TITLE}", "", HOW_TO_READ, ""]
     if missing:

@@ -155,7 +155,7 @@ def _rows_of_case(
     arms, absent = case.get("arms", {}), case.get("absent", {})
     of_case = case.get("ratios", ())
     names = list(dict.fromkeys([*arms, *(of["theirs"] for of in of_case)]))
-    rows = []
+    rows: list[Row] = []
     for arm in names:
         cells = [_text(case["name"]), _text(arm)]
         for name in figures:

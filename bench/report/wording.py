@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-from bench.ratios import percent
 
 _SUFFIXES = {"packets/s": "pps", "Gbit/s": "gbps", "Mbit/s": "mbps", "%": "percent"}
 """how a unit ends a figure's name, where that is not the unit itself"""
@@ -46,16 +45,16 @@ def _hides(of: dict[str, Any], digits: int) -> bool:
         return False
     sign, bound = str(of["target"]).split()[:2]
     shown = float(times(of["median"], digits).replace(",", ""))
-    return (shown >= float(bound) if sign == ">=" else shown <= float(bound)) != of["met"]
+    return (shown >= float(bound) if sign == ">=" else shown <= float(bound)) != bool(of["met"])
 
 
 def verdict(met: bool) -> str:
     return "met" if met else "not met"
 
 
-def change(before: float, after: float) -> str:
-    """In percent, with its sign."""
-    return f"{percent(before, after):+.1f} %"
+def change(percent: float) -> str:
+    """With its sign."""
+    return "from 0" if math.isinf(percent) else f"{percent:+.1f} %"
 
 
 def heading(name: str, unit: str) -> str:
