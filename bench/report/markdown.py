@@ -23,14 +23,15 @@ def report(results: Iterable[Result], pictures: Mapping[str, str], missing: str 
     lines = [f"# {TITLE}", "", HOW_TO_READ, ""]
     if missing:
         lines += [missing, ""]
-    lines += [f"- [{escaped(one.question)}](#{anchor(one)})" for one in sections]
+    lines += [f"- [{escaped(one.question)}](#{anchor(one.name)})" for one in sections]
     for one in sections:
         lines += ["", *_section(one, pictures.get(one.name))]
     return "\n".join(lines) + "\n"
 
 
-def anchor(one: Section) -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", one.name)
+def anchor(name: str) -> str:
+    """Of an experiment; also of its picture's file."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
 
 
 def escaped(text: str) -> str:
@@ -47,7 +48,7 @@ def code(text: str) -> str:
 
 
 def _section(one: Section, picture: str | None) -> list[str]:
-    lines = [f'<a id="{anchor(one)}"></a>', "", f"## {escaped(one.question)}", ""]
+    lines = [f'<a id="{anchor(one.name)}"></a>', "", f"## {escaped(one.question)}", ""]
     lines += [f"{escaped(one.title)} ({code(one.name)}).", ""]
     lines += [line for warning in one.warnings for line in (f"**Noisy:** {escaped(warning)}.", "")]
     lines += [*table(one.table), ""]
