@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from glob import glob
 from importlib import metadata
@@ -70,7 +70,7 @@ class Stream:
             one.dst_port,
             bytes(size - udp_header_bytes(4)),
         )
-        return cls(frame, folder, **(vars(one) | {"frame": frame, "folder": folder} | more))
+        return replace(one, frame=frame)
 
     @property
     def size(self) -> int:

@@ -1,7 +1,7 @@
 """Scapy's own ways to send one frame for ever.
 
 Usage: scapy_sender.py sendp|socket INTERFACE FRAME_FILE. `sendp`: a packet of layers, as its documentation
-shows it; scapy builds it anew each time. `socket`: the finished bytes through a layer-2 socket, its fastest way.
+shows it; scapy builds it anew each time. `socket`: finished bytes through a layer-2 socket, its fastest way.
 """
 
 from __future__ import annotations
