@@ -22,7 +22,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from bench.harness import BUILD
+from bench.scene import BUILD
 from xsk_engine.lab import topology
 from xsk_engine.packet import ETHERNET_BYTES, parse_mac, udp_frame, udp_header_bytes
 
@@ -212,7 +212,7 @@ def iperf3_port(stream: Stream) -> int:
 
 def iperf3(stream: Stream) -> list[str]:
     port = str(iperf3_port(stream))
-    to = ["-c", stream.dst_ip, "-p", port, "-B", stream.src_ip, "--cport", str(stream.src_port)]
+    to = ["-c", stream.dst_ip, "-p", port, "-B", stream.src_ip]
     return pinned(stream, "iperf3", "-u", *to, "-b", "0", "-t", "0", "-l", str(stream.payload_bytes))
 
 
@@ -320,7 +320,7 @@ PEERS = {
     "iperf3 -u": Peer(
         iperf3,
         _debian("iperf3", "iperf3", "--version"),
-        f"{_KERNEL}; to a port of its own, whose server reads; sequence numbers and times in the payload",
+        f"{_KERNEL}; from and to ports of its own, whose server reads; sequence numbers and times in the payload",
         "offloaded",
         server=iperf3_server,
     ),
