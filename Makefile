@@ -149,7 +149,7 @@ bench-micro: build build/native ## ns per operation of allocator and packet path
 
 bench-limit: build build/native ## the engine against a minimal C sender, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.limit
+	$(BIN)/python -m bench run limit
 
 bench-start: build ## from starting send to its first frame, into bench/results/
 	$(LAB) $(BIN)/python -m bench.start

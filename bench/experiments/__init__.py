@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import rate
+from bench.experiments import limit, rate
 
-EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (rate.EXPERIMENT,)}
+EXPERIMENTS: dict[str, Experiment] = {
+    one.name: one
+    for one in (
+        rate.EXPERIMENT,
+        limit.EXPERIMENT,
+    )
+}
