@@ -145,7 +145,7 @@ format: build ## rewrite the sources in the project's format
 
 bench-micro: build build/native ## ns per operation of allocator and packet path, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.micro
+	$(BIN)/python -m bench run micro
 
 bench-limit: build build/native ## the engine against a minimal C sender, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import limit, rate
+from bench.experiments import limit, micro, rate
 
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
     for one in (
         rate.EXPERIMENT,
         limit.EXPERIMENT,
+        micro.EXPERIMENT,
     )
 }

@@ -4,6 +4,7 @@ import pytest
 
 from bench import contests
 from bench.experiment import Plan
+from bench.experiments import micro
 from bench.rounds import Measured, joined
 
 
@@ -37,3 +38,29 @@ def test_contestants_never_share_a_queue_and_swap_them():
 @pytest.mark.parametrize(("rounds", "of_a_pass"), [(1, 1), (2, 1), (3, 2), (200, 100)])
 def test_slices_are_no_fewer_than_asked_for(rounds, of_a_pass):
     assert contests.slices_of_a_pass(Plan(rounds=rounds), 10, 4) == of_a_pass
+
+
+def operations(**ns):
+    """Two rounds of every operation: 4 ns, or as said."""
+    names = [micro.YARDSTICK, *(operation.name for operation in micro.OPERATIONS)]
+    return {name: ns.get(name, [4.0, 4.0]) for name in names}
+
+
+def test_an_operation_is_held_against_an_atomic_add_of_the_same_round():
+    found = operations(atomic_add=[5.0, 10.0], alloc_free=[10.0, 10.0])
+    case = next(case for case in micro.cases_of(found) if case.name == "alloc and free, 64 bytes")
+    (ratio,) = case.ratios
+    assert ratio["rounds"] == [2.0, 1.0]
+    assert (ratio["median"], ratio["target"], ratio["met"]) == (1.5, "<= 1.5", True)
+
+
+@pytest.mark.parametrize(("ns", "met"), [(12.0, True), (12.1, False)])
+def test_the_path_of_a_packet_has_so_many_ns(ns, met):
+    cases = micro.cases_of(operations(path_one_field=[1.0, ns, 100.0]))
+    (target,) = next(case.targets for case in cases if case.name == "packet path, one field")
+    assert (target["value"], target["met"]) == (ns, met)
+
+
+def test_an_operation_that_was_not_measured_is_an_error():
+    with pytest.raises(KeyError, match="check_66_bytes"):
+        micro.cases_of({name: ns for name, ns in operations().items() if name != "check_66_bytes"})
