@@ -41,7 +41,7 @@ class Contest:
     case: str
     contestants: tuple[Contestant, ...]
     targets: dict[str, Target]
-    quick: bool = True
+    quick: bool = False
 
 
 def queue_of(place: int, number: int) -> int:
