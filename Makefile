@@ -162,7 +162,7 @@ bench-pace: build build/native ## how well rates are kept, beside trafgen, tcpre
 bench-replay: build build/native ## a capture file sent again, beside tcpreplay, into bench/results/ (7 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.replay
+	$(BIN)/python -m bench run replay
 
 bench-live: build ## what watching a run costs it, into bench/results/ (2 minutes)
 	$(LAB) $(BIN)/python -m bench.live

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import limit, micro, rate
+from bench.experiments import limit, micro, rate, replay
 
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
@@ -11,5 +11,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         rate.EXPERIMENT,
         limit.EXPERIMENT,
         micro.EXPERIMENT,
+        replay.EXPERIMENT,
     )
 }

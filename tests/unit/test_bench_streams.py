@@ -4,7 +4,7 @@ import pytest
 
 from bench import contests
 from bench.experiment import Plan
-from bench.experiments import micro
+from bench.experiments import micro, replay
 from bench.rounds import Measured, joined
 
 
@@ -64,3 +64,15 @@ def test_the_path_of_a_packet_has_so_many_ns(ns, met):
 def test_an_operation_that_was_not_measured_is_an_error():
     with pytest.raises(KeyError, match="check_66_bytes"):
         micro.cases_of({name: ns for name, ns in operations().items() if name != "check_66_bytes"})
+
+
+def test_gaps_are_held_against_the_files_and_not_times():
+    wanted = [0, 1000, 3000, 3500]
+    assert replay.gap_errors(wanted, [7_000_000 + at for at in wanted])["gap_error_p99_ns"] == 0
+    late = replay.gap_errors(wanted, [5, 1005, 3305, 3505])  # the third is 300 ns late, so two gaps are wrong
+    assert late == {"gap_error_p50_ns": 300, "gap_error_p99_ns": 300}
+
+
+def test_gaps_of_a_recording_that_lacks_packets_are_none():
+    with pytest.raises(RuntimeError, match="2 of 3 packets"):
+        replay.gap_errors([0, 1, 2], [0, 1])
