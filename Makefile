@@ -169,7 +169,7 @@ bench-live: build ## what watching a run costs it, into bench/results/ (2 minute
 
 bench-library: build build/native ## the library beside a C sender, sockets and asyncio, into bench/results/ (3 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.library
+	$(BIN)/python -m bench run library
 
 bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
 	$(LAB) $(BIN)/python -m bench.sink

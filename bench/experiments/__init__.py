@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import limit, micro, rate, replay
+from bench.experiments import library, limit, micro, rate, replay
 
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
@@ -12,5 +12,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         limit.EXPERIMENT,
         micro.EXPERIMENT,
         replay.EXPERIMENT,
+        library.EXPERIMENT,
     )
 }

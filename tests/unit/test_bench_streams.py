@@ -4,7 +4,7 @@ import pytest
 
 from bench import contests
 from bench.experiment import Plan
-from bench.experiments import micro, replay
+from bench.experiments import library, micro, replay
 from bench.rounds import Measured, joined
 
 
@@ -76,3 +76,11 @@ def test_gaps_are_held_against_the_files_and_not_times():
 def test_gaps_of_a_recording_that_lacks_packets_are_none():
     with pytest.raises(RuntimeError, match="2 of 3 packets"):
         replay.gap_errors([0, 1, 2], [0, 1])
+
+
+@pytest.mark.parametrize(("lag_ms", "met"), [(2.0, True), (2.5, False)])
+def test_only_the_engine_that_sends_is_held_against_a_facts_target(lag_ms, met):
+    fact = next(fact for fact in library.FACTS_OF_AN_ENGINE if fact.figure == "lag_p99_ms")
+    case = fact.case_of({library.ENGINE: [{"lag_p99_ms": lag_ms}], library.NO_TRAFFIC: [{"lag_p99_ms": 9.0}]})
+    assert [(target["value"], target["met"]) for target in case.targets] == [(lag_ms, met)]
+    assert not fact.case_of({library.NO_TRAFFIC: [{"lag_p99_ms": 9.0}]}).targets
