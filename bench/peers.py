@@ -320,7 +320,7 @@ PEERS = {
     "iperf3 -u": Peer(
         iperf3,
         _debian("iperf3", "iperf3", "--version"),
-        f"{_KERNEL}; from and to ports of its own, whose server reads; sequence numbers and times in the payload",
+        f"{_KERNEL}; ports of its own, a server that reads; numbers and times in the payload",
         "offloaded",
         server=iperf3_server,
     ),

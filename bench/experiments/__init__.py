@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import rate
+from bench.experiments import library, limit, micro, rate, replay
 
-EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (rate.EXPERIMENT,)}
+EXPERIMENTS: dict[str, Experiment] = {
+    one.name: one
+    for one in (
+        rate.EXPERIMENT,
+        limit.EXPERIMENT,
+        micro.EXPERIMENT,
+        replay.EXPERIMENT,
+        library.EXPERIMENT,
+    )
+}
