@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import rate
+from bench.experiments import connections, goodput, rate
 
-EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (rate.EXPERIMENT,)}
+EXPERIMENTS: dict[str, Experiment] = {
+    one.EXPERIMENT.name: one.EXPERIMENT for one in (rate, goodput, connections)
+}
