@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import library, limit, micro, rate, replay
+from bench.experiments import (
+    connections,
+    goodput,
+    library,
+    limit,
+    micro,
+    rate,
+    replay,
+)
 
-EXPERIMENTS: dict[str, Experiment] = {
-    one.name: one
-    for one in (
-        rate.EXPERIMENT,
-        limit.EXPERIMENT,
-        micro.EXPERIMENT,
-        replay.EXPERIMENT,
-        library.EXPERIMENT,
-    )
-}
+_IN_ORDER = (
+    rate,
+    limit,
+    replay,
+    library,
+    goodput,
+    connections,
+    micro,
+)
+EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}
