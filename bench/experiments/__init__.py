@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import rate
+from bench.experiments import latency, rate
 
-EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (rate.EXPERIMENT,)}
+EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (rate.EXPERIMENT, latency.EXPERIMENT)}
