@@ -14,6 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,10 +44,10 @@ def arm(name: str) -> Callable[[int], list[str]]:
     return command
 
 
-def pairs() -> list[Pair]:
+def pairs(folder: Path) -> list[Pair]:
     return [
-        Pair("send_many of 1,000 : minimal C sender", arm("send_many"), minimal(FRAME), 0.85),
-        Pair("post of numpy-filled frags : minimal C sender", arm("post"), minimal(FRAME), 0.9),
+        Pair("send_many of 1,000 : minimal C sender", arm("send_many"), minimal(FRAME, folder), 0.85),
+        Pair("post of numpy-filled frags : minimal C sender", arm("post"), minimal(FRAME, folder), 0.9),
         Pair("send() in a loop : socket.sendto()", arm("send"), arm("sendto"), 1.5),
         Pair("transport.sendto() : asyncio's own, both on uvloop", arm("transport"), arm("plain"), 2.0),
     ]
@@ -132,7 +133,7 @@ def main() -> None:
     with namespaces.entered(lab.rx_fd):
         sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sink.bind(PEER)  # a bound port: no ICMP errors; nobody reads
-    with sink:
+    with sink, tempfile.TemporaryDirectory() as folder:
         facts = {
             "snapshot_us": reading_stats(),
             "loop_lag": loop_lag(),
@@ -141,7 +142,7 @@ def main() -> None:
         }
         print(facts)
         os.sched_setaffinity(0, {1})
-        result = {pair.name: judge(pair, compare(lab, pair)) for pair in pairs()}
+        result = {pair.name: judge(pair, compare(lab, pair)) for pair in pairs(Path(folder))}
     setup = {
         "slices": 2 * SLICES,
         "slice_s": SLICE_S,

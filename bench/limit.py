@@ -62,7 +62,18 @@ def fixed(size: int) -> Callable[[int], list[str]]:
     return engine("--packet", f"{UDP} / udp dst=9000 ; size={size}")
 
 
-def minimal(size: int) -> Callable[[int], list[str]]:
+def minimal_sender(frame: bytes, file: Path) -> Callable[[int], list[str]]:
+    """The least C sender with this frame, which it finds in `file`."""
+    file.write_bytes(frame)
+
+    def command(queue: int) -> list[str]:
+        place = [topology.TX_INTERFACE, str(queue), str(SENDER_CPU)]
+        return [str(BUILD / "minimal"), *place, str(LIMIT_S), str(file)]
+
+    return command
+
+
+def minimal(size: int, folder: Path) -> Callable[[int], list[str]]:
     frame = udp_frame(  # the bytes that `fixed` sends: also the receiver's checksum costs time
         parse_mac(topology.RX_MAC),
         parse_mac(topology.TX_MAC),
@@ -72,12 +83,7 @@ def minimal(size: int) -> Callable[[int], list[str]]:
         9000,
         bytes(size - udp_header_bytes(4)),
     )
-
-    def command(queue: int) -> list[str]:
-        place = [topology.TX_INTERFACE, str(queue), str(SENDER_CPU)]
-        return [str(BUILD / "minimal"), *place, str(LIMIT_S), frame.hex()]
-
-    return command
+    return minimal_sender(frame, folder / f"frame-{size}")
 
 
 def pairs(folder: Path) -> list[Pair]:
@@ -86,10 +92,13 @@ def pairs(folder: Path) -> list[Pair]:
     random = f"{UDP} id=random / udp src=random dst=9000 ; @50/4=random"
     tuples = f"{UDP} / udp src=10000-{9_999 + FLOWS} dst=9000"
     return [
-        Pair("60 bytes : minimal C sender", fixed(60), minimal(60), 0.98),
-        Pair("1514 bytes : minimal C sender", fixed(1514), minimal(1514), 0.98),
+        Pair("60 bytes : minimal C sender", fixed(60), minimal(60, folder), 0.98),
+        Pair("1514 bytes : minimal C sender", fixed(1514), minimal(1514, folder), 0.98),
         Pair(
-            "60 bytes, three random fields : minimal C sender", engine("--packet", random), minimal(60), 0.97
+            "60 bytes, three random fields : minimal C sender",
+            engine("--packet", random),
+            minimal(60, folder),
+            0.97,
         ),
         Pair("one flow over 10,000 5-tuples : one fixed flow", engine("--packet", tuples), fixed(60), 0.9),
         Pair("10,000 flows : one fixed flow", engine("--flows", str(many)), fixed(60), 0.9),

@@ -23,8 +23,8 @@ from socket import AF_INET, SOCK_DGRAM, socket
 
 from scapy.utils import RawPcapReader
 
-from bench.harness import BUILD, save, spread
-from bench.limit import LIMIT_S, OWN_CPU, SENDER_CPU, SLICE_S, SLICES, Pair, compare, judge
+from bench.harness import save, spread
+from bench.limit import OWN_CPU, SENDER_CPU, SLICE_S, SLICES, Pair, compare, judge, minimal_sender
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
 
@@ -69,11 +69,7 @@ def tcpreplay(path: Path, *more: str) -> Callable[[int], list[str]]:
 def minimal(path: Path) -> Callable[[int], list[str]]:
     """The least C sender with the file's first frame."""
     with RawPcapReader(str(path)) as reader:
-        frame = next(iter(reader))[0]
-    return lambda queue: [
-        *(str(BUILD / "minimal"), topology.TX_INTERFACE, str(queue), str(SENDER_CPU), str(LIMIT_S)),
-        frame.hex(),
-    ]
+        return minimal_sender(next(iter(reader))[0], path.with_suffix(".frame"))
 
 
 def at_top_speed(folder: Path) -> list[Pair]:
