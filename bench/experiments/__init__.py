@@ -6,6 +6,7 @@ from bench.experiment import Experiment
 from bench.experiments import (
     connections,
     goodput,
+    latency,
     library,
     limit,
     micro,
@@ -16,6 +17,7 @@ from bench.experiments import (
 _IN_ORDER = (
     rate,
     limit,
+    latency,
     replay,
     library,
     goodput,
