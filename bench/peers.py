@@ -282,17 +282,17 @@ _KERNEL = "the kernel writes the headers and leaves the UDP checksum to the inte
 _TESTPMD = "headers of its own: UDP checksum 0, TTL 64; the payload is what was in its memory"
 
 PEERS = {
-    "udp sendto": Peer(partial(kernel_udp, "sendto"), _ours("udp_sender"), _KERNEL, "offloaded"),
-    "udp sendmmsg": Peer(partial(kernel_udp, "sendmmsg"), _ours("udp_sender"), _KERNEL, "offloaded"),
-    "udp segment": Peer(
+    "kernel UDP sendto": Peer(partial(kernel_udp, "sendto"), _ours("udp_sender"), _KERNEL, "offloaded"),
+    "kernel UDP sendmmsg": Peer(partial(kernel_udp, "sendmmsg"), _ours("udp_sender"), _KERNEL, "offloaded"),
+    "kernel UDP UDP_SEGMENT": Peer(
         partial(kernel_udp, "segment"),
         _ours("udp_sender"),
         f"{_KERNEL}; veth passes 64 KiB uncut and counts it as one packet, unless tx-udp-segmentation is off",
         "offloaded",
     ),
-    "packet sendmmsg": Peer(partial(packet_socket, "sendmmsg"), _ours("packet_sender")),
-    "packet ring": Peer(partial(packet_socket, "ring"), _ours("packet_sender")),
-    "minimal": Peer(minimal, _ours("minimal")),
+    "AF_PACKET sendmmsg": Peer(partial(packet_socket, "sendmmsg"), _ours("packet_sender")),
+    "AF_PACKET TX_RING": Peer(partial(packet_socket, "ring"), _ours("packet_sender")),
+    "minimal C AF_XDP sender": Peer(minimal, _ours("minimal")),
     "trafgen": Peer(
         trafgen,
         _debian("trafgen", "netsniff-ng", "--version"),
@@ -310,7 +310,7 @@ PEERS = {
     ),
     "testpmd af_packet": Peer(dpdk_af_packet, _testpmd("af_packet"), _TESTPMD, "zero"),
     "scapy sendp": Peer(partial(scapy, "sendp"), _SCAPY, "builds it anew each time"),
-    "scapy socket": Peer(partial(scapy, "socket"), _SCAPY),
+    "scapy L2socket": Peer(partial(scapy, "socket"), _SCAPY),
     "xdp-trafficgen": Peer(
         xdp_trafficgen,
         _debian("xdp-trafficgen", "xdp-tools", "udp", "--version", probe=("xdp-trafficgen", "probe")),
