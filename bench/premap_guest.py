@@ -15,6 +15,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,6 +30,7 @@ from xsk_engine.engine import Engine
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
+from xsk_engine.packet import udp_header_bytes
 from xsk_engine.program import PassProgram
 from xsk_engine.values import Range, Sequence
 
@@ -123,26 +125,33 @@ Arm = Callable[[Regions], None]
 """Sends, with marks around the sending alone."""
 
 
-def kernel(mode: str, port: int, count: int, regions: Regions) -> None:
-    command = [str(BUILD / "kernel_sender"), mode, topology.RX_IPV4, str(port), str(SENDER_CPU), str(count)]
+def kernel(program: str, mode: str, port: int, *more: int, regions: Regions) -> None:
+    place = [topology.RX_IPV4, str(port), str(SENDER_CPU)]
     with regions("send"):
-        subprocess.run(command, check=True, timeout=90)
+        subprocess.run([str(BUILD / program), mode, *place, *map(str, more)], check=True, timeout=90)
 
 
 def tcp(mode: str, offload: str, megabytes: int, regions: Regions) -> None:
     ethtool("-K", topology.TX_INTERFACE, "tso", offload, "gso", offload)
-    kernel(mode, TCP_PORT, megabytes, regions)
+    kernel("kernel_sender", mode, TCP_PORT, megabytes, regions=regions)
+
+
+def udp(regions: Regions) -> None:
+    kernel("udp_sender", "sendto", UDP_PORT, FRAME_BYTES - udp_header_bytes(4), UDP_PACKETS, regions=regions)
 
 
 def minimal(_: Regions) -> None:
     """The least that can send in zero-copy: one frame posted for ever from one chunk."""
-    sent = frame(FRAME_BYTES).hex()
-    place = [topology.TX_INTERFACE, "0", str(SENDER_CPU), "60", sent, "zerocopy", str(ZEROCOPY_PACKETS)]
+    place = [topology.TX_INTERFACE, "0", str(SENDER_CPU), "60"]
+    what = ["zerocopy", str(ZEROCOPY_PACKETS)]
     program = PassProgram(netdev.get(topology.TX_INTERFACE))
     try:
         netdev.wait_for_link(topology.TX_INTERFACE, 20)
         pin_interrupts()
-        subprocess.run([str(BUILD / "minimal"), *place], check=True, timeout=90, stdout=subprocess.DEVNULL)
+        with tempfile.NamedTemporaryFile() as file:
+            Path(file.name).write_bytes(frame(FRAME_BYTES))
+            command = [str(BUILD / "minimal"), *place, file.name, *what]
+            subprocess.run(command, check=True, timeout=90, stdout=subprocess.DEVNULL)
     finally:
         program.close()
 
@@ -169,7 +178,7 @@ def arms() -> dict[str, Arm]:
         "kernel TCP, TSO off": partial(tcp, "tcp", "off", TCP_MEGABYTES),
         "kernel TCP, TSO on": partial(tcp, "tcp", "on", TCP_TSO_MEGABYTES),
         "kernel TCP, TSO on, sendfile": partial(tcp, "sendfile", "on", TCP_TSO_MEGABYTES),
-        "kernel UDP": partial(kernel, "udp", UDP_PORT, UDP_PACKETS),
+        "kernel UDP": udp,
         "engine, copy": partial(engine, "copy", Traffic(sent, count=COPY_PACKETS)),
         "engine, zero-copy": partial(engine, "zerocopy", Traffic(sent, count=ZEROCOPY_PACKETS)),
         "engine, zero-copy, 3 fields and checksum patched": partial(

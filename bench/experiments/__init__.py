@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import rate
+from bench.experiments import (
+    connections,
+    goodput,
+    latency,
+    library,
+    limit,
+    micro,
+    rate,
+    replay,
+)
 
-EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (rate.EXPERIMENT,)}
+_IN_ORDER = (
+    rate,
+    limit,
+    latency,
+    replay,
+    library,
+    goodput,
+    connections,
+    micro,
+)
+EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}
