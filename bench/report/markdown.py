@@ -36,7 +36,7 @@ def anchor(name: str) -> str:
 
 def escaped(text: str) -> str:
     """Plain text, as it is to be read, within a line."""
-    text = re.sub(r"([\\`*\[\]<>&|~$])", r"\\\1", text)
+    text = re.sub(r"([\\`*\[\]<&|~$])", r"\\\1", text)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 

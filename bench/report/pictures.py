@@ -77,7 +77,7 @@ def lines_of(result: Result, figure: str) -> Points:
 def bars_of(case: Mapping[str, Any], figure: str) -> list[Bar]:
     """In the order of the table: those that were measured, then those that are only compared."""
     ratios = {
-        of["theirs"]: (of["median"], of["low"], of["high"])
+        of["theirs"]: (of["median"], of.get("low", of["median"]), of.get("high", of["median"]))
         for of in reversed(case.get("ratios", ()))
         if of["figure"] == figure
     }

@@ -168,7 +168,7 @@ def _rows_of_case(
             several = len({of["ours"] for of in ratios if of["figure"] == name}) > 1
             cells.append(
                 tuple(
-                    Line((f"{plain(of['ours'])}: " if several else "") + wording.ratio(dict(of)))
+                    Line((f"{plain(of['ours'])}: " if several else "") + wording.ratio(of))
                     for of in mine
                     if of["figure"] == name
                 )

@@ -98,6 +98,8 @@ def test_a_ratio_reads_on_its_own_side_of_its_target():
         ("dma_maps", "per packet", "DMA maps, per packet"),
         ("latency_p99_us", "us", "latency p99, us"),
         ("gaps", "", "gaps"),
+        ("ns", "ns/operation", "ns/operation"),
+        ("idle_cpu_percent", "% of a core", "idle CPU, % of a core"),
     ],
 )
 def test_headings(name, unit, heading):
@@ -106,6 +108,15 @@ def test_headings(name, unit, heading):
 
 def texts(row):
     return [" / ".join(line.text for line in cell) for cell in row.cells]
+
+
+def test_ratios_whose_rounds_were_not_kept_have_no_interval():
+    of = result()
+    for name in ("low", "high"):
+        del of["cases"][0]["ratios"][0][name]
+    assert texts(tables.figures_table(of).rows[1])[-2] == "1.00"
+    median = of["cases"][0]["ratios"][0]["median"]
+    assert pictures.bars_of(of["cases"][0], "pps")[1].ratio == (median, median, median)
 
 
 def test_a_table_has_every_arm_of_every_case():
@@ -206,7 +217,7 @@ def test_markdown_has_what_a_reader_needs():
         "2026-11-25",
         "A CPU, 2 cores, Linux 6.18",
         "absent: not installed",
-        "**\\>= 1.5: not met**",
+        "**>= 1.5: not met**",
         "- 60 bytes: a remark",
     ):
         assert needed in told, needed
