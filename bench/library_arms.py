@@ -1,4 +1,4 @@
-"""What ``bench.experiments.library`` starts as processes: one way of sending each, without end. Usage: ARM QUEUE CPU"""
+"""What ``bench.experiments.library`` starts: one way of sending each, without end. Usage: ARM QUEUE CPU"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import library, limit, micro, rate, replay
+from bench.experiments import library, limit, micro, rate, replay, start
 
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
@@ -11,6 +11,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         rate.EXPERIMENT,
         limit.EXPERIMENT,
         micro.EXPERIMENT,
+        start.EXPERIMENT,
         replay.EXPERIMENT,
         library.EXPERIMENT,
     )

@@ -1,8 +1,12 @@
 """What the experiments with streams make of what they see; the streams are made up here."""
 
 import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
+from scapy.layers.l2 import ARP, Ether
 
 from bench import contests
+from bench.arms import first
 from bench.experiment import Plan
 from bench.experiments import library, micro, replay
 from bench.rounds import Measured, joined
@@ -84,3 +88,20 @@ def test_only_the_engine_that_sends_is_held_against_a_facts_target(lag_ms, met):
     case = fact.case_of({library.ENGINE: [{"lag_p99_ms": lag_ms}], library.NO_TRAFFIC: [{"lag_p99_ms": 9.0}]})
     assert [(target["value"], target["met"]) for target in case.targets] == [(lag_ms, met)]
     assert not fact.case_of({library.NO_TRAFFIC: [{"lag_p99_ms": 9.0}]}).targets
+
+
+@pytest.mark.parametrize(
+    ("packet", "counts"),
+    [
+        (IP() / UDP(dport=9000), True),
+        (IPv6() / UDP(dport=9001), True),
+        (IP() / UDP(dport=9002, sport=9000), False),
+        (IP() / TCP(dport=9000), False),
+        (IPv6() / ICMPv6ND_NS(), False),
+        (ARP(), False),
+    ],
+)
+def test_the_first_packet_is_udp_to_the_streams_port(packet, counts):
+    frame = bytes(Ether(dst="02:00:00:00:00:01") / packet)
+    assert first.is_to(frame, (9000, 9001)) is counts
+    assert not first.is_to(frame[:30], (9000, 9001))
