@@ -159,7 +159,7 @@ bench-start: build build/native ## from starting a sender to its first packet, i
 bench-pace: build build/native ## how well rates are kept, beside trafgen, tcpreplay and iperf3, into bench/results/ (8 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.pace
+	$(BIN)/python -m bench run pace
 
 bench-replay: build build/native ## a capture file sent again, beside tcpreplay, into bench/results/ (7 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals

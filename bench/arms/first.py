@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -13,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.arm import AbsentError, Arm, Sample
+from bench.arms.listening import kill, listening
 from bench.scene import OTHER_CPU, RX, SENDER_CPU, Scene
 
 START_S = 15.0
 _SETTLE_S, _LONGEST_SETTLE_S = 0.03, 2.0
 _ETH_P_ALL = 0x0003
-_UDP, _LISTEN = 17, "0A"
-"""IANA's number; TCP_LISTEN in /proc/net/tcp"""
+_UDP = 17
 
 
 def is_to(frame: bytes, ports: Iterable[int]) -> bool:
@@ -65,7 +64,7 @@ class FirstPacketArm(Arm):
 
     def run(self) -> None:
         command = list(self._command())
-        with self._listening(), self._wire() as wire, self._said.open("wb") as said:
+        with self._served(), self._wire() as wire, self._said.open("wb") as said:
             start = time.perf_counter()
             process = subprocess.Popen(
                 command,
@@ -78,10 +77,13 @@ class FirstPacketArm(Arm):
             try:
                 self._sample = {"seconds": self._until_first(wire, process, start)}
             finally:
-                _kill(process)
+                kill(process)
                 for one in self._undo:
                     subprocess.run(one, check=False, capture_output=True, timeout=10)
         self._settle()
+
+    def _served(self) -> contextlib.AbstractContextManager[None]:
+        return listening(self._scene, *self._server) if self._server else contextlib.nullcontext()
 
     def sample(self) -> Sample:
         return self._sample
@@ -109,36 +111,6 @@ class FirstPacketArm(Arm):
             wire.settimeout(0.2)
             yield wire
 
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        if self._server is None:
-            yield
-            return
-        command, port = self._server
-        with self._scene.at_peer():
-            server = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        try:
-            deadline = time.monotonic() + 5
-            while not self._listens(port):
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise AbsentError(f"{self.name}: its server does not listen to port {port}")
-                time.sleep(0.01)
-            yield
-        finally:
-            _kill(server)
-
-    def _listens(self, port: int) -> bool:
-        with self._scene.at_peer():
-            lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
-        sockets = (line.split() for line in lines)
-        return any(one[1].endswith(f":{port:04X}") and one[3] == _LISTEN for one in sockets)
-
     def _settle(self) -> None:
         """Until nothing of it arrives any more."""
         deadline = time.monotonic() + _LONGEST_SETTLE_S
@@ -146,9 +118,3 @@ class FirstPacketArm(Arm):
         while (now := self._scene.received().packets) != seen and time.monotonic() < deadline:
             seen = now
             time.sleep(_SETTLE_S)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)

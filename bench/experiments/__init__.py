@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import library, limit, micro, rate, replay, start
+from bench.experiments import library, limit, micro, pace, rate, replay, start
 
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
@@ -12,6 +12,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         limit.EXPERIMENT,
         micro.EXPERIMENT,
         start.EXPERIMENT,
+        pace.EXPERIMENT,
         replay.EXPERIMENT,
         library.EXPERIMENT,
     )
