@@ -167,14 +167,14 @@ bench-replay: build build/native ## a capture file sent again, beside tcpreplay,
 	$(BIN)/python -m bench run replay
 
 bench-live: build ## what watching a run costs it, into bench/results/ (2 minutes)
-	$(LAB) $(BIN)/python -m bench.live
+	$(BIN)/python -m bench run live
 
 bench-library: build build/native ## the library beside a C sender, sockets and asyncio, into bench/results/ (3 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m bench run library
 
 bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
-	$(LAB) $(BIN)/python -m bench.sink
+	$(BIN)/python -m bench run sink
 
 bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
 	$(BIN)/python -m bench.tcp_loss

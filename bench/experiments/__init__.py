@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import library, limit, micro, pace, rate, replay, start
+from bench.experiments import library, limit, live, micro, pace, rate, replay, sink, start
 
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one
@@ -15,5 +15,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         pace.EXPERIMENT,
         replay.EXPERIMENT,
         library.EXPERIMENT,
+        sink.EXPERIMENT,
+        live.EXPERIMENT,
     )
 }

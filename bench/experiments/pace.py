@@ -185,11 +185,11 @@ EXPERIMENT = Experiment(
     name="pace",
     title="How well rates are kept",
     question="How well are rates kept, by the engine and by others?",
-    held_equal="60-byte frames of one stream, the sender's CPU, everything else on the other one, rates in "
-    "packets per second",
-    not_claimed="that gaps are kept so where the host takes no CPUs away, as a bare clock on the same CPU shows "
-    "it does; or that trafgen's mean is wrong: it sends a second's packets at once, and from its first frame to "
-    "its last a second is missing",
+    held_equal="60-byte frames of one stream, the sender's CPU, everything else on the other one, rates "
+    "in packets per second",
+    not_claimed="that gaps are as uneven where no host takes CPUs away (a bare clock on the same CPU shows "
+    "how much it does); nor that trafgen's mean is wrong: it sends a second's packets at once, so from its "
+    "first frame to its last a second is missing",
     counted_by="kernel receive times at the peer; where it says own clock, by the engine at the post",
     figures=FIGURES,
     measure=measure,
