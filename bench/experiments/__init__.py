@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
+<<<<<<< HEAD
 from bench.experiments import library, limit, live, micro, pace, rate, replay, sink, start
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -19,3 +20,27 @@ EXPERIMENTS: dict[str, Experiment] = {
         live.EXPERIMENT,
     )
 }
+=======
+from bench.experiments import (
+    connections,
+    goodput,
+    latency,
+    library,
+    limit,
+    micro,
+    rate,
+    replay,
+)
+
+_IN_ORDER = (
+    rate,
+    limit,
+    latency,
+    replay,
+    library,
+    goodput,
+    connections,
+    micro,
+)
+EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}
+>>>>>>> core
