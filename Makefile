@@ -145,11 +145,11 @@ format: build ## rewrite the sources in the project's format
 
 bench-micro: build build/native ## ns per operation of allocator and packet path, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.micro
+	$(BIN)/python -m bench run micro
 
 bench-limit: build build/native ## the engine against a minimal C sender, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.limit
+	$(BIN)/python -m bench run limit
 
 bench-start: build ## from starting send to its first frame, into bench/results/
 	$(LAB) $(BIN)/python -m bench.start
@@ -162,14 +162,14 @@ bench-pace: build build/native ## how well rates are kept, beside trafgen, tcpre
 bench-replay: build build/native ## a capture file sent again, beside tcpreplay, into bench/results/ (7 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.replay
+	$(BIN)/python -m bench run replay
 
 bench-live: build ## what watching a run costs it, into bench/results/ (2 minutes)
 	$(LAB) $(BIN)/python -m bench.live
 
 bench-library: build build/native ## the library beside a C sender, sockets and asyncio, into bench/results/ (3 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.library
+	$(BIN)/python -m bench run library
 
 bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
 	$(LAB) $(BIN)/python -m bench.sink

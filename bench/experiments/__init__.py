@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import connections, goodput, premap, rate
+from bench.experiments import (
+    connections,
+    goodput,
+    latency,
+    library,
+    limit,
+    micro,
+    premap,
+    rate,
+    replay,
+)
 
-EXPERIMENTS: dict[str, Experiment] = {
-    one.EXPERIMENT.name: one.EXPERIMENT for one in (rate, goodput, connections, premap)
-}
+_IN_ORDER = (
+    rate,
+    limit,
+    latency,
+    replay,
+    library,
+    goodput,
+    connections,
+    premap,
+    micro,
+)
+EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}
