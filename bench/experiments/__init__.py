@@ -28,6 +28,7 @@ from bench.experiments import (
     library,
     limit,
     micro,
+    premap,
     rate,
     replay,
 )
@@ -40,6 +41,7 @@ _IN_ORDER = (
     library,
     goodput,
     connections,
+    premap,
     micro,
 )
 EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}
