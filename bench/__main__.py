@@ -1,6 +1,12 @@
 import sys
 
+import click
+
 from bench.cli import command
 
 if __name__ == "__main__":
-    sys.exit(command(standalone_mode=False))
+    try:
+        sys.exit(command(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
