@@ -14,7 +14,7 @@ from bench.figures import CPU_PER_PACKET, GBPS, PPS
 from bench.peers import PEERS, Stream, version
 from bench.result import Case
 from bench.rounds import Measured, interleave
-from bench.scene import PORT, ROOT, SENDER_CPU, TX, Scene
+from bench.scene import PORT, ROOT, SENDER_CPU, TX, Scene, engine_mode
 
 ENGINE, LIBRARY = "engine", "engine, library"
 ROUNDS, QUICK_ROUNDS = 31, 5
@@ -26,7 +26,7 @@ QUICK_SIZES = (60, 1514)
 def engine(stream: Stream) -> list[str]:
     """`send`, of frames that differ in nothing from the stream's."""
     packet = f"ip src={stream.src_ip} dst={stream.dst_ip} / udp dst={stream.dst_port} ; size={stream.size}"
-    place = ["--queue", str(stream.queue), "--cpu", str(stream.cpu)]
+    place = ["--queue", str(stream.queue), "--cpu", str(stream.cpu), "--mode", engine_mode()]
     return [sys.executable, "-m", "xsk_engine", "send", stream.interface, *place, "--packet", packet]
 
 
