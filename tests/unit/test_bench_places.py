@@ -1,4 +1,4 @@
-"""Where a benchmark runs: the command line, and what is made of a place that does not have every laboratory."""
+"""Where a benchmark runs: the command line, and what a place does not have."""
 
 import contextlib
 import json
@@ -55,7 +55,13 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(places, "emulated", record("emulated"))
     monkeypatch.setattr(places, "interfaces", record("interfaces"))
-    monkeypatch.setattr(runner, "run", lambda chosen, plan, place, out: seen.append(place) or {})
+
+    def run(chosen, plan, place, out):
+        seen.append(place)
+        return dict.fromkeys(chosen, "nothing is measured")
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(runner, "check_programs", lambda: None)
     return seen
 
 
@@ -64,15 +70,15 @@ def run(*arguments):
 
 
 def test_the_command_line(asked):
-    assert run("--machine", "--nics", "virtio", "--mode", "copy").exit_code == 0
-    assert run("--interfaces", "eth8", "eth9").exit_code == 0
+    assert run("--machine", "--nics", "virtio", "--mode", "copy").exception is None
+    assert run("--interfaces", "eth8", "eth9").exception is None
     assert asked == [
         ("emulated", "virtio", "copy"),
         "emulated",
         ("interfaces", "eth8", "eth9", None),
         "interfaces",
     ]
-    assert run().exit_code == 0
+    assert run().exception is None
     assert isinstance(asked[-1], Veth)
 
 
@@ -81,20 +87,26 @@ def test_the_command_line(asked):
     [
         (("--machine", "--interfaces", "eth8", "eth9"), "one of them"),
         (("--mode", "copy"), "veth has no other"),
-        (("--interfaces", "eth8"), "requires 2 arguments"),
     ],
 )
 def test_wrong_command_lines(asked, arguments, said):
     done = run(*arguments)
-    assert done.exit_code == 2
-    assert said in done.output
+    assert isinstance(done.exception, ValueError)  # exit code 2, in main()
+    assert said in str(done.exception)
     assert not asked
 
 
-def test_unknown_interfaces_are_refused():
+def test_both_interfaces_are_needed(asked):
+    done = run("--interfaces", "eth8")
+    assert done.exit_code == 2
+    assert "requires 2 arguments" in done.output
+
+
+def test_unknown_interfaces_are_refused(monkeypatch):
+    monkeypatch.setattr(runner, "check_programs", lambda: None)
     done = run("--interfaces", "no-such-0", "no-such-1")
-    assert done.exit_code == 1
-    assert "no-such-0): ENODEV" in done.output
+    assert isinstance(done.exception, UnavailableError)
+    assert "no-such-0): ENODEV" in str(done.exception)
 
 
 def test_the_machine_has_one_mtu(tmp_path):
