@@ -161,13 +161,15 @@ bench-limit: build build/native ## the engine against a minimal C sender, into b
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m bench run limit
 
-bench-start: build ## from starting send to its first frame, into bench/results/
-	$(LAB) $(BIN)/python -m bench.start
+bench-start: build build/native ## from starting a sender to its first packet, into bench/results/ (3 minutes)
+	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench run start
 
 bench-pace: build build/native ## how well rates are kept, beside trafgen, tcpreplay and iperf3, into bench/results/ (8 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.pace
+	$(BIN)/python -m bench run pace
 
 bench-replay: build build/native ## a capture file sent again, beside tcpreplay, into bench/results/ (7 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals
@@ -175,14 +177,14 @@ bench-replay: build build/native ## a capture file sent again, beside tcpreplay,
 	$(BIN)/python -m bench run replay
 
 bench-live: build ## what watching a run costs it, into bench/results/ (2 minutes)
-	$(LAB) $(BIN)/python -m bench.live
+	$(BIN)/python -m bench run live
 
 bench-library: build build/native ## the library beside a C sender, sockets and asyncio, into bench/results/ (3 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m bench run library
 
 bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
-	$(LAB) $(BIN)/python -m bench.sink
+	$(BIN)/python -m bench run sink
 
 bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
 	$(BIN)/python -m bench.tcp_loss

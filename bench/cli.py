@@ -45,6 +45,20 @@ def command() -> None:
 @click.option("--quick", is_flag=True, help="A few minutes for everything.")
 @click.option("--rounds", type=click.IntRange(1), help="Instead of each experiment's own number.")
 @click.option("--arm", "arms", multiple=True, help="Only this one; may be given more than once.")
+@click.option("--machine", is_flag=True, help="In the emulated machine; experiments of MTU 1500 only.")
+@click.option(
+    "--nics", type=click.Choice(["igb", "virtio", "virtio-no-iommu"]), default="igb", help="Its NICs."
+)
+@click.option(
+    "--interfaces",
+    nargs=2,
+    metavar="TX RX",
+    help="Between two interfaces that a cable joins; root. Each is moved into a network namespace until the "
+    "end. Then it has its name, MAC, MTU and addresses again and is up or down as before; routes, "
+    "neighbours, addresses from DHCP or router advertisements, qdiscs, its bridge or bond and sysctls are "
+    "not restored.",
+)
+@click.option("--mode", type=click.Choice(["copy", "zerocopy"]), help="Of the engine, with either of them.")
 @click.option(
     "--out",
     type=_FOLDER,
@@ -52,7 +66,17 @@ def command() -> None:
     show_default=_IN_SOURCES,
     help="Folder of results and report.",
 )
-def run(names: tuple[str, ...], quick: bool, rounds: int | None, arms: tuple[str, ...], out: Path) -> int:
+def run(
+    names: tuple[str, ...],
+    quick: bool,
+    rounds: int | None,
+    arms: tuple[str, ...],
+    machine: bool,
+    nics: str,
+    interfaces: tuple[str, str] | None,
+    mode: str | None,
+    out: Path,
+) -> int:
     """Measure, and write results and a report.
 
     Without names: all experiments. Tables go to stdout, what is going on to stderr. The report is of all
@@ -60,16 +84,16 @@ def run(names: tuple[str, ...], quick: bool, rounds: int | None, arms: tuple[str
     """
     from rich.console import Console
 
-    from bench import runner
+    from bench import places, runner
     from bench.experiment import Plan
     from bench.experiments import EXPERIMENTS
     from bench.report import text, writing
 
     runner.check_programs()
     wanted = names or [name for name, one in EXPERIMENTS.items() if one.in_quick or not quick]
-    failed = runner.run(
-        {name: EXPERIMENTS[name] for name in wanted}, Plan(quick, rounds, arms), runner.Veth(), out
-    )
+    with places.chosen(machine, nics, interfaces, mode) as place:
+        chosen = {name: EXPERIMENTS[name] for name in wanted}
+        failed = runner.run(chosen, Plan(quick, rounds, arms), place, out)
     done = [name for name in wanted if name not in failed]
     if done:
         found = results.load(out)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from bench.arm import AbsentError
-from bench.scene import BUILD, OTHER_CPU, PORT, SENDER_CPU, TX
+from bench.scene import BUILD, OTHER_CPU, PORT, SENDER_CPU, TX, engine_mode
 from xsk_engine import Engine, EngineConfig, parse_flow
 from xsk_engine.lab import topology
 from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
@@ -60,7 +60,7 @@ class EngineLoad(Load):
 
     def open(self) -> None:
         with _both_cpus():
-            engine = Engine(EngineConfig(TX, cpus=(SENDER_CPU,)))
+            engine = Engine(EngineConfig(TX, cpus=(SENDER_CPU,), mode=engine_mode()))
         self._engine = engine.open()
 
     def run(self, pps: int, seconds: float) -> int:

@@ -9,19 +9,29 @@ from bench.experiments import (
     latency,
     library,
     limit,
+    live,
     micro,
+    pace,
+    premap,
     rate,
     replay,
+    sink,
+    start,
 )
 
 _IN_ORDER = (
     rate,
     limit,
     latency,
+    pace,
     replay,
+    start,
     library,
+    live,
+    sink,
     goodput,
     connections,
+    premap,
     micro,
 )
 EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}
