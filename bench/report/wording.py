@@ -35,13 +35,12 @@ def times(value: float, digits: int = 2) -> str:
 
 
 def ratio(of: Mapping[str, Any]) -> str:
-    """Median and interval, which those lack whose rounds were not kept. As many digits as it takes that the
-    median reads on its own side of its target."""
+    """Median and interval; extremes, and said so, where rounds were not kept. As many digits as it takes that
+    the median reads on its own side of its target."""
     digits = next((n for n in range(2, _MOST_DIGITS) if not _hides(of, n)), _MOST_DIGITS)
-    median = times(of["median"], digits)
-    if "low" not in of:
-        return median
-    return f"{median} ({times(of['low'], digits)} to {times(of['high'], digits)})"
+    ends = ("low", "high") if "low" in of else ("min", "max")
+    median, low, high = (times(of[name], digits) for name in ("median", *ends))
+    return f"{median} ({low} to {high}{'' if 'low' in of else ', extremes'})"
 
 
 def _hides(of: Mapping[str, Any], digits: int) -> bool:

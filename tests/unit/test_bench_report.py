@@ -113,11 +113,11 @@ def texts(row):
     return [" / ".join(line.text for line in cell) for cell in row.cells]
 
 
-def test_ratios_whose_rounds_were_not_kept_have_no_interval():
+def test_ratios_whose_rounds_were_not_kept_say_so():
     of = result()
     for name in ("low", "high"):
         del of["cases"][0]["ratios"][0][name]
-    assert texts(tables.figures_table(of).rows[1])[-2] == "1.00"
+    assert texts(tables.figures_table(of).rows[1])[-2] == "1.00 (1.00 to 1.00, extremes)"
     median = of["cases"][0]["ratios"][0]["median"]
     assert pictures.bars_of(of["cases"][0], "pps")[1].ratio == (median, median, median)
 
