@@ -1,6 +1,8 @@
+"""``python -m bench`` = ``xsk-engine bench``."""
+
 import sys
 
-from bench.cli import command
+from xsk_engine.cli import main
 
-if __name__ == "__main__":
-    sys.exit(command(standalone_mode=False))
+sys.argv.insert(1, "bench")
+main()

@@ -1,4 +1,8 @@
-"""What ``bench.experiments.library`` starts: one way of sending each, without end. Usage: ARM QUEUE CPU"""
+"""What the experiments start as processes: one way of sending each, with the library or beside it, without
+end.
+
+Usage: ARM QUEUE CPU [PAYLOAD_BYTES]
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import xsk_engine
 from xsk_engine.lab import topology
 
 PEER = (topology.RX_IPV4, 9000)
-PAYLOAD = bytes(64)
+PAYLOAD = bytes(int(sys.argv[4]) if len(sys.argv) > 4 else 64)
 BATCH = 1000
 PER_TURN = 100
 """datagrams of an asyncio sender before others have their turn"""

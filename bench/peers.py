@@ -22,7 +22,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from bench.harness import BUILD
+from bench.scene import BUILD
 from xsk_engine.lab import topology
 from xsk_engine.packet import ETHERNET_BYTES, parse_mac, udp_frame, udp_header_bytes
 
@@ -212,7 +212,7 @@ def iperf3_port(stream: Stream) -> int:
 
 def iperf3(stream: Stream) -> list[str]:
     port = str(iperf3_port(stream))
-    to = ["-c", stream.dst_ip, "-p", port, "-B", stream.src_ip, "--cport", str(stream.src_port)]
+    to = ["-c", stream.dst_ip, "-p", port, "-B", stream.src_ip]
     return pinned(stream, "iperf3", "-u", *to, "-b", "0", "-t", "0", "-l", str(stream.payload_bytes))
 
 
@@ -282,17 +282,17 @@ _KERNEL = "the kernel writes the headers and leaves the UDP checksum to the inte
 _TESTPMD = "headers of its own: UDP checksum 0, TTL 64; the payload is what was in its memory"
 
 PEERS = {
-    "udp sendto": Peer(partial(kernel_udp, "sendto"), _ours("udp_sender"), _KERNEL, "offloaded"),
-    "udp sendmmsg": Peer(partial(kernel_udp, "sendmmsg"), _ours("udp_sender"), _KERNEL, "offloaded"),
-    "udp segment": Peer(
+    "kernel UDP sendto": Peer(partial(kernel_udp, "sendto"), _ours("udp_sender"), _KERNEL, "offloaded"),
+    "kernel UDP sendmmsg": Peer(partial(kernel_udp, "sendmmsg"), _ours("udp_sender"), _KERNEL, "offloaded"),
+    "kernel UDP UDP_SEGMENT": Peer(
         partial(kernel_udp, "segment"),
         _ours("udp_sender"),
         f"{_KERNEL}; veth passes 64 KiB uncut and counts it as one packet, unless tx-udp-segmentation is off",
         "offloaded",
     ),
-    "packet sendmmsg": Peer(partial(packet_socket, "sendmmsg"), _ours("packet_sender")),
-    "packet ring": Peer(partial(packet_socket, "ring"), _ours("packet_sender")),
-    "minimal": Peer(minimal, _ours("minimal")),
+    "AF_PACKET sendmmsg": Peer(partial(packet_socket, "sendmmsg"), _ours("packet_sender")),
+    "AF_PACKET TX_RING": Peer(partial(packet_socket, "ring"), _ours("packet_sender")),
+    "minimal C AF_XDP sender": Peer(minimal, _ours("minimal")),
     "trafgen": Peer(
         trafgen,
         _debian("trafgen", "netsniff-ng", "--version"),
@@ -310,7 +310,7 @@ PEERS = {
     ),
     "testpmd af_packet": Peer(dpdk_af_packet, _testpmd("af_packet"), _TESTPMD, "zero"),
     "scapy sendp": Peer(partial(scapy, "sendp"), _SCAPY, "builds it anew each time"),
-    "scapy socket": Peer(partial(scapy, "socket"), _SCAPY),
+    "scapy L2socket": Peer(partial(scapy, "socket"), _SCAPY),
     "xdp-trafficgen": Peer(
         xdp_trafficgen,
         _debian("xdp-trafficgen", "xdp-tools", "udp", "--version", probe=("xdp-trafficgen", "probe")),
@@ -320,7 +320,7 @@ PEERS = {
     "iperf3 -u": Peer(
         iperf3,
         _debian("iperf3", "iperf3", "--version"),
-        f"{_KERNEL}; to a port of its own, whose server reads; sequence numbers and times in the payload",
+        f"{_KERNEL}; ports of its own, a server that reads; numbers and times in the payload",
         "offloaded",
         server=iperf3_server,
     ),

@@ -83,6 +83,9 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
     for file in files:
         try:
             result = json.loads(file.read_text())
+            if path.is_dir() and "experiment" not in result:
+                print(f"{file}: is in the old form, and left out", file=sys.stderr)
+                continue
             found[result["experiment"]] = result
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f"{file}: is no result of this benchmark") from None

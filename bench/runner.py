@@ -12,10 +12,22 @@ from typing import Any, Protocol
 
 from bench import results
 from bench.experiment import Experiment, Laboratory, Plan
-from bench.scene import ROOT
+from bench.scene import BUILD, ROOT
+from xsk_engine.errors import UnavailableError
 
 LIMIT_S = 3600
 """of one experiment in one laboratory"""
+
+
+def check_programs() -> None:
+    """UnavailableError: the programs in C that are measured, or measure, are not built."""
+    if not (BUILD / "minimal").exists():
+        raise UnavailableError(
+            "bench run",
+            str(BUILD),
+            "the benchmark's programs in C are not built; in the sources: make build/native && "
+            ".venv/bin/meson compile -C build/native, or make bench-quick, which does everything",
+        )
 
 
 class Place(Protocol):

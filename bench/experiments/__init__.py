@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import library, limit, live, micro, pace, rate, replay, sink, start
+from bench.experiments import (
+    connections,
+    goodput,
+    latency,
+    library,
+    limit,
+    live,
+    micro,
+    pace,
+    rate,
+    replay,
+    sink,
+    start,
+)
 
-EXPERIMENTS: dict[str, Experiment] = {
-    one.name: one
-    for one in (
-        rate.EXPERIMENT,
-        limit.EXPERIMENT,
-        micro.EXPERIMENT,
-        start.EXPERIMENT,
-        pace.EXPERIMENT,
-        replay.EXPERIMENT,
-        library.EXPERIMENT,
-        sink.EXPERIMENT,
-        live.EXPERIMENT,
-    )
-}
+_IN_ORDER = (
+    rate,
+    limit,
+    latency,
+    pace,
+    replay,
+    start,
+    library,
+    live,
+    sink,
+    goodput,
+    connections,
+    micro,
+)
+EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}

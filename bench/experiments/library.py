@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from bench.experiments.limit import LIMIT, minimal
 from bench.figures import CPU_PER_PACKET, PPS, value
 from bench.ratios import Target
 from bench.result import Case
-from bench.scene import OTHER_CPU, SENDER_CPU, Scene
+from bench.scene import SENDER_CPU, Scene, everywhere
 
 ENGINE, SENDTO, ASYNCIO = "engine, library", "kernel UDP sendto, Python", "asyncio"
 NO_TRAFFIC = "engine, library, without traffic"
@@ -86,13 +85,9 @@ def contests_of(folder: Path) -> list[Contest]:
 
 def _ask(name: str) -> list[Sample]:
     """library_facts.py, which may use both CPUs. CalledProcessError."""
-    said = subprocess.run(
-        [sys.executable, str(FACTS), name],
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=FACT_LIMIT_S,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU}),
-    ).stdout
+    command = [sys.executable, str(FACTS), name]
+    with everywhere():
+        said = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=FACT_LIMIT_S).stdout
     found: list[Sample] = json.loads(said)
     return found
 
@@ -114,8 +109,8 @@ EXPERIMENT = Experiment(
     question="How fast are applications that send themselves, beside a C program, sockets and asyncio, and "
     "what does an open engine cost?",
     held_equal="payloads of 64 bytes to the same MAC and a bound UDP port, neighbouring slices of 80 ms, "
-    "half of them with the two queues swapped; the engine's thread has one CPU and the application's the "
-    "other, a rival's only thread may use both",
+    "half of them with the two queues swapped; the engine's thread has one CPU and the application's "
+    "the other, a rival's only thread may use both",
     not_claimed="that one CPU would do: sending from a thread of its own costs a core, which the rivals do "
     "not need",
     counted_by="rx_packets of the peer's interface; lags, snapshots, CPU and memory by the application",

@@ -2,83 +2,102 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from bench.arm import Arm
+from bench.arms.peers import PeerArm
 from bench.arms.stream import StreamArm
 from bench.experiment import Experiment, Laboratory, Outcome, Plan
 from bench.figures import CPU_PER_PACKET, GBPS, PPS
+from bench.peers import PEERS, Stream, version
 from bench.result import Case
-from bench.rounds import interleave
-from bench.scene import BUILD, PORT, SENDER_CPU, TX, Scene
-from xsk_engine.lab import topology
+from bench.rounds import Measured, interleave
+from bench.scene import PORT, ROOT, SENDER_CPU, TX, Scene
 
-SIZES = (60, 512, 1514, 9014, 65535)
+ENGINE, LIBRARY = "engine", "engine, library"
+ROUNDS, QUICK_ROUNDS = 31, 5
+SIZES = {"MTU 1500": (60, 512, 1514), "MTU 65535": (9014, 65535)}
+"""bytes of the frame without FCS, by laboratory: some senders take no larger MTU, whatever they send"""
 QUICK_SIZES = (60, 1514)
-ENGINE, LIMIT = "engine", "minimal C AF_XDP sender"
 
 
-def engine(queue: int, size: int, *more: str) -> list[str]:
-    """`send` with a frame of so many bytes, or what `more` says."""
-    packet = f"ip src={topology.TX_IPV4} dst={topology.RX_IPV4} / udp dst={PORT} ; size={size}"
+def engine(stream: Stream) -> list[str]:
+    """`send`, of frames that differ in nothing from the stream's."""
+    packet = f"ip src={stream.src_ip} dst={stream.dst_ip} / udp dst={stream.dst_port} ; size={stream.size}"
+    place = ["--queue", str(stream.queue), "--cpu", str(stream.cpu)]
+    return [sys.executable, "-m", "xsk_engine", "send", stream.interface, *place, "--packet", packet]
+
+
+def library(stream: Stream) -> list[str]:
+    """`send_many` of a UDP endpoint, from Python."""
+    script = str(ROOT / "bench/library_arms.py")
     return [
-        *(sys.executable, "-m", "xsk_engine", "send", TX, "--queue", str(queue), "--cpu", str(SENDER_CPU)),
-        *(more or ("--packet", packet)),
+        sys.executable,
+        script,
+        "send_many",
+        str(stream.queue),
+        str(stream.cpu),
+        str(stream.payload_bytes),
     ]
 
 
-def arms(scene: Scene, size: int) -> Sequence[Arm]:
-    def minimal() -> list[str]:
-        from ipaddress import ip_address
+def arms(scene: Scene, size: int, mtu: int) -> Iterator[Arm]:
+    """Each on a queue of its own, as a stopped AF_XDP sender keeps its."""
 
-        from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
+    def stream(queue: int) -> Stream:
+        return Stream.of(size, scene.folder, queue=queue, cpu=SENDER_CPU, mtu=mtu, dst_port=PORT)
 
-        frame = udp_frame(
-            parse_mac(topology.RX_MAC),
-            parse_mac(topology.TX_MAC),
-            ip_address(topology.TX_IPV4),
-            ip_address(topology.RX_IPV4),
-            9,
-            PORT,
-            bytes(size - udp_header_bytes(4)),
-        )
-        return [str(BUILD / "minimal"), TX, "1", str(SENDER_CPU), "120", frame.hex()]
-
-    return [
-        StreamArm(ENGINE, scene, lambda: engine(0, size), ours=True, own_cpus=True),
-        StreamArm(LIMIT, scene, minimal),
-    ]
+    yield StreamArm(ENGINE, scene, lambda: engine(stream(0)), ours=True, own_cpus=True)
+    yield StreamArm(LIBRARY, scene, lambda: library(stream(1)), ours=True, own_cpus=True)
+    for name in PEERS:
+        yield PeerArm(name, scene, stream(3 if name.startswith("testpmd") else 2))
 
 
-def measure(scene: Scene, plan: Plan, _laboratory: str) -> Outcome:
-    rounds = plan.choose(41, 9)
+def case_of(size: int, measured: Measured) -> Case:
+    """Ours beside every other that was measured."""
+    case = Case.of(f"{size} bytes", measured.samples, EXPERIMENT.figures, x=size, absent=measured.absent)
+    for rival in measured.samples:
+        if rival not in (ENGINE, LIBRARY):
+            case.compare(ENGINE, rival, PPS)
+    case.notes = [f"{name}: {PEERS[name].differs}" for name in measured.samples if _differs(name)]
+    return case
+
+
+def _differs(name: str) -> bool:
+    return name in PEERS and bool(PEERS[name].differs)
+
+
+def measure(scene: Scene, plan: Plan, laboratory: str) -> Outcome:
+    # Or a train of UDP_SEGMENT passes veth uncut, and is counted as one packet.
+    switch = ["ethtool", "-K", TX, "tx-udp-segmentation", "off"]
+    subprocess.run(switch, check=True, capture_output=True, timeout=30)
+    rounds = plan.choose(ROUNDS, QUICK_ROUNDS)
+    mtu = EXPERIMENT.laboratories[laboratory].mtu
     cases = []
     with scene.bound_port():
-        for size in QUICK_SIZES if plan.quick else SIZES:
-            chosen = [arm for arm in arms(scene, size) if plan.wants(arm.name)]
-            measured = interleave(chosen, rounds, scene.watch.look, f"{size} bytes")
-            case = Case.of(
-                f"{size} bytes", measured.samples, EXPERIMENT.figures, x=size, absent=measured.absent
-            )
-            for rival in measured.samples:
-                if rival != ENGINE:
-                    case.compare(ENGINE, rival, PPS)
-            cases.append(case)
-    return Outcome(cases, rounds)
+        for size in SIZES[laboratory]:
+            if plan.quick and size not in QUICK_SIZES:
+                continue
+            chosen = [arm for arm in arms(scene, size, mtu) if plan.wants(arm.name)]
+            cases.append(case_of(size, interleave(chosen, rounds, scene.watch.look, f"{size} bytes")))
+    versions = {name: version(name) for name in PEERS if any(name in case.arms for case in cases)}
+    return Outcome(cases, rounds, versions)
 
 
 EXPERIMENT = Experiment(
     name="rate",
     title="Packets per second, by size",
     question="How many packets of a size does each sender bring to the other end?",
-    held_equal="one veth pair with one MTU, one stream to the same MAC and a bound UDP port, the sender on "
-    "one CPU and everything else on the other, turns of 80 ms",
-    not_claimed="that this is what a NIC would send: on veth the kernel's receive path runs within every "
-    "sender's own system call",
+    held_equal="one veth pair, one stream to the same MAC and a bound UDP port that nobody reads, the sender "
+    "on one CPU and everything else on the other, turns of 80 ms",
+    not_claimed="that a NIC would send as many: on veth the receiver's stack runs within every sender's own "
+    "system call, and is most of what a packet costs",
     counted_by="rx_packets of the peer's interface",
     figures=(PPS, GBPS, *CPU_PER_PACKET),
     measure=measure,
-    laboratories={"": Laboratory(mtu=65535, queues=4)},
-    minutes=6,
+    laboratories={name: Laboratory(mtu=int(name.split()[1]), queues=4) for name in SIZES},
+    quick_laboratories=("MTU 1500",),
+    minutes=8,
 )
