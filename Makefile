@@ -24,7 +24,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
+	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench bench-quick bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
 
@@ -142,6 +142,16 @@ format: build ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format -q .
 	git ls-files '*.c' '*.h' | xargs $(BIN)/clang-format -i
+
+bench: setup-test build build/native $(STAMP)-bench ## the engine beside everybody else: all experiments into bench/results/, with a report (hours)
+	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench run
+
+bench-quick: setup-test build build/native $(STAMP)-bench ## the same in a few minutes, to see how things stand: tables, and a page in build/bench-quick/
+	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench run --quick --out build/bench-quick
 
 bench-micro: build build/native ## ns per operation of allocator and packet path, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null

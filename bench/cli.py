@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from bench import compare as comparing
 from bench import results
 
 
@@ -87,6 +89,37 @@ def report(folder: Path) -> None:
     from bench.report import writing
 
     click.echo(writing.write(folder, results.load(folder), EXPERIMENTS))
+
+
+@command.command()
+@click.argument("before", type=click.Path(exists=True, path_type=Path))
+@click.argument("after", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=comparing.TOLERANCE_PERCENT,
+    show_default=True,
+    help="Percent by which a figure may be worse.",
+)
+@click.option("--changed", is_flag=True, help="Show only what became worse or better.")
+@click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
+def compare(before: Path, after: Path, tolerance: float, changed: bool, as_json: bool) -> int:
+    """Tell what became worse, or better, from BEFORE to AFTER: result files, or folders of them.
+
+    A regression is worse by more than the tolerance, with 95 % intervals of both medians that lie apart.
+    Ratios are always compared, other figures only where CPU, kernel and number of cores are the same. Exit
+    code 1: there is a regression; 2: these are no results, or have nothing in common.
+    """
+    found = comparing.compare(results.load(before), results.load(after), tolerance)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        from bench.report import changes
+
+        changes.show(found, Console(), only_changed=changed)
+    return 1 if found.of(comparing.WORSE) else 0
 
 
 @command.command("list")

@@ -12,6 +12,7 @@ from bench.experiments import (
     live,
     micro,
     pace,
+    premap,
     rate,
     replay,
     sink,
@@ -30,6 +31,7 @@ _IN_ORDER = (
     sink,
     goodput,
     connections,
+    premap,
     micro,
 )
 EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}

@@ -155,7 +155,7 @@ def _rows_of_case(
     arms, absent = case.get("arms", {}), case.get("absent", {})
     of_case = case.get("ratios", ())
     names = list(dict.fromkeys([*arms, *(of["theirs"] for of in of_case)]))
-    rows = []
+    rows: list[Row] = []
     for arm in names:
         cells = [_text(case["name"]), _text(arm)]
         for name in figures:
@@ -168,7 +168,7 @@ def _rows_of_case(
             several = len({of["ours"] for of in ratios if of["figure"] == name}) > 1
             cells.append(
                 tuple(
-                    Line((f"{plain(of['ours'])}: " if several else "") + wording.ratio(dict(of)))
+                    Line((f"{plain(of['ours'])}: " if several else "") + wording.ratio(of))
                     for of in mine
                     if of["figure"] == name
                 )
