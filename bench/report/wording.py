@@ -35,10 +35,12 @@ def times(value: float, digits: int = 2) -> str:
 
 
 def ratio(of: dict[str, Any]) -> str:
-    """Median and interval. As many digits as it takes that the median reads on its own side of its target."""
+    """Median and interval; extremes, and said so, where rounds were not kept. As many digits as it takes that
+    the median reads on its own side of its target."""
     digits = next((n for n in range(2, _MOST_DIGITS) if not _hides(of, n)), _MOST_DIGITS)
-    median, low, high = (times(of[name], digits) for name in ("median", "low", "high"))
-    return f"{median} ({low} to {high})"
+    ends = ("low", "high") if "low" in of else ("min", "max")
+    median, low, high = (times(of[name], digits) for name in ("median", *ends))
+    return f"{median} ({low} to {high}{'' if 'low' in of else ', extremes'})"
 
 
 def _hides(of: dict[str, Any], digits: int) -> bool:
