@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.experiment import Experiment
 from bench.experiments import (
+    allocator,
     connections,
     goodput,
     latency,
@@ -32,6 +33,7 @@ _IN_ORDER = (
     goodput,
     connections,
     premap,
+    allocator,
     micro,
 )
 EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}
