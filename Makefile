@@ -128,7 +128,7 @@ build/asan: $(STAMP)
 build/tsan: $(STAMP)
 	$(BIN)/meson setup $@ -Dtests=true -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
 
-docs: build ## docs/cli.md, docs/figures.md and the man pages, from what the program says of itself
+docs: build $(STAMP)-bench ## docs/cli.md, figures.md and the man pages from what the program says of itself, README's figures from bench/results
 	$(BIN)/python docs/generate.py
 
 lint: setup-test build ## ruff, mypy, clang-format, and docs that are what the program says
