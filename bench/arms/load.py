@@ -37,7 +37,7 @@ class Load(ABC):
 
 
 @contextlib.contextmanager
-def _both_cpus() -> Iterator[None]:
+def both_cpus() -> Iterator[None]:
     """An engine's worker may stand where this process does not."""
     before = os.sched_getaffinity(0)
     with contextlib.suppress(OSError):
@@ -59,7 +59,7 @@ class EngineLoad(Load):
         self._engine: Engine | None = None
 
     def open(self) -> None:
-        with _both_cpus():
+        with both_cpus():
             engine = Engine(EngineConfig(TX, cpus=(SENDER_CPU,), mode=engine_mode()))
         self._engine = engine.open()
 

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: the command line, and what is made of a place that does not have every laboratory."""
+"""Where a benchmark runs: the command line, and a place that does not have every laboratory."""
 
 import contextlib
 import json
