@@ -1,12 +1,8 @@
+"""``python -m bench`` = ``xsk-engine bench``."""
+
 import sys
 
-import click
+from xsk_engine.cli import main
 
-from bench.cli import command
-
-if __name__ == "__main__":
-    try:
-        sys.exit(command(standalone_mode=False))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+sys.argv.insert(1, "bench")
+main()

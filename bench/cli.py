@@ -1,22 +1,38 @@
-"""``python -m bench``, and ``xsk-engine bench``."""
+"""``xsk-engine bench``, and ``python -m bench``. What measures is imported when it is to measure."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from bench import places, results, runner
-from bench.experiment import Plan
-from bench.experiments import EXPERIMENTS
-from xsk_engine.errors import XskError
+from bench import compare as comparing
+from bench import results
 
 
-def _chosen(names: tuple[str, ...], quick: bool) -> tuple[str, ...]:
-    unknown = [name for name in names if name not in EXPERIMENTS]
-    if unknown:
-        raise click.UsageError(f"no experiment {unknown[0]!r}; there are {', '.join(EXPERIMENTS)}")
-    return names or tuple(name for name, one in EXPERIMENTS.items() if one.in_quick or not quick)
+class _ExperimentName(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "experiment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from bench.experiments import EXPERIMENTS
+
+        if value not in EXPERIMENTS:
+            self.fail(f"no experiment {value!r}; there are {', '.join(EXPERIMENTS)}", param, ctx)
+        return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from bench.experiments import EXPERIMENTS
+
+        return [CompletionItem(name) for name in EXPERIMENTS if name.startswith(incomplete)]
+
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_IN_SOURCES = "bench/results of the sources"
 
 
 @click.group("bench")
@@ -25,7 +41,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("names", nargs=-1, metavar="[EXPERIMENT]...")
+@click.argument("names", nargs=-1, metavar="[EXPERIMENT]...", type=_ExperimentName())
 @click.option("--quick", is_flag=True, help="A few minutes for everything.")
 @click.option("--rounds", type=click.IntRange(1), help="Instead of each experiment's own number.")
 @click.option("--arm", "arms", multiple=True, help="Only this one; may be given more than once.")
@@ -43,7 +59,13 @@ def command() -> None:
     "not restored.",
 )
 @click.option("--mode", type=click.Choice(["copy", "zerocopy"]), help="Of the engine, with either of them.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=results.REFERENCE)
+@click.option(
+    "--out",
+    type=_FOLDER,
+    default=results.REFERENCE,
+    show_default=_IN_SOURCES,
+    help="Folder of results and report.",
+)
 def run(
     names: tuple[str, ...],
     quick: bool,
@@ -55,20 +77,85 @@ def run(
     mode: str | None,
     out: Path,
 ) -> int:
-    """Measure, and write results and a report."""
-    chosen = {name: EXPERIMENTS[name] for name in _chosen(names, quick)}
+    """Measure, and write results and a report.
+
+    Without names: all experiments. Tables go to stdout, what is going on to stderr. The report is of all
+    results in the folder.
+    """
+    from rich.console import Console
+
+    from bench import places, runner
+    from bench.experiment import Plan
+    from bench.experiments import EXPERIMENTS
+    from bench.report import text, writing
+
+    runner.check_programs()
+    wanted = names or [name for name, one in EXPERIMENTS.items() if one.in_quick or not quick]
+    if (machine or interfaces) and out == results.REFERENCE:
+        raise click.UsageError("say --out FOLDER: the results of the sources are those of a veth pair")
     try:
-        with places.chosen(machine, nics, interfaces, mode) as place:
-            failed = runner.run(chosen, Plan(quick, rounds, arms), place, out)
+        somewhere = places.chosen(machine, nics, interfaces, mode)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    except (XskError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+    with somewhere as place:
+        chosen = {name: EXPERIMENTS[name] for name in wanted}
+        failed = runner.run(chosen, Plan(quick, rounds, arms), place, out)
+    done = [name for name in wanted if name not in failed]
+    if done:
+        found = results.load(out)
+        text.show([found[name] for name in done], Console())
+        click.echo(writing.write(out, found, EXPERIMENTS))
     return 1 if failed else 0
+
+
+@command.command()
+@click.argument("folder", type=_FOLDER, default=results.REFERENCE)
+def report(folder: Path) -> None:
+    """Write report.md, report.html and pictures of the results in a folder.
+
+    [default: bench/results of the sources]
+    """
+    from bench.experiments import EXPERIMENTS
+    from bench.report import writing
+
+    click.echo(writing.write(folder, results.load(folder), EXPERIMENTS))
+
+
+@command.command()
+@click.argument("before", type=click.Path(exists=True, path_type=Path))
+@click.argument("after", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=comparing.TOLERANCE_PERCENT,
+    show_default=True,
+    help="Percent by which a figure may be worse.",
+)
+@click.option("--changed", is_flag=True, help="Show only what became worse or better.")
+@click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
+def compare(before: Path, after: Path, tolerance: float, changed: bool, as_json: bool) -> int:
+    """Tell what became worse, or better, from BEFORE to AFTER: result files, or folders of them.
+
+    A regression is worse by more than the tolerance, with 95 % intervals of both medians that lie apart.
+    Ratios are always compared, other figures only where CPU, kernel and number of cores are the same. Exit
+    code 1: there is a regression; 2: these are no results, or have nothing in common.
+    """
+    found = comparing.compare(results.load(before), results.load(after), tolerance)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        from bench.report import changes
+
+        changes.show(found, Console(), only_changed=changed)
+    return 1 if found.of(comparing.WORSE) else 0
 
 
 @command.command("list")
 def list_() -> None:
     """The experiments."""
+    from bench.experiments import EXPERIMENTS
+
     for name, one in EXPERIMENTS.items():
         click.echo(f"{name:12} {one.question}")

@@ -70,3 +70,11 @@ CPU_PER_GIGABYTE = tuple(
     Figure(f"cpu_{kind}_s_per_gb", "s/GB", _per(f"cpu_{kind}_s", "bytes", 1e9), "less", True)
     for kind in CPU_KINDS
 )
+"""bytes of payload"""
+CPU_TOTAL_PER_GIGABYTE = Figure(
+    "cpu_s_per_gb",
+    "s/GB",
+    lambda one: 1e9 * sum(one[f"cpu_{kind}_s"] for kind in CPU_KINDS) / one["bytes"],
+    "less",
+    True,
+)

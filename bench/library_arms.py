@@ -1,5 +1,8 @@
-"""What ``bench.library`` starts as processes: one way of sending each, without end. Usage: ARM QUEUE CPU
-[PAYLOAD_BYTES]"""
+"""What the experiments start as processes: one way of sending each, with the library or beside it, without
+end.
+
+Usage: ARM QUEUE CPU [PAYLOAD_BYTES]
+"""
 
 from __future__ import annotations
 

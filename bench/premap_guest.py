@@ -1,7 +1,8 @@
 """Runs in the emulated machine, between its two NICs: every sender, interleaved, with what each costs.
 
-Usage: python -m bench.premap_guest ROUNDS. One JSON object per measurement goes to /run/shared/measured. The
-sender and its NIC's interrupts have CPU 0 for themselves; receivers and Python's own thread run on CPU 1.
+Usage: python -m bench.premap_guest ROUNDS [ARM...]. One JSON object per measurement goes to
+/run/shared/measured. The sender and its NIC's interrupts have CPU 0 for themselves; receivers and Python's
+own thread run on CPU 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.harness import BUILD
+from bench import names
+from bench.scene import BUILD, OTHER_CPU, SENDER_CPU
 from tests.lab.wire import frame
 from xsk_engine import netdev
 from xsk_engine.config import EngineConfig
@@ -38,7 +40,6 @@ SHARED = Path("/run/shared")
 EVENTS = Path("/sys/kernel/tracing/events")
 TCP_PORT, UDP_PORT = 5201, 9000
 FRAME_BYTES = 1514
-SENDER_CPU, OTHER_CPU = 0, 1
 
 TCP_MEGABYTES, TCP_TSO_MEGABYTES = 24, 64
 UDP_PACKETS, COPY_PACKETS, ZEROCOPY_PACKETS = 20_000, 20_000, 60_000
@@ -175,19 +176,17 @@ def arms() -> dict[str, Arm]:
     sent = frame(FRAME_BYTES)
     fields = {"@42/8": Sequence(), "udp.src": Range(1024, 51_023), "@50/4": Sequence(7)}
     return {
-        "kernel TCP, TSO off": partial(tcp, "tcp", "off", TCP_MEGABYTES),
-        "kernel TCP, TSO on": partial(tcp, "tcp", "on", TCP_TSO_MEGABYTES),
-        "kernel TCP, TSO on, sendfile": partial(tcp, "sendfile", "on", TCP_TSO_MEGABYTES),
-        "kernel UDP": udp,
-        "engine, copy": partial(engine, "copy", Traffic(sent, count=COPY_PACKETS)),
-        "engine, zero-copy": partial(engine, "zerocopy", Traffic(sent, count=ZEROCOPY_PACKETS)),
-        "engine, zero-copy, 3 fields and checksum patched": partial(
-            engine, "zerocopy", Traffic(Flow(sent, fields), count=ZEROCOPY_PACKETS)
-        ),
-        "engine, zero-copy, 3 fields and checksum patched, 60 bytes": partial(
+        names.TSO_OFF: partial(tcp, "tcp", "off", TCP_MEGABYTES),
+        names.TSO_ON: partial(tcp, "tcp", "on", TCP_TSO_MEGABYTES),
+        names.TSO_SENDFILE: partial(tcp, "sendfile", "on", TCP_TSO_MEGABYTES),
+        names.UDP: udp,
+        names.ENGINE_COPY: partial(engine, "copy", Traffic(sent, count=COPY_PACKETS)),
+        names.ENGINE: partial(engine, "zerocopy", Traffic(sent, count=ZEROCOPY_PACKETS)),
+        names.PATCHED: partial(engine, "zerocopy", Traffic(Flow(sent, fields), count=ZEROCOPY_PACKETS)),
+        names.PATCHED_SMALL: partial(
             engine, "zerocopy", Traffic(Flow(frame(60), fields), count=ZEROCOPY_PACKETS)
         ),
-        "minimal C sender, zero-copy": minimal,
+        names.MINIMAL: minimal,
     }
 
 
@@ -231,18 +230,18 @@ def measure(lab: PrivateLab, arm: Arm, regions: Regions) -> dict[str, Any]:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1])
+    rounds, wanted = int(sys.argv[1]), sys.argv[2:]
     os.sched_setaffinity(0, {OTHER_CPU})
     lab = PrivateLab.from_environment()
     said = ethtool("-i", topology.TX_INTERFACE).splitlines()
     regions = Regions(next(line.split()[1] for line in said if line.startswith("bus-info:")))
-    senders = arms()
+    senders = {name: arm for name, arm in arms().items() if not wanted or name in wanted}
     with receivers(lab), (SHARED / "measured").open("w") as out:
         for number in range(rounds + 1):
             # Round 0 is traced and warms everything up; the others are counted.
             regions.tracing = number == 0
             for name, arm in list(senders.items())[:: 1 if number % 2 else -1]:
-                figures = {"sender": name, "traced": regions.tracing, **measure(lab, arm, regions)}
+                figures = {"arm": name, "traced": regions.tracing, **measure(lab, arm, regions)}
                 out.write(json.dumps(figures) + "\n")
                 out.flush()
                 print(json.dumps(figures), flush=True)

@@ -61,3 +61,15 @@ def interleave(
             print(f"\r{what}: round {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return measured
+
+
+def joined(passes: Sequence[Measured]) -> Measured:
+    """The rounds of several passes, one after the other. An arm that one of them lacks is absent."""
+    whole = Measured()
+    for one in passes:
+        whole.absent |= one.absent
+    for one in passes:
+        for arm, samples in one.samples.items():
+            if arm not in whole.absent:
+                whole.samples.setdefault(arm, []).extend(samples)
+    return whole

@@ -13,7 +13,19 @@ from typing import Any
 from bench import results
 from bench.experiment import Experiment, Plan
 from bench.places import Place, Veth, run_child
+from bench.scene import BUILD
 from xsk_engine.errors import UnavailableError, XskError
+
+
+def check_programs() -> None:
+    """UnavailableError: the programs in C that are measured, or measure, are not built."""
+    if not (BUILD / "minimal").exists():
+        raise UnavailableError(
+            "bench run",
+            str(BUILD),
+            "the benchmark's programs in C are not built; in the sources: make build/native && "
+            ".venv/bin/meson compile -C build/native, or make bench-quick, which does everything",
+        )
 
 
 def measure(experiment: Experiment, plan: Plan, place: Place) -> tuple[list[dict[str, Any]], dict[str, str]]:

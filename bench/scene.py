@@ -97,6 +97,17 @@ def _end(interface: str) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def everywhere() -> Iterator[None]:
+    """This thread, and what it starts, may run on both CPUs: for those that pin themselves, or nobody."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
 def place() -> dict[str, str]:
     """Where this process was put: "place", and "caveat", what its figures are not worth; "mode" if one was
     asked for."""

@@ -13,9 +13,9 @@ import sys
 
 from rich.console import Console
 
-from bench import tcp_goodput, tcp_instructions
+from bench import tcp_instructions
 
-HALVES = {"instructions": (tcp_instructions.run, 5), "goodput": (tcp_goodput.run, 9)}
+HALVES = {"instructions": (tcp_instructions.run, 5)}
 """and their rounds"""
 COLUMNS = 100
 

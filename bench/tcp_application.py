@@ -1,4 +1,4 @@
-"""The engine's application in bench-tcp: tcp_writer.c, on connections that Python has opened."""
+"""The engine's application: tcp_writer.c, on connections that Python has opened."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 
-from bench.harness import BUILD
+from bench.scene import BUILD
 from xsk_engine._ffi.native import library_path
 from xsk_engine.tcp import TcpConnection
 

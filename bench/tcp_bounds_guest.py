@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.ack_reader import reading, steered
-from bench.harness import BUILD
 from bench.premap_guest import SHARED, Regions, ethtool, instructions
+from bench.scene import BUILD
 from bench.tcp_takeover import Place, listen, take_over
 from xsk_engine import netdev
 from xsk_engine.config import EngineConfig

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define READ_BYTES (1u << 20)
-#define MOST_FLOWS 64
+#define MOST_FLOWS 256
 #define LIMIT_S 60u
 
 struct flow {

@@ -13,8 +13,7 @@ import time
 from collections.abc import Sequence
 
 from bench.arm import AbsentError, Arm, Sample
-from bench.arms.load import both_cpus
-from bench.scene import PORT, SENDER_CPU, TX, Scene, engine_mode
+from bench.scene import PORT, SENDER_CPU, TX, Scene, engine_mode, everywhere
 from xsk_engine import Engine, EngineConfig, WouldBlockError
 from xsk_engine.lab import topology
 from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
@@ -58,7 +57,7 @@ class EngineArm(Arm):
         config = EngineConfig(
             TX, cpus=(SENDER_CPU,), tcp=self._tcp, umem_bytes=_UMEM_BYTES, mode=engine_mode()
         )
-        with both_cpus():
+        with everywhere():
             engine = Engine(config)
         self._engine = engine.open()
 

@@ -3,8 +3,37 @@
 from __future__ import annotations
 
 from bench.experiment import Experiment
-from bench.experiments import latency, memory, rate
+from bench.experiments import (
+    connections,
+    goodput,
+    latency,
+    library,
+    limit,
+    live,
+    memory,
+    micro,
+    pace,
+    premap,
+    rate,
+    replay,
+    sink,
+    start,
+)
 
-EXPERIMENTS: dict[str, Experiment] = {
-    one.name: one for one in (rate.EXPERIMENT, latency.EXPERIMENT, memory.EXPERIMENT)
-}
+_IN_ORDER = (
+    rate,
+    limit,
+    latency,
+    pace,
+    replay,
+    start,
+    library,
+    live,
+    sink,
+    goodput,
+    connections,
+    memory,
+    premap,
+    micro,
+)
+EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}

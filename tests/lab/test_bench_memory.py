@@ -25,7 +25,7 @@ def test_the_engine_holds_chunks(wire, tmp_path):
 
 @pytest.mark.parametrize("send", [holding.kernel_udp, holding.af_packet])
 def test_a_dam_holds_the_kernels(wire, tmp_path, send):
-    with Scene.here(tmp_path).bound_port(), holding.both_cpus():
+    with Scene.here(tmp_path).bound_port():
         sample = send(512)
     # What fits into the burst passes.
     assert holding.PACKETS - holding.Dam.BURST_BYTES // 512 - 2 <= sample["packets"] <= holding.PACKETS

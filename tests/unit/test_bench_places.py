@@ -6,7 +6,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bench import cli, places, runner
+from bench import cli, places, results, runner
 from bench.experiment import Experiment, Laboratory, Plan
 from bench.experiments import EXPERIMENTS
 from bench.places import Emulated, Veth
@@ -55,7 +55,10 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(places, "emulated", record("emulated"))
     monkeypatch.setattr(places, "interfaces", record("interfaces"))
-    monkeypatch.setattr(runner, "run", lambda chosen, plan, place, out: seen.append(place) or {})
+    monkeypatch.setattr(runner, "check_programs", lambda: None)
+    monkeypatch.setattr(
+        runner, "run", lambda chosen, plan, place, out: seen.append(place) or {"latency": "not measured"}
+    )
     return seen
 
 
@@ -63,17 +66,13 @@ def run(*arguments):
     return CliRunner().invoke(cli.command, ["run", "latency", *arguments])
 
 
-def test_the_command_line(asked):
-    assert run("--machine", "--nics", "virtio", "--mode", "copy").exit_code == 0
-    assert run("--interfaces", "eth8", "eth9").exit_code == 0
-    assert asked == [
-        ("emulated", "virtio", "copy"),
-        "emulated",
-        ("interfaces", "eth8", "eth9", None),
-        "interfaces",
-    ]
-    assert run().exit_code == 0
-    assert isinstance(asked[-1], Veth)
+def test_the_command_line(asked, tmp_path):
+    out = ("--out", str(tmp_path))
+    for more in (("--machine", "--nics", "virtio", "--mode", "copy"), ("--interfaces", "eth8", "eth9"), ()):
+        run(*more, *out)
+    assert asked[:2] == [("emulated", "virtio", "copy"), "emulated"]
+    assert asked[2:4] == [("interfaces", "eth8", "eth9", None), "interfaces"]
+    assert isinstance(asked[4], Veth)
 
 
 @pytest.mark.parametrize(
@@ -82,19 +81,20 @@ def test_the_command_line(asked):
         (("--machine", "--interfaces", "eth8", "eth9"), "one of them"),
         (("--mode", "copy"), "veth has no other"),
         (("--interfaces", "eth8"), "requires 2 arguments"),
+        (("--machine", "--out", str(results.REFERENCE)), "say --out"),
     ],
 )
-def test_wrong_command_lines(asked, arguments, said):
-    done = run(*arguments)
+def test_wrong_command_lines(asked, arguments, said, tmp_path):
+    done = run("--out", str(tmp_path), *arguments)
     assert done.exit_code == 2
     assert said in done.output
     assert not asked
 
 
-def test_unknown_interfaces_are_refused():
-    done = run("--interfaces", "no-such-0", "no-such-1")
-    assert done.exit_code == 1
-    assert "no-such-0): ENODEV" in done.output
+def test_unknown_interfaces_are_refused(tmp_path):
+    done = run("--interfaces", "no-such-0", "no-such-1", "--out", str(tmp_path))
+    assert isinstance(done.exception, UnavailableError)
+    assert "no-such-0): ENODEV" in str(done.exception)
 
 
 def test_the_machine_has_one_mtu(tmp_path):

@@ -1,0 +1,101 @@
+"""From starting a program to its first packet at the peer, for every sender that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench import peers
+from bench.arm import AbsentError, Arm
+from bench.arms.first import FirstPacketArm
+from bench.experiment import Experiment, Outcome, Plan
+from bench.experiments import library, limit
+from bench.figures import value
+from bench.peers import PEERS, Stream
+from bench.ratios import Target
+from bench.result import Case
+from bench.rounds import interleave
+from bench.scene import PORT, SENDER_CPU, Scene
+
+ENGINE, LIBRARY = "engine", "engine, library"
+RIVALS = {
+    "minimal C AF_XDP sender": "minimal",
+    "kernel UDP sendto": "udp sendto",
+    "AF_PACKET sendmmsg": "packet sendmmsg",
+    "AF_PACKET TX_RING": "packet ring",
+    "trafgen": "trafgen",
+    "tcpreplay": "tcpreplay",
+    "iperf3 -u": "iperf3 -u",
+    "scapy": "scapy sendp",
+    "testpmd af_xdp": "testpmd af_xdp",
+    "testpmd af_packet": "testpmd af_packet",
+    "xdp-trafficgen": "xdp-trafficgen",
+}
+"""arms, by their name in bench/peers.py. UDP by sendmmsg and in segments is the same program as by sendto."""
+SECONDS = value("seconds", "s", "less")
+SIZE = 60
+TARGET = Target(0.5, False)
+CASE = "first packet"
+
+
+class _RivalArm(FirstPacketArm):
+    """Absent with a remedy, where it is not installed."""
+
+    def __init__(self, arm: str, scene: Scene, stream: Stream) -> None:
+        self._rival = RIVALS[arm]
+        self._stream = stream
+        peer = PEERS[self._rival]
+        port = peers.iperf3_port(stream)
+        super().__init__(
+            arm,
+            scene,
+            lambda: peer.command(stream),
+            (PORT, port),
+            server=(peer.server(stream), port) if peer.server else None,
+            undo=peer.undo(stream),
+        )
+
+    def setup(self) -> None:
+        why = peers.missing(self._rival) or PEERS[self._rival].cannot(self._stream)
+        if why:
+            raise AbsentError(why)
+        super().setup()
+
+
+def arms(scene: Scene) -> Sequence[Arm]:
+    stream = Stream.of(SIZE, scene.folder, cpu=SENDER_CPU, dst_port=PORT)
+    fixed, application = limit.fixed(SIZE), library.arm("send")
+    return [
+        FirstPacketArm(ENGINE, scene, lambda: fixed(0), (PORT,), ours=True),
+        FirstPacketArm(LIBRARY, scene, lambda: application(0), (PORT,), ours=True),
+        *(_RivalArm(arm, scene, stream) for arm in RIVALS),
+    ]
+
+
+def measure(scene: Scene, plan: Plan, _laboratory: str) -> Outcome:
+    rounds = plan.choose(21, 2)
+    chosen = [arm for arm in arms(scene) if plan.wants(arm.name)]
+    with scene.bound_port():
+        measured = interleave(chosen, rounds, scene.watch.look, CASE)
+    case = Case.of(CASE, measured.samples, (SECONDS,), absent=measured.absent)
+    for arm in measured.samples:
+        if arm != ENGINE:
+            case.compare(ENGINE, arm, SECONDS)
+    if ENGINE in case.arms:
+        case.aim(f"first packet of {ENGINE}, s", case.arms[ENGINE][SECONDS.name]["median"], TARGET)
+    versions = {arm: peers.version(RIVALS[arm]) for arm in measured.samples if arm in RIVALS}
+    return Outcome([case], rounds, versions)
+
+
+EXPERIMENT = Experiment(
+    name="start",
+    title="From starting a program to its first packet",
+    question="How long does it take from starting a sender to its first packet at the peer?",
+    held_equal="one veth pair, a stream of 60-byte frames, both CPUs for the start and one for the sender, "
+    "files in the page cache; every program's files are written before its clock starts",
+    not_claimed="that they do the same meanwhile: the engine parses flows and asks for the peer's MAC, the C "
+    "programs are told everything; iperf3's first packet is its greeting, after a TCP handshake",
+    counted_by="a packet socket at the peer's interface; the first UDP packet to the stream's port",
+    figures=(SECONDS,),
+    measure=measure,
+    minutes=3,
+)
