@@ -191,7 +191,7 @@ bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC,
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.premap
+	$(BIN)/python -m bench run premap allocator $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-tcp-bounds: setup-test build build/native $(STAMP)-bench ## what an ACK costs, and a blind TCP stream beside the kernel's TCP (5 minutes, root)
 	$(BIN)/meson compile -C build/native >/dev/null

@@ -17,9 +17,8 @@ from typing import Any
 from bench.figures import Figure
 from bench.result import Case
 from bench.scene import ROOT
-from tests.machine import packages
-from tests.machine.packages import MachineUnavailable
-from tests.machine.qemu import Machine, MachineConfig
+
+# tests.machine is imported where it is needed: every run knows these experiments, and not every one boots.
 
 BOOT_LIMIT_S = 900
 PLUGIN = ROOT / "build/native/bench/count.so"
@@ -52,9 +51,11 @@ TRACED = (DMA_MAPS, IOMMU_MAPS)
 
 def build_plugin() -> Path | None:
     """The instruction counter, or None and why, on stderr."""
+    from tests.machine import packages
+
     try:
         header = packages.qemu_header()
-    except MachineUnavailable as error:
+    except packages.MachineUnavailable as error:
         print(f"no instruction counts: {error}", file=sys.stderr)
         return None
     source = ROOT / "bench/tcg"
@@ -68,6 +69,8 @@ def build_plugin() -> Path | None:
 def run(iommu: str, plugin: Path | None, guest: str, rounds: int, arms: Iterable[str]) -> list[Measured]:
     """Every measurement of one boot: `guest` is the module that takes them there, of these arms, or of all if
     there are none. RuntimeError; MachineUnavailable, MachineFailed of tests.machine."""
+    from tests.machine.qemu import Machine, MachineConfig
+
     print(f"IOMMU {iommu}: {rounds} rounds ", end="", file=sys.stderr, flush=True)
     with Machine(MachineConfig(iommu=iommu, plugin=str(plugin) if plugin else None)) as machine:
         command = [sys.executable, "-m", guest, str(rounds), *arms]
@@ -85,6 +88,8 @@ def run(iommu: str, plugin: Path | None, guest: str, rounds: int, arms: Iterable
 
 def versions() -> dict[str, str]:
     """Of the guest."""
+    from tests.machine import packages
+
     return {"guest's kernel": packages.get().release}
 
 

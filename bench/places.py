@@ -173,7 +173,8 @@ class _Leaving:
 
 @contextlib.contextmanager
 def interfaces(tx: str, rx: str, mode: str | None) -> Iterator[Interfaces]:
-    """Everything as before afterwards, also after an error, Ctrl-C or SIGTERM. UnavailableError, OSError."""
+    """Everything as before afterwards, also after an error, Ctrl-C or SIGTERM. UnavailableError, and
+    BrokenError where something could not be given back."""
     with contextlib.ExitStack() as stack:
         deaf = stack.enter_context(orderly_end())
         ends = stack.enter_context(adopted(tx, rx))

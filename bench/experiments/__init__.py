@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bench.experiment import Experiment
 from bench.experiments import (
+    allocator,
     connections,
     goodput,
     latency,
     library,
     limit,
     live,
+    memory,
     micro,
     pace,
     premap,
@@ -31,7 +33,9 @@ _IN_ORDER = (
     sink,
     goodput,
     connections,
+    memory,
     premap,
+    allocator,
     micro,
 )
 EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}

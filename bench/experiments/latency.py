@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -131,23 +130,15 @@ class LoadedArm(Arm):
 
     def _limit_pps(self) -> float:
         """At the peer, while the receiver looks on as it does later."""
-        counted: list[tuple[int, float]] = []
-
-        def count() -> None:
-            for pause in (SETTLE_S, LIMIT_S - 2 * SETTLE_S):
-                time.sleep(pause)
-                counted.append((self._scene.received().packets, time.perf_counter()))
-
         assert self._load is not None
-        with _receiver(self._scene, 0):
-            counter = threading.Thread(target=count)
-            counter.start()
+        before = self._scene.received().packets
+        with _receiver(self._scene, 0) as receiver:
             self._load.run(0, LIMIT_S)
-            counter.join()
-        (first, start), (last, end) = counted
-        if last == first:
+            said = _end(receiver)
+        arrived = self._scene.received().packets - before
+        if said.get("span_ns", 0) <= 0:
             raise AbsentError(f"{self.name}: at full speed nothing arrives")
-        return (last - first) / (end - start)
+        return float((arrived - 1) / said["span_ns"] * 1e9)
 
     def run(self) -> None:
         if self._load is None:

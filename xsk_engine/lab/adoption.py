@@ -19,7 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from xsk_engine import route
-from xsk_engine.errors import UnavailableError
+from xsk_engine.errors import BrokenError, UnavailableError
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
 
@@ -174,7 +174,7 @@ class Adopted:
 
 def _give_back(kept: _Kept, end: End, away: int) -> None:
     """From the namespace `away` if it is there, and as it was. In the namespace it came from. Goes on after
-    what fails; OSError tells all of it."""
+    what fails; BrokenError tells all of it."""
     trouble: list[str] = []
 
     def attempt(what: str, step: Any, *arguments: Any, **options: Any) -> None:
@@ -199,7 +199,12 @@ def _give_back(kept: _Kept, end: End, away: int) -> None:
     with IPRoute() as ipr:
         found = ipr.link_lookup(ifname=kept.name)
         if not found:
-            raise OSError(errno.ENODEV, f"{kept.name} is gone: {'; '.join(trouble) or 'it was removed'}")
+            raise BrokenError(
+                "give back",
+                kept.name,
+                f"it is gone: {'; '.join(trouble) or 'it was removed'}",
+                errno=errno.ENODEV,
+            )
         index = found[0]
         if kept.addr_gen_mode is not None:
             mode = ("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", kept.addr_gen_mode)]})
@@ -211,7 +216,7 @@ def _give_back(kept: _Kept, end: End, away: int) -> None:
             if not (made and kept.addr_gen_mode == 0):
                 attempt(f"address {address['local']}", ipr.addr, "add", index=index, **address)
     if trouble:
-        raise OSError(errno.EIO, f"{kept.name} is not as it was: {'; '.join(trouble)}")
+        raise BrokenError("give back", kept.name, f"it is not as it was: {'; '.join(trouble)}")
 
 
 @contextlib.contextmanager
@@ -221,7 +226,7 @@ def adopted(tx: str, rx: str) -> Iterator[Adopted]:
     DHCP's and router advertisements' addresses, qdiscs, membership in a bridge or bond, and settings under
     /proc/sys/net. Should this process be killed (SIGKILL), a NIC returns to the host's namespace by itself,
     with the laboratory's name and MAC. UnavailableError before anything is touched: see :func:`refuse`, and
-    where the kernel forbids it; OSError when something could not be given back."""
+    where the kernel forbids it; BrokenError when something could not be given back."""
     refuse((tx, rx))
     with contextlib.ExitStack() as stack:
         try:
