@@ -56,12 +56,11 @@ def _median(case: Mapping[str, Any], arm: str, figure: str) -> float | None:
     return float(spread["median"]) if spread else None
 
 
-def _ratio(case: Mapping[str, Any], ours: str, theirs: str, figures: Sequence[str]) -> str:
-    """Of the first of the figures that was compared; empty: none was."""
-    for figure in figures:
-        for of in case.get("ratios", ()):
-            if (of["ours"], of["theirs"], of["figure"]) == (ours, theirs, figure):
-                return wording.ratio(of)
+def _ratio(case: Mapping[str, Any], ours: str, theirs: str, figure: str) -> str:
+    """Empty: it was not compared."""
+    for of in case.get("ratios", ()):
+        if (of["ours"], of["theirs"], of["figure"]) == (ours, theirs, figure):
+            return wording.ratio(of)
     return ""
 
 
@@ -102,7 +101,7 @@ def _sent(case: Mapping[str, Any], arm: str) -> tuple[str, str]:
     pps = _median(case, arm, "pps")
     if pps is None:
         return ("absent" if arm in case.get("absent", {}) else "", "")
-    return wording.number(pps), _ratio(case, "engine", arm, ("pps",))
+    return wording.number(pps), _ratio(case, "engine", arm, "pps")
 
 
 def _wires(result: Result | None) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -127,7 +126,7 @@ def _goodput(results: Results) -> list[str]:
     for wire, cases in wires.items():
         medians = [_median(cases.get(first, {}), arm, "gbps") for arm in (_ENGINE_TCP, _KERNEL_TCP)]
         shown = ["" if value is None else wording.number(value) for value in medians]
-        ratios = [_ratio(cases.get(one, {}), _ENGINE_TCP, _KERNEL_TCP, ("gbps",)) for one in intakes]
+        ratios = [_ratio(cases.get(one, {}), _ENGINE_TCP, _KERNEL_TCP, "gbps") for one in intakes]
         rows.append([wire, *shown, *ratios])
     what = "Goodput of one TCP connection into a kernel's socket, on veth"
     return [*_about(result, what), *_lines(heads, rows)]
@@ -140,23 +139,42 @@ def _machine_cases(results: Results) -> Iterator[tuple[Result, Mapping[str, Any]
             yield result, _case(result, _IOMMU) or result["cases"][0]
 
 
+def _maps(result: Result, case: Mapping[str, Any], arm: str) -> float | None:
+    """DMA maps per packet, of what counts them per 1000."""
+    for figure in ("dma_maps_per_1000", "dma_maps"):
+        maps = _median(case, arm, figure)
+        if maps is not None:
+            return maps / 1000 if "1000" in result["figures"][figure]["unit"] else maps
+    return None
+
+
+def _counted(case: Mapping[str, Any], arm: str) -> str:
+    """Kernel's and user's instructions; one is there where the other is."""
+    parts = [_median(case, arm, figure) for figure in ("kernel_instructions", "user_instructions")]
+    return " + ".join(wording.number(round(part)) for part in parts if part is not None)
+
+
+def _instructions_ratio(case: Mapping[str, Any], arm: str) -> str:
+    """Of both's, or the kernel's alone; it says whose where there are several of ours."""
+    for figure in ("instructions", "kernel_instructions"):
+        of_figure = [of for of in case.get("ratios", ()) if of["figure"] == figure]
+        several = len({of["ours"] for of in of_figure}) > 1
+        for of in of_figure:
+            if of["theirs"] == arm:
+                return (f"{of['ours']}: " if several else "") + wording.ratio(of)
+    return ""
+
+
 def _machine(results: Results) -> list[str]:
     heads = ["sender", "instructions per packet, kernel + user", "DMA maps per packet", "engine : it"]
     lines = []
     for result, case in _machine_cases(results):
         rows = []
         for arm in _IN_MACHINE:
-            kernel, user, maps = (
-                _median(case, arm, figure)
-                for figure in ("kernel_instructions", "user_instructions", "dma_maps_per_1000")
-            )
-            if kernel is None and maps is None:
-                continue
-            counted = "" if kernel is None else wording.number(round(kernel))
-            counted += "" if user is None else f" + {wording.number(round(user))}"
-            ours = _ENGINE_TCP if result["experiment"] == "instructions" else "engine"
-            ratio = _ratio(case, ours, arm, ("instructions", "kernel_instructions"))
-            rows.append([arm, counted, "" if maps is None else wording.number(maps / 1000), ratio])
+            counted, maps = _counted(case, arm), _maps(result, case, arm)
+            if counted or maps is not None:
+                shown = "" if maps is None else wording.number(maps)
+                rows.append([arm, counted, shown, _instructions_ratio(case, arm)])
         if rows:
             what = f"What a packet costs its sender in the emulated machine, {case['name']}"
             lines += [*_about(result, what), *_lines(heads, rows)]
@@ -175,7 +193,8 @@ def panels(results: Results) -> list[Panel]:
         plain = [(wire, next(iter(cases.values()))) for wire, cases in wires.items()]
         found.append(_panel(results["goodput"], "gbps", plain, (_ENGINE_TCP, _KERNEL_TCP)))
     for result, case in _machine_cases(results):
-        figure = "kernel_instructions"
+        summed = any("instructions" in figures for figures in case.get("arms", {}).values())
+        figure = "instructions" if summed else "kernel_instructions"
         found.append(_panel(result, figure, [(f"emulated NIC, {case['name']}", case)], _IN_MACHINE))
     return [(label, groups) for label, groups in found if groups]
 

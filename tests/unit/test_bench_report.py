@@ -516,11 +516,35 @@ def premap():
         "engine, copy": (4745, 49, 1000),
     }
     names = ("kernel_instructions", "user_instructions", "dma_maps_per_1000")
+    units = ("per packet", "per packet", "per 1000 packets")
     measured = {arm: [dict(zip(names, of, strict=True))] for arm, of in counts.items()}
     case = Case.of("IOMMU strict", measured, [value(name, "1", "less") for name in names])
     case.compare("engine", "kernel TCP, TSO off", "kernel_instructions")
-    figures = {name: {"unit": "1", "better": "less", "pooled": False} for name in names}
+    figures = {
+        name: {"unit": unit, "better": "less", "pooled": False}
+        for name, unit in zip(names, units, strict=True)
+    }
     return result("premap", sizes=()) | {"cases": [case.as_json()], "figures": figures}
+
+
+def test_the_readme_says_whose_ratio_it_is_where_there_are_several():
+    counts = {"engine TCP": 1122, "engine TCP, in place": 1253, "kernel TCP, TSO on": 634}
+    counts["kernel TCP, MSG_ZEROCOPY, TSO on"] = 1031
+    names = ("instructions", "kernel_instructions", "dma_maps")
+    measured = {arm: [dict.fromkeys(names, n)] for arm, n in counts.items()}
+    case = Case.of("GRO", measured, [value(name, "1", "less") for name in names])
+    case.compare("engine TCP", "kernel TCP, TSO on", "instructions")
+    case.compare("engine TCP, in place", "kernel TCP, MSG_ZEROCOPY, TSO on", "instructions")
+    figures = {name: {"unit": "per packet", "better": "less", "pooled": False} for name in names}
+    figures["dma_maps"]["unit"] = "per 1000 packets"
+    of = result("instructions", sizes=()) | {"cases": [case.as_json()], "figures": figures}
+    lines = readme.block({"instructions": of}, "r", has_report=False).splitlines()
+    assert "| kernel TCP, TSO on | 634 | 0.63 | engine TCP: 1.77 (1.77 to 1.77) |" in lines
+    assert (
+        "| kernel TCP, MSG_ZEROCOPY, TSO on | 1,031 | 1.03 | engine TCP, in place: 1.22 (1.22 to 1.22) |"
+        in lines
+    )
+    assert readme.panels({"instructions": of})[0][0] == "instructions, per packet (less is better)"
 
 
 def test_the_readme_gets_its_block_and_keeps_the_rest():
