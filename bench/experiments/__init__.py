@@ -7,6 +7,7 @@ from bench.experiments import (
     allocator,
     connections,
     goodput,
+    instructions,
     latency,
     library,
     limit,
@@ -35,6 +36,7 @@ _IN_ORDER = (
     goodput,
     connections,
     premap,
+    instructions,
     allocator,
     micro,
 )
