@@ -35,8 +35,8 @@ _IN_ORDER = (
     sink,
     goodput,
     connections,
-    premap,
     instructions,
+    premap,
     allocator,
     micro,
 )
