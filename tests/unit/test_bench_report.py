@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from bench import cli, results
+from bench import cli, results, runner
 from bench.figures import CPU_PER_PACKET, PPS, value
 from bench.ratios import Target
 from bench.report import markdown, page, palette, pictures, readme, tables, text, wording, writing
@@ -162,6 +162,14 @@ def test_who_was_only_compared_has_a_row():
     assert texts(row)[-1] == ">= 0.98: met"
 
 
+def test_remarks_are_made_once():
+    of = result(sizes=(60, 512, 1514))
+    assert tables.section(of).notes == ("a remark",)
+    of["cases"][0]["notes"].append("another")
+    del of["cases"][1]["notes"]
+    assert tables.section(of).notes == ("60 bytes; 1514 bytes: a remark", "60 bytes: another")
+
+
 def test_figures_nobody_has_are_no_columns():
     of = result()
     of["figures"]["never"] = {"unit": "ns", "better": "less", "pooled": False}
@@ -221,7 +229,7 @@ def test_markdown_has_what_a_reader_needs():
         "A CPU, 2 cores, Linux 6.18",
         "absent: not installed",
         "**>= 1.5: not met**",
-        "- 60 bytes: a remark",
+        "- a remark",
     ):
         assert needed in told, needed
 
@@ -311,8 +319,11 @@ def test_the_page_is_whole_and_its_own():
 
 
 def test_the_page_takes_texts_as_texts():
-    found = read(page.page([result(evil=EVIL)], {}))
+    of = result(evil=EVIL)
+    of["cases"][0]["targets"][0]["bound"] += EVIL
+    found = read(page.page([of], {}))
     assert "script" not in found.seen
+    assert f"<= 0.1{wording.plain(EVIL)}: not met" in found.text
     # Question, in the contents too; the others once; what a case has, for both.
     assert found.text.count("<script>alert('a')</script> & \"b\"") > 20
 
@@ -432,6 +443,35 @@ def test_a_folder_with_something_else_is_told(tmp_path, text):
     (folder / "other.json").write_text(text)
     with pytest.raises(ValueError, match=r"other\.json: is no result"):
         results.load(folder)
+
+
+def test_nothing_is_measured_into_a_folder_that_cannot_be_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "check_programs", lambda: None)
+    monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it was measured"))
+    (tmp_path / "other.json").write_text("[]")
+    done = CliRunner().invoke(cli.command, ["run", "rate", "--out", str(tmp_path)], standalone_mode=False)
+    assert isinstance(done.exception, ValueError)
+    assert "other.json: is no result" in str(done.exception)
+
+
+def test_a_run_prints_its_own_tables_and_reports_all(tmp_path, monkeypatch):
+    def run(chosen, _plan, _place, out):
+        for name in chosen:
+            if name != "goodput":
+                results.write(out, result(name))
+        return {"goodput": "no root"} if "goodput" in chosen else {}
+
+    monkeypatch.setattr(runner, "check_programs", lambda: None)
+    monkeypatch.setattr(runner, "run", run)
+    folder = folder_of(tmp_path, result("pace", title="an earlier one"))
+    done = CliRunner().invoke(
+        cli.command, ["run", "rate", "goodput", "--out", str(folder)], standalone_mode=False
+    )
+    assert done.return_value == 1  # one of them failed
+    assert "title (rate)" in done.output
+    assert "an earlier one" not in done.output
+    assert done.output.splitlines()[-1] == str(folder / "report.html")
+    assert {"rate", "pace"} <= set(read((folder / "report.html").read_text()).ids)
 
 
 def test_an_empty_folder_is_told(tmp_path):
