@@ -199,8 +199,7 @@ bench-tcp-bounds: setup-test build build/native $(STAMP)-bench ## what an ACK co
 
 bench-tcp: setup-test build build/native ## TCP of the engine beside the kernel's: instructions in zero-copy, goodput on veth (15 minutes, root); ROUNDS=1 to try
 	$(BIN)/meson compile -C build/native >/dev/null
-	@ROUNDS=$(ROUNDS) $(BIN)/python -m bench.tcp
-	$(BIN)/python -m bench run goodput connections $(if $(ROUNDS),--rounds $(ROUNDS))
+	$(BIN)/python -m bench run instructions goodput connections $(if $(ROUNDS),--rounds $(ROUNDS))
 
 $(STAMP)-bench: $(STAMP)
 	$(PIP) install --no-build-isolation --editable '.[bench]'

@@ -30,21 +30,18 @@ Measured = Mapping[str, Any]
 
 def _per_packet(name: str, *counts: str) -> Figure:
     return Figure(
-        name, "instructions/packet", lambda one: sum(one[count] for count in counts) / one["packets"], "less"
+        name, "per packet", lambda one: sum(one[count] for count in counts) / one["packets"], "less"
     )
 
 
-def _per_1000(name: str, count: str) -> Figure:
-    return Figure(name, "per 1000 packets", lambda one: 1000 * one[count] / one["packets"], "less")
+def per_1000(count: str, better: str | None = "less") -> Figure:
+    return Figure(count, "per 1000 packets", lambda one: 1000 * one[count] / one["packets"], better)
 
 
 KERNEL, USER = "kernel_instructions", "user_instructions"
 COUNTED = (_per_packet("instructions", KERNEL, USER), _per_packet(KERNEL, KERNEL), _per_packet(USER, USER))
 """on the CPU of who is measured, in the counted rounds"""
-DMA_MAPS, IOMMU_MAPS = (
-    _per_1000("dma_maps_per_1000", "dma_maps"),
-    _per_1000("iommu_maps_per_1000", "iommu_maps"),
-)
+DMA_MAPS, IOMMU_MAPS = per_1000("dma_maps"), per_1000("iommu_maps")
 TRACED = (DMA_MAPS, IOMMU_MAPS)
 """in the traced round"""
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Where a benchmark runs: the command line, and what a place does not have."""
-=======
-"""Where a benchmark runs: the command line, and a place that does not have every laboratory."""
->>>>>>> newexp
 
 import contextlib
 import json
@@ -59,7 +55,6 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(places, "emulated", record("emulated"))
     monkeypatch.setattr(places, "interfaces", record("interfaces"))
-<<<<<<< HEAD
 
     def run(chosen, plan, place, out):
         seen.append(place)
@@ -67,12 +62,6 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(runner, "run", run)
     monkeypatch.setattr(runner, "check_programs", lambda: None)
-=======
-    monkeypatch.setattr(runner, "check_programs", lambda: None)
-    monkeypatch.setattr(
-        runner, "run", lambda chosen, plan, place, out: seen.append(place) or {"latency": "not measured"}
-    )
->>>>>>> newexp
     return seen
 
 
@@ -80,7 +69,6 @@ def run(*arguments):
     return CliRunner().invoke(cli.command, ["run", "latency", *arguments])
 
 
-<<<<<<< HEAD
 def test_the_command_line(asked):
     assert run("--machine", "--nics", "virtio", "--mode", "copy").exception is None
     assert run("--interfaces", "eth8", "eth9").exception is None
@@ -92,15 +80,6 @@ def test_the_command_line(asked):
     ]
     assert run().exception is None
     assert isinstance(asked[-1], Veth)
-=======
-def test_the_command_line(asked, tmp_path):
-    out = ("--out", str(tmp_path))
-    for more in (("--machine", "--nics", "virtio", "--mode", "copy"), ("--interfaces", "eth8", "eth9"), ()):
-        run(*more, *out)
-    assert asked[:2] == [("emulated", "virtio", "copy"), "emulated"]
-    assert asked[2:4] == [("interfaces", "eth8", "eth9", None), "interfaces"]
-    assert isinstance(asked[4], Veth)
->>>>>>> newexp
 
 
 @pytest.mark.parametrize(
@@ -108,7 +87,6 @@ def test_the_command_line(asked, tmp_path):
     [
         (("--machine", "--interfaces", "eth8", "eth9"), "one of them"),
         (("--mode", "copy"), "veth has no other"),
-<<<<<<< HEAD
     ],
 )
 def test_wrong_command_lines(asked, arguments, said):
@@ -127,21 +105,6 @@ def test_both_interfaces_are_needed(asked):
 def test_unknown_interfaces_are_refused(monkeypatch):
     monkeypatch.setattr(runner, "check_programs", lambda: None)
     done = run("--interfaces", "no-such-0", "no-such-1")
-=======
-        (("--interfaces", "eth8"), "requires 2 arguments"),
-        (("--machine", "--out", str(results.REFERENCE)), "say --out"),
-    ],
-)
-def test_wrong_command_lines(asked, arguments, said, tmp_path):
-    done = run("--out", str(tmp_path), *arguments)
-    assert done.exit_code == 2
-    assert said in done.output
-    assert not asked
-
-
-def test_unknown_interfaces_are_refused(tmp_path):
-    done = run("--interfaces", "no-such-0", "no-such-1", "--out", str(tmp_path))
->>>>>>> newexp
     assert isinstance(done.exception, UnavailableError)
     assert "no-such-0): ENODEV" in str(done.exception)
 
