@@ -48,7 +48,10 @@ def test_scapy_rebuilds_the_same_datagram(size, stream):
     assert raw(Ether(raw(scapy_sender.layers(frame)))[UDP]) == raw(Ether(frame)[UDP])
 
 
-@pytest.mark.parametrize("name", ["packet sendmmsg", "packet ring", "minimal", "scapy sendp", "scapy socket"])
+@pytest.mark.parametrize(
+    "name",
+    ["AF_PACKET sendmmsg", "AF_PACKET TX_RING", "minimal C AF_XDP sender", "scapy sendp", "scapy L2socket"],
+)
 def test_the_file_is_the_frame(name, stream):
     one = stream(1514)
     *_, path = [part for part in command(name, one) if part.endswith(".frame")]
@@ -57,13 +60,15 @@ def test_the_file_is_the_frame(name, stream):
     assert "one" in command(name, one)
 
 
-@pytest.mark.parametrize("how", ["sendto", "sendmmsg", "segment"])
-def test_kernel_udp_gets_the_payloads_size(how, stream):
-    assert command(f"udp {how}", stream(1514))[1:] == [how, "10.1.2.4", "1234", "1", "1472"]
+@pytest.mark.parametrize(
+    ("name", "how"), [("sendto", "sendto"), ("sendmmsg", "sendmmsg"), ("UDP_SEGMENT", "segment")]
+)
+def test_kernel_udp_gets_the_payloads_size(name, how, stream):
+    assert command(f"kernel UDP {name}", stream(1514))[1:] == [how, "10.1.2.4", "1234", "1", "1472"]
 
 
 def test_minimal_gets_its_queue_and_cpu(stream):
-    assert command("minimal", stream())[1:5] == ["one", "3", "1", "inf"]
+    assert command("minimal C AF_XDP sender", stream())[1:5] == ["one", "3", "1", "inf"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -122,7 +127,7 @@ def test_iperf3_and_its_server_agree(stream):
 @pytest.mark.parametrize(
     ("name", "sends"),
     [
-        ("minimal", SIZES),
+        ("minimal C AF_XDP sender", SIZES),
         ("trafgen", (60, 1514, 9014)),
         ("testpmd af_xdp", (60, 1514)),
         ("testpmd af_packet", SIZES),
