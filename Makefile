@@ -186,8 +186,9 @@ bench-library: build build/native ## the library beside a C sender, sockets and 
 bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
 	$(BIN)/python -m bench run sink
 
-bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
-	$(BIN)/python -m bench.tcp_loss
+bench-tcp-loss: setup-test build build/native ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench run loss $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null

@@ -10,7 +10,7 @@ from bench.arm import AbsentError
 from bench.arms import tcp
 from bench.arms.tcp import ENGINE, IPERF3, KERNEL
 from bench.experiment import Plan
-from bench.experiments import connections, goodput, instructions
+from bench.experiments import connections, goodput, instructions, loss
 from bench.names import ENGINE_TCP, ENGINE_TCP_IN_PLACE, LENT_TSO_OFF, LENT_TSO_ON, TSO_OFF, TSO_ON
 from bench.rounds import Measured
 
@@ -153,3 +153,27 @@ def test_without_the_plugin_no_instructions_are_guessed():
     assert case.ratios == []
     assert case.notes == [machine.UNCOUNTED]
     assert case.arms[TSO_OFF]["dma_maps"]["median"] == 0
+
+
+def under_loss(row, engine, kernel):
+    def runs(*seconds):
+        return [{"bytes": 1e6, "seconds": one} for one in seconds]
+
+    samples = {loss.ENGINE: runs(*engine), loss.KERNEL: runs(*kernel), loss.KERNEL_GSO: runs(*kernel)}
+    return loss.compared(row, Measured(samples))
+
+
+def test_goodput_under_loss():
+    case = under_loss(loss.ROWS[0], [1, 2, 4], [2, 1, 2])
+    assert case.arms[loss.ENGINE]["mbps"]["rounds"] == [8, 4, 2]
+    of = case.ratios[0]
+    assert (of["theirs"], of["rounds"], of["met"]) == (loss.KERNEL, [2, 0.5, 0.5], False)
+    assert [one for one in case.ratios if "target" in one] == [of], "of the kernel without GSO"
+    assert loss.ROWS[0].wire in case.notes[0]
+
+
+def test_without_delay_the_ratio_is_published_only():
+    last = loss.ROWS[-1]
+    assert "delay" not in last.wire
+    assert all("delay" in row.wire for row in loss.ROWS[:-1])
+    assert not any("target" in of for of in under_loss(last, [2], [1]).ratios)
