@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.experiment import Experiment
 from bench.experiments import (
     connections,
+    flows,
     goodput,
     latency,
     library,
@@ -23,6 +24,7 @@ from bench.experiments import (
 _IN_ORDER = (
     rate,
     limit,
+    flows,
     latency,
     pace,
     replay,
