@@ -128,7 +128,7 @@ build/asan: $(STAMP)
 build/tsan: $(STAMP)
 	$(BIN)/meson setup $@ -Dtests=true -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
 
-docs: build ## docs/cli.md, docs/figures.md and the man pages, from what the program says of itself
+docs: build $(STAMP)-bench ## docs/cli.md, figures.md and the man pages from what the program says of itself, README's figures from bench/results
 	$(BIN)/python docs/generate.py
 
 lint: setup-test build ## ruff, mypy, clang-format, and docs that are what the program says
@@ -191,7 +191,7 @@ bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC,
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.premap
+	$(BIN)/python -m bench run premap allocator $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-tcp-bounds: setup-test build build/native $(STAMP)-bench ## what an ACK costs, and a blind TCP stream beside the kernel's TCP (5 minutes, root)
 	$(BIN)/meson compile -C build/native >/dev/null
@@ -199,8 +199,7 @@ bench-tcp-bounds: setup-test build build/native $(STAMP)-bench ## what an ACK co
 
 bench-tcp: setup-test build build/native ## TCP of the engine beside the kernel's: instructions in zero-copy, goodput on veth (15 minutes, root); ROUNDS=1 to try
 	$(BIN)/meson compile -C build/native >/dev/null
-	@ROUNDS=$(ROUNDS) $(BIN)/python -m bench.tcp
-	$(BIN)/python -m bench run goodput connections $(if $(ROUNDS),--rounds $(ROUNDS))
+	$(BIN)/python -m bench run instructions goodput connections $(if $(ROUNDS),--rounds $(ROUNDS))
 
 $(STAMP)-bench: $(STAMP)
 	$(PIP) install --no-build-isolation --editable '.[bench]'

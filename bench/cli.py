@@ -90,6 +90,8 @@ def run(
     from bench.report import text, writing
 
     runner.check_programs()
+    if any(out.glob("*.json")):
+        results.load(out)  # or the report would fail for what else is there, when everything is measured
     wanted = names or [name for name, one in EXPERIMENTS.items() if one.in_quick or not quick]
     if (machine or interfaces) and out == results.REFERENCE:
         raise click.UsageError("say --out FOLDER: the results of the sources are those of a veth pair")

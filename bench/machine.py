@@ -17,9 +17,8 @@ from typing import Any
 from bench.figures import Figure
 from bench.result import Case
 from bench.scene import ROOT
-from tests.machine import packages
-from tests.machine.packages import MachineUnavailable
-from tests.machine.qemu import Machine, MachineConfig
+
+# tests.machine is imported where it is needed: every run knows these experiments, and not every one boots.
 
 BOOT_LIMIT_S = 900
 PLUGIN = ROOT / "build/native/bench/count.so"
@@ -31,30 +30,29 @@ Measured = Mapping[str, Any]
 
 def _per_packet(name: str, *counts: str) -> Figure:
     return Figure(
-        name, "instructions/packet", lambda one: sum(one[count] for count in counts) / one["packets"], "less"
+        name, "per packet", lambda one: sum(one[count] for count in counts) / one["packets"], "less"
     )
 
 
-def _per_1000(name: str, count: str) -> Figure:
-    return Figure(name, "per 1000 packets", lambda one: 1000 * one[count] / one["packets"], "less")
+def per_1000(count: str, better: str | None = "less") -> Figure:
+    return Figure(count, "per 1000 packets", lambda one: 1000 * one[count] / one["packets"], better)
 
 
 KERNEL, USER = "kernel_instructions", "user_instructions"
 COUNTED = (_per_packet("instructions", KERNEL, USER), _per_packet(KERNEL, KERNEL), _per_packet(USER, USER))
 """on the CPU of who is measured, in the counted rounds"""
-DMA_MAPS, IOMMU_MAPS = (
-    _per_1000("dma_maps_per_1000", "dma_maps"),
-    _per_1000("iommu_maps_per_1000", "iommu_maps"),
-)
+DMA_MAPS, IOMMU_MAPS = per_1000("dma_maps"), per_1000("iommu_maps")
 TRACED = (DMA_MAPS, IOMMU_MAPS)
 """in the traced round"""
 
 
 def build_plugin() -> Path | None:
     """The instruction counter, or None and why, on stderr."""
+    from tests.machine import packages
+
     try:
         header = packages.qemu_header()
-    except MachineUnavailable as error:
+    except packages.MachineUnavailable as error:
         print(f"no instruction counts: {error}", file=sys.stderr)
         return None
     source = ROOT / "bench/tcg"
@@ -68,6 +66,8 @@ def build_plugin() -> Path | None:
 def run(iommu: str, plugin: Path | None, guest: str, rounds: int, arms: Iterable[str]) -> list[Measured]:
     """Every measurement of one boot: `guest` is the module that takes them there, of these arms, or of all if
     there are none. RuntimeError; MachineUnavailable, MachineFailed of tests.machine."""
+    from tests.machine.qemu import Machine, MachineConfig
+
     print(f"IOMMU {iommu}: {rounds} rounds ", end="", file=sys.stderr, flush=True)
     with Machine(MachineConfig(iommu=iommu, plugin=str(plugin) if plugin else None)) as machine:
         command = [sys.executable, "-m", guest, str(rounds), *arms]
@@ -85,6 +85,8 @@ def run(iommu: str, plugin: Path | None, guest: str, rounds: int, arms: Iterable
 
 def versions() -> dict[str, str]:
     """Of the guest."""
+    from tests.machine import packages
+
     return {"guest's kernel": packages.get().release}
 
 

@@ -11,6 +11,8 @@ MINIMAL = "minimal C AF_XDP sender"
 LENT_TSO_OFF, LENT_TSO_ON = "kernel TCP, MSG_ZEROCOPY, TSO off", "kernel TCP, MSG_ZEROCOPY, TSO on"
 ENGINE_TCP, ENGINE_TCP_IN_PLACE = "engine TCP", "engine TCP, in place"
 ENGINE_TCP_LOOP = "engine TCP, its loop alone"
+WITHOUT_GRO = (TSO_OFF, TSO_ON, ENGINE_TCP)
+"""those that are measured without GRO at the receiver, too"""
 
 ACKS_ZEROCOPY, ACKS_COPY = "AF_XDP, zero-copy", "AF_XDP, copy"
 ACKS_TCP, ACKS_PASSED = "kernel, TCP socket", "kernel, TCP socket, steering program passes"

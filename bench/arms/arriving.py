@@ -14,8 +14,8 @@ from bench.arms.listening import listening
 from bench.scene import BUILD, OTHER_CPU, PORT, RX, SENDER_CPU, Scene
 
 LIMIT_S = 90
-_SILENCE_S = 0.5
-"""ends a run, or three gaps do"""
+_SILENCE_S = 1.5
+"""ends a run, or three gaps do; less than a second would end trafgen's, which sends once a second"""
 _END_S = 30
 
 

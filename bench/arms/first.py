@@ -38,7 +38,7 @@ def is_to(frame: bytes, ports: Iterable[int]) -> bool:
 class FirstPacketArm(Arm):
     """``command``: a sender, which is killed after its first packet. ``server``: what must listen to a TCP
     port at the peer before it starts, and that port; ``undo``: commands that take away what a kill leaves. A
-    sample has seconds."""
+    sample has first_packet_s."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class FirstPacketArm(Arm):
                 preexec_fn=lambda: os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU}),
             )
             try:
-                self._sample = {"seconds": self._until_first(wire, process, start)}
+                self._sample = {"first_packet_s": self._until_first(wire, process, start)}
             finally:
                 kill(process)
                 for one in self._undo:

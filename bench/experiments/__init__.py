@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bench.experiment import Experiment
 from bench.experiments import (
+    allocator,
     connections,
     flows,
     goodput,
+    instructions,
     latency,
     library,
     limit,
@@ -29,13 +31,15 @@ _IN_ORDER = (
     pace,
     replay,
     start,
+    memory,
     library,
     live,
     sink,
     goodput,
     connections,
-    memory,
+    instructions,
     premap,
+    allocator,
     micro,
 )
 EXPERIMENTS: dict[str, Experiment] = {one.EXPERIMENT.name: one.EXPERIMENT for one in _IN_ORDER}

@@ -18,7 +18,7 @@ from bench.figures import value
 from bench.ratios import Target
 from bench.result import Case
 from bench.rounds import interleave
-from bench.scene import OTHER_CPU, SENDER_CPU, TX, Scene
+from bench.scene import SENDER_CPU, TX, Scene, everywhere
 from xsk_engine.lab import topology
 
 ENGINE, LIVE, RECORDS = "engine", "engine, live view", "engine, records and scrapes"
@@ -35,15 +35,8 @@ def send(*more: str) -> Sample:
         *(sys.executable, "-m", "xsk_engine", "send", TX, "--duration", f"{SECONDS}s", "--json"),
         *("--cpu", str(SENDER_CPU), "--packet", packet, "--packet", packet, *more),
     ]
-    with _terminal() as terminal:
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=terminal,
-            check=True,
-            timeout=60,
-            preexec_fn=lambda: os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU}),
-        )
+    with _terminal() as terminal, everywhere():
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, check=True, timeout=60)
     return {"pps": float(json.loads(done.stdout)["pps"])}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 
@@ -12,7 +11,7 @@ from bench.figures import PPS
 from bench.ratios import Target
 from bench.result import Case
 from bench.rounds import interleave
-from bench.scene import OTHER_CPU, RX, SENDER_CPU, TX, Scene, stand_aside
+from bench.scene import RX, SENDER_CPU, TX, Scene, everywhere
 from xsk_engine import Engine, EngineConfig, parse_flow
 from xsk_engine.lab import topology
 from xsk_engine.sink import Sink, SinkConfig
@@ -46,9 +45,9 @@ def received(scene: Scene, engine: Engine, method: str, check: bool) -> Sample:
 def measure(scene: Scene, plan: Plan, _laboratory: str) -> Outcome:
     rounds = plan.choose(40, 6)
     cases = []
-    os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU})
-    with Engine(EngineConfig(TX, cpus=(SENDER_CPU,))) as engine:
-        stand_aside()  # and with it the sink's thread
+    with everywhere():
+        engine = Engine(EngineConfig(TX, cpus=(SENDER_CPU,))).open()
+    with engine:  # sinks' threads stand aside, as this one
         for method, name in METHODS.items():
             arms = [
                 FunctionArm(arm, partial(received, scene, engine, method, arm == CHECKS), ours=True)

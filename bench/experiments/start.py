@@ -17,21 +17,7 @@ from bench.rounds import interleave
 from bench.scene import PORT, SENDER_CPU, Scene
 
 ENGINE, LIBRARY = "engine", "engine, library"
-RIVALS = {
-    "minimal C AF_XDP sender": "minimal",
-    "kernel UDP sendto": "udp sendto",
-    "AF_PACKET sendmmsg": "packet sendmmsg",
-    "AF_PACKET TX_RING": "packet ring",
-    "trafgen": "trafgen",
-    "tcpreplay": "tcpreplay",
-    "iperf3 -u": "iperf3 -u",
-    "scapy": "scapy sendp",
-    "testpmd af_xdp": "testpmd af_xdp",
-    "testpmd af_packet": "testpmd af_packet",
-    "xdp-trafficgen": "xdp-trafficgen",
-}
-"""arms, by their name in bench/peers.py. UDP by sendmmsg and in segments is the same program as by sendto."""
-SECONDS = value("seconds", "s", "less")
+FIRST = value("first_packet_s", "s", "less")
 SIZE = 60
 TARGET = Target(0.5, False)
 CASE = "first packet"
@@ -40,13 +26,11 @@ CASE = "first packet"
 class _RivalArm(FirstPacketArm):
     """Absent with a remedy, where it is not installed."""
 
-    def __init__(self, arm: str, scene: Scene, stream: Stream) -> None:
-        self._rival = RIVALS[arm]
+    def __init__(self, name: str, scene: Scene, stream: Stream) -> None:
         self._stream = stream
-        peer = PEERS[self._rival]
-        port = peers.iperf3_port(stream)
+        peer, port = PEERS[name], peers.iperf3_port(stream)
         super().__init__(
-            arm,
+            name,
             scene,
             lambda: peer.command(stream),
             (PORT, port),
@@ -55,8 +39,7 @@ class _RivalArm(FirstPacketArm):
         )
 
     def setup(self) -> None:
-        why = peers.missing(self._rival) or PEERS[self._rival].cannot(self._stream)
-        if why:
+        if why := peers.missing(self.name) or PEERS[self.name].cannot(self._stream):
             raise AbsentError(why)
         super().setup()
 
@@ -67,7 +50,7 @@ def arms(scene: Scene) -> Sequence[Arm]:
     return [
         FirstPacketArm(ENGINE, scene, lambda: fixed(0), (PORT,), ours=True),
         FirstPacketArm(LIBRARY, scene, lambda: application(0), (PORT,), ours=True),
-        *(_RivalArm(arm, scene, stream) for arm in RIVALS),
+        *(_RivalArm(arm, scene, stream) for arm in PEERS),
     ]
 
 
@@ -76,13 +59,13 @@ def measure(scene: Scene, plan: Plan, _laboratory: str) -> Outcome:
     chosen = [arm for arm in arms(scene) if plan.wants(arm.name)]
     with scene.bound_port():
         measured = interleave(chosen, rounds, scene.watch.look, CASE)
-    case = Case.of(CASE, measured.samples, (SECONDS,), absent=measured.absent)
+    case = Case.of(CASE, measured.samples, (FIRST,), absent=measured.absent)
     for arm in measured.samples:
         if arm != ENGINE:
-            case.compare(ENGINE, arm, SECONDS)
+            case.compare(ENGINE, arm, FIRST)
     if ENGINE in case.arms:
-        case.aim(f"first packet of {ENGINE}, s", case.arms[ENGINE][SECONDS.name]["median"], TARGET)
-    versions = {arm: peers.version(RIVALS[arm]) for arm in measured.samples if arm in RIVALS}
+        case.aim(f"first packet of {ENGINE}, s", case.arms[ENGINE][FIRST.name]["median"], TARGET)
+    versions = {arm: peers.version(arm) for arm in measured.samples if arm in PEERS}
     return Outcome([case], rounds, versions)
 
 
@@ -95,7 +78,7 @@ EXPERIMENT = Experiment(
     not_claimed="that they do the same meanwhile: the engine parses flows and asks for the peer's MAC, the C "
     "programs are told everything; iperf3's first packet is its greeting, after a TCP handshake",
     counted_by="a packet socket at the peer's interface; the first UDP packet to the stream's port",
-    figures=(SECONDS,),
+    figures=(FIRST,),
     measure=measure,
     minutes=3,
 )

@@ -21,7 +21,7 @@ INK, GRID, PAPER = "#1f2933", "#d8dee4", "#fefefe"
 """no other colour is any of these: the page puts its own in their place"""
 MOST_BARS = 44
 """in one panel, or it is higher than a screen; of more, each case has a panel of its own"""
-_ROW_INCHES = 0.23
+ROW_INCHES = 0.23
 _WIDTH_INCHES = 10.0
 _DECADE = 10.0
 _LEAST_POINTS = 3
@@ -171,7 +171,7 @@ def _lines(axes: Any, result: Result, figure: str, points: Points) -> None:
             linewidth=2.4 if ours else 1.4,
             markersize=6 if ours else 4.5,
             zorder=3 if ours else 2,
-            label=_literal(arm),
+            label=literal(arm),
         )
     cases = result["cases"]
     ticks = sorted(case["x"] for case in cases)
@@ -185,17 +185,17 @@ def _lines(axes: Any, result: Result, figure: str, points: Points) -> None:
         axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: wording.number(value))
     axes.grid(axis="y")
-    axes.set_xlabel(_literal(axis_name([case["name"] for case in cases])))
-    axes.set_ylabel(_literal(_with_direction(result, figure)))
+    axes.set_xlabel(literal(axis_name([case["name"] for case in cases])))
+    axes.set_ylabel(literal(with_direction(result, figure)))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """matplotlib takes what is between dollars for mathematics, and a first underscore for "no label"."""
     return " ".join(plain(text).replace("$", r"\$").split()).lstrip("_")
 
 
-def _with_direction(result: Result, figure: str) -> str:
+def with_direction(result: Result, figure: str) -> str:
     better = result["figures"].get(figure, {}).get("better")
     return tables.label(result, figure) + (f" ({better} is better)" if better else "")
 
@@ -210,19 +210,19 @@ def _all_bars(canvas: Canvas, result: Result, figure: str) -> None:
     grid = canvas.axes(
         len(panels),
         2 if compared else 1,
-        _ROW_INCHES * sum(rows) + 0.8 * len(panels),
+        ROW_INCHES * sum(rows) + 0.8 * len(panels),
         height_ratios=rows,
         width_ratios=(3, 2) if compared else (1,),
         sharey="row",
     )
     for of_row, panel in zip(grid, panels, strict=True):
         bars(of_row[0], panel)
-        of_row[0].set_xlabel(_literal(_with_direction(result, figure)))
+        of_row[0].set_xlabel(literal(with_direction(result, figure)))
         if compared:
             ratios(of_row[1], panel)
             whose = {of["ours"] for case in result["cases"] for of in case.get("ratios", ())}
             ours = plain(next(iter(whose))) if len(whose) == 1 else "ours"
-            of_row[1].set_xlabel(_literal(f"{ours} : it, {tables.label(result, figure)}"))
+            of_row[1].set_xlabel(literal(f"{ours} : it, {tables.label(result, figure)}"))
 
 
 Panel = Sequence[tuple[str, Sequence[Bar]]]
@@ -253,7 +253,7 @@ def bars(axes: Any, panel: Panel) -> None:
             wording.number(bar.median), (end, row), (4, 0), textcoords="offset points", va="center", size=8
         )
         top = max(top, end)
-    axes.set_yticks([row for row, _, _ in places], [_literal(text) for _, text, _ in places])
+    axes.set_yticks([row for row, _, _ in places], [literal(text) for _, text, _ in places])
     for tick, (_, _, bar) in zip(axes.get_yticklabels(), places, strict=True):
         tick.set_fontweight("bold" if bar is None or palette.is_ours(bar.arm) else "normal")
     axes.tick_params(axis="y", length=0)
@@ -284,7 +284,11 @@ def ratios(axes: Any, panel: Panel) -> None:
     if is_log:
         axes.set_xscale("log")
         axes.minorticks_off()
-        axes.set_xlim(min(ends) / 1.3, max(ends) * 2)
+        low, high = min(ends) / 1.3, max(ends) * 2
+        axes.set_xlim(low, high)
+        steps = (1, 2, 5) if high / low < _DECADE**2 else (1,)
+        ticks = [step * _DECADE**power for power in range(-4, 7) for step in steps]
+        axes.set_xticks([tick for tick in ticks if low <= tick <= high])
     else:
         axes.set_xlim(0, max(ends) * 1.25)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

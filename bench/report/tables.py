@@ -85,16 +85,23 @@ def section(result: Result) -> Section:
         warnings=tuple(map(plain, result.get("noisy", ()))),
         table=figures_table(result),
         targets=targets_table(result),
-        notes=tuple(
-            f"{plain(case['name'])}: {plain(note)}"
-            for case in result["cases"]
-            for note in case.get("notes", ())
-        ),
+        notes=tuple(_notes(result)),
         facts=tuple(_facts(result)),
         rounds=tuple(
             (plain(case["name"]), table) for case in result["cases"] if (table := rounds_table(result, case))
         ),
     )
+
+
+def _notes(result: Result) -> Iterable[str]:
+    """Each once, with the cases that it is about, unless it is about all of them."""
+    cases_of: dict[str, list[str]] = {}
+    for case in result["cases"]:
+        for note in case.get("notes", ()):
+            cases_of.setdefault(plain(note), []).append(plain(case["name"]))
+    for note, cases in cases_of.items():
+        about_all = 1 < len(cases) == len(result["cases"])
+        yield note if about_all else f"{'; '.join(cases)}: {note}"
 
 
 def in_order(results: Mapping[str, Result], names: Iterable[str] = ()) -> list[Result]:

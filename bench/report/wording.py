@@ -35,13 +35,12 @@ def times(value: float, digits: int = 2) -> str:
 
 
 def ratio(of: Mapping[str, Any]) -> str:
-    """Median and interval, which those lack whose rounds were not kept. As many digits as it takes that the
-    median reads on its own side of its target."""
+    """Median and interval; extremes, and said so, where rounds were not kept. As many digits as it takes that
+    the median reads on its own side of its target."""
     digits = next((n for n in range(2, _MOST_DIGITS) if not _hides(of, n)), _MOST_DIGITS)
-    median = times(of["median"], digits)
-    if "low" not in of:
-        return median
-    return f"{median} ({times(of['low'], digits)} to {times(of['high'], digits)})"
+    ends = ("low", "high") if "low" in of else ("min", "max")
+    median, low, high = (times(of[name], digits) for name in ("median", *ends))
+    return f"{median} ({low} to {high}{'' if 'low' in of else ', extremes'})"
 
 
 def _hides(of: Mapping[str, Any], digits: int) -> bool:
@@ -63,16 +62,20 @@ def change(percent: float) -> str:
 
 def heading(name: str, unit: str) -> str:
     """Of a figure's column: `cpu_user_ns_per_packet` in ns/packet is "CPU user, ns/packet"."""
-    if name == unit.split("/")[0]:
-        return plain(unit)
-    suffix = (
-        "percent"
-        if unit.startswith("%")
-        else _SUFFIXES.get(unit) or unit.lower().replace("/", "_per_").replace(" ", "_")
-    )
-    words = name.removesuffix(suffix).strip("_").replace("_", " ").split() if suffix else name.split("_")
+    words = _without(name, unit).replace("_", " ").split()
     text = " ".join(_WRITTEN.get(word, word) for word in words)
     return plain(f"{text}, {unit}" if text and unit else text or unit)
+
+
+def _without(name: str, unit: str) -> str:
+    """A figure's name without the unit, or its beginning, behind."""
+    suffix = "percent" if unit.startswith("%") else _SUFFIXES.get(unit)
+    suffix = suffix or unit.lower().replace("/", "_per_").replace(" ", "_")
+    while suffix:
+        if name == suffix or name.endswith(f"_{suffix}"):
+            return name[: -len(suffix)].rstrip("_")
+        suffix = suffix.rpartition("_")[0]
+    return name
 
 
 def machine(of: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from bench.experiment import Experiment, Laboratory, Plan
 from bench.experiments import EXPERIMENTS
 from bench.figures import CPU_PER_PACKET, PPS
 from bench.ratios import Target
+from bench.report import wording
 from bench.result import Case
 from bench.rounds import interleave
 
@@ -255,3 +256,9 @@ def test_every_experiment_says_what_it_is_and_is_not(one):
         assert len(text) > 10
     assert one.figures
     assert set(one.quick_laboratories or ()) <= set(one.laboratories)
+
+
+def test_a_ratio_whose_rounds_were_not_kept():
+    of = {"median": 0.9, "min": 0.8, "max": 1.25, "rounds": []}
+    assert wording.ratio(of) == "0.90 (0.80 to 1.25, extremes)"
+    assert wording.ratio(of | {"low": 0.85, "high": 0.95}) == "0.90 (0.85 to 0.95)"

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from bench import cli, results
-from bench.figures import CPU_PER_PACKET, PPS
+from bench import cli, results, runner
+from bench.figures import CPU_PER_PACKET, PPS, value
 from bench.ratios import Target
-from bench.report import markdown, page, palette, pictures, tables, text, wording, writing
+from bench.report import markdown, page, palette, pictures, readme, tables, text, wording, writing
 from bench.result import Case
 
 EVIL = "<script>alert('a')</script> & \"b\" | *c* [d](e) `f` $g$ _h_ \x1b[31m"
@@ -65,7 +65,7 @@ def result(name="rate", sizes=(60, 1514), arms=(ENGINE, LIMIT), evil="", bound=0
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("number", "shown"),
     [
         (1234567, "1,234,567"),
         (999.6, "1,000"),
@@ -77,8 +77,8 @@ def result(name="rate", sizes=(60, 1514), arms=(ENGINE, LIMIT), evil="", bound=0
         (-1234.5, "-1,234"),
     ],
 )
-def test_numbers_are_readable(value, shown):
-    assert wording.number(value) == shown
+def test_numbers_are_readable(number, shown):
+    assert wording.number(number) == shown
 
 
 def test_a_ratio_reads_on_its_own_side_of_its_target():
@@ -98,6 +98,9 @@ def test_a_ratio_reads_on_its_own_side_of_its_target():
         ("dma_maps", "per packet", "DMA maps, per packet"),
         ("latency_p99_us", "us", "latency p99, us"),
         ("gaps", "", "gaps"),
+        ("dma_maps_per_1000", "per 1000 packets", "DMA maps, per 1000 packets"),
+        ("kernel_instructions", "instructions/packet", "kernel, instructions/packet"),
+        ("packets", "s/GB", "packets, s/GB"),
         ("ns", "ns/operation", "ns/operation"),
         ("idle_cpu_percent", "% of a core", "idle CPU, % of a core"),
     ],
@@ -110,11 +113,11 @@ def texts(row):
     return [" / ".join(line.text for line in cell) for cell in row.cells]
 
 
-def test_ratios_whose_rounds_were_not_kept_have_no_interval():
+def test_ratios_whose_rounds_were_not_kept_say_so():
     of = result()
     for name in ("low", "high"):
         del of["cases"][0]["ratios"][0][name]
-    assert texts(tables.figures_table(of).rows[1])[-2] == "1.00"
+    assert texts(tables.figures_table(of).rows[1])[-2] == "1.00 (1.00 to 1.00, extremes)"
     median = of["cases"][0]["ratios"][0]["median"]
     assert pictures.bars_of(of["cases"][0], "pps")[1].ratio == (median, median, median)
 
@@ -157,6 +160,14 @@ def test_who_was_only_compared_has_a_row():
     row = tables.figures_table(of).rows[1]
     assert texts(row)[1:3] == [LIMIT, ""]
     assert texts(row)[-1] == ">= 0.98: met"
+
+
+def test_remarks_are_made_once():
+    of = result(sizes=(60, 512, 1514))
+    assert tables.section(of).notes == ("a remark",)
+    of["cases"][0]["notes"].append("another")
+    del of["cases"][1]["notes"]
+    assert tables.section(of).notes == ("60 bytes; 1514 bytes: a remark", "60 bytes: another")
 
 
 def test_figures_nobody_has_are_no_columns():
@@ -218,7 +229,7 @@ def test_markdown_has_what_a_reader_needs():
         "A CPU, 2 cores, Linux 6.18",
         "absent: not installed",
         "**>= 1.5: not met**",
-        "- 60 bytes: a remark",
+        "- a remark",
     ):
         assert needed in told, needed
 
@@ -273,17 +284,17 @@ class Page(HTMLParser):
         self.text += data
 
     def _look(self, attrs):
-        for name, value in attrs:
+        for name, given in attrs:
             assert name not in {"src", "srcset", "data", "action", "poster"}
             assert not name.startswith("on")
             if name in {"href", "xlink:href"}:
-                assert value.startswith("#")
-                self.links.append(value[1:])
+                assert given.startswith("#")
+                self.links.append(given[1:])
             if name == "id":
-                self.ids.append(value)
-            if "url(" in (value or ""):
-                self.links += re.findall(r"url\(#([^)]+)\)", value)
-                assert value.count("url(") == value.count("url(#")
+                self.ids.append(given)
+            if "url(" in (given or ""):
+                self.links += re.findall(r"url\(#([^)]+)\)", given)
+                assert given.count("url(") == given.count("url(#")
 
 
 def read(html):
@@ -308,8 +319,11 @@ def test_the_page_is_whole_and_its_own():
 
 
 def test_the_page_takes_texts_as_texts():
-    found = read(page.page([result(evil=EVIL)], {}))
+    of = result(evil=EVIL)
+    of["cases"][0]["targets"][0]["bound"] += EVIL
+    found = read(page.page([of], {}))
     assert "script" not in found.seen
+    assert f"<= 0.1{wording.plain(EVIL)}: not met" in found.text
     # Question, in the contents too; the others once; what a case has, for both.
     assert found.text.count("<script>alert('a')</script> & \"b\"") > 20
 
@@ -431,6 +445,35 @@ def test_a_folder_with_something_else_is_told(tmp_path, text):
         results.load(folder)
 
 
+def test_nothing_is_measured_into_a_folder_that_cannot_be_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "check_programs", lambda: None)
+    monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it was measured"))
+    (tmp_path / "other.json").write_text("[]")
+    done = CliRunner().invoke(cli.command, ["run", "rate", "--out", str(tmp_path)], standalone_mode=False)
+    assert isinstance(done.exception, ValueError)
+    assert "other.json: is no result" in str(done.exception)
+
+
+def test_a_run_prints_its_own_tables_and_reports_all(tmp_path, monkeypatch):
+    def run(chosen, _plan, _place, out):
+        for name in chosen:
+            if name != "goodput":
+                results.write(out, result(name))
+        return {"goodput": "no root"} if "goodput" in chosen else {}
+
+    monkeypatch.setattr(runner, "check_programs", lambda: None)
+    monkeypatch.setattr(runner, "run", run)
+    folder = folder_of(tmp_path, result("pace", title="an earlier one"))
+    done = CliRunner().invoke(
+        cli.command, ["run", "rate", "goodput", "--out", str(folder)], standalone_mode=False
+    )
+    assert done.return_value == 1  # one of them failed
+    assert "title (rate)" in done.output
+    assert "an earlier one" not in done.output
+    assert done.output.splitlines()[-1] == str(folder / "report.html")
+    assert {"rate", "pace"} <= set(read((folder / "report.html").read_text()).ids)
+
+
 def test_an_empty_folder_is_told(tmp_path):
     with pytest.raises(ValueError, match="holds no results"):
         results.load(tmp_path)
@@ -449,3 +492,96 @@ def test_reading_results_loads_no_plotting():
         timeout=60,
     )
     assert said.stdout.split() == ["False", "False"], said.stderr
+
+
+README = f"# A\n\n{readme.BEGIN}\nold\n{readme.END}\n\nthe rest\n"
+
+
+def goodput():
+    cases = []
+    for name in ("MTU 1500: plain", "MTU 1500: GRO", "MTU 9000: plain"):
+        rates = {"engine TCP": [1.0, 1.1, 0.9], "kernel TCP": [2.0, 2.2, 1.8]}
+        measured = {arm: [{"gbps": n} for n in of] for arm, of in rates.items()}
+        case = Case.of(name, measured, [value("gbps", "Gbit/s")])
+        case.compare("engine TCP", "kernel TCP", "gbps")
+        cases.append(case.as_json())
+    figures = {"gbps": {"unit": "Gbit/s", "better": "more", "pooled": False}}
+    return result("goodput", sizes=()) | {"cases": cases, "figures": figures}
+
+
+def premap():
+    counts = {
+        "engine": (180, 49, 0),
+        "kernel TCP, TSO off": (8043, 0, 2033.9),
+        "engine, copy": (4745, 49, 1000),
+    }
+    names = ("kernel_instructions", "user_instructions", "dma_maps_per_1000")
+    measured = {arm: [dict(zip(names, of, strict=True))] for arm, of in counts.items()}
+    case = Case.of("IOMMU strict", measured, [value(name, "1", "less") for name in names])
+    case.compare("engine", "kernel TCP, TSO off", "kernel_instructions")
+    figures = {name: {"unit": "1", "better": "less", "pooled": False} for name in names}
+    return result("premap", sizes=()) | {"cases": [case.as_json()], "figures": figures}
+
+
+def test_the_readme_gets_its_block_and_keeps_the_rest():
+    once = readme.into(README, "\nnew\n")
+    assert once == f"# A\n\n{readme.BEGIN}\n\nnew\n{readme.END}\n\nthe rest\n"
+    assert readme.into(once, "\nnew\n") == once
+    assert readme.into(once, "") == f"# A\n\n{readme.BEGIN}\n{readme.END}\n\nthe rest\n"
+
+
+@pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END + readme.BEGIN, README + README])
+def test_a_readme_without_its_marks_is_told(text):
+    with pytest.raises(ValueError, match="README"):
+        readme.into(text, "")
+
+
+def test_the_readme_shows_losses_as_it_shows_gains():
+    found = {"rate": result(arms=(ENGINE, LIMIT, "scapy")), "goodput": goodput(), "premap": premap()}
+    block = readme.block(found, "bench/results", has_report=True)
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines() if line[:1] == "|"
+    ]
+    by_name = {row[0]: row[1:] for row in rows}
+    assert [row[1:3] for row in rows if row[0] == ENGINE] == [["1,000,060", ""], ["180 + 49", "0"]]
+    assert by_name[LIMIT][1].startswith("1.00 (")
+    assert by_name["trafgen"] == ["absent", "", "absent", ""]
+    assert by_name["MTU 1500"] == ["1", "2", "0.50 (0.50 to 0.50)", "0.50 (0.50 to 0.50)"]
+    assert by_name["MTU 9000"] == ["1", "2", "0.50 (0.50 to 0.50)", ""]
+    assert by_name["kernel TCP, TSO off"] == ["8,043 + 0", "2.03", "0.022 (0.022 to 0.022)"]
+    assert "engine, copy" not in by_name
+    assert {len(row) for row in rows} == {5, 4}
+    assert "](bench/results/overview.svg)" in block
+    assert "](bench/results/report.md)" in block
+
+
+@pytest.mark.parametrize("names", [(), ("rate",), ("goodput",), ("premap",), ("goodput", "premap")])
+def test_what_has_no_result_is_left_out_of_the_readme(names):
+    made = {"rate": result(), "goodput": goodput(), "premap": premap()}
+    found = {name: made[name] for name in names} | {"pace": result("pace")}
+    block = readme.block(found, "bench/results", has_report=False)
+    assert [one in block for one in ("Packets per second", "Goodput", "IOMMU strict")] == [
+        one in names for one in made
+    ]
+    assert bool(block) == bool(names) == bool(readme.panels(found))
+    assert "report.md" not in block
+
+
+def test_the_readmes_picture_is_known_by_its_figures():
+    before = {"rate": result(), "pace": result("pace")}
+    again = json.loads(json.dumps(before)) | {"live": result("live")}
+    assert readme.digest(before) == readme.digest(again)
+    again["rate"]["cases"][0]["arms"][ENGINE]["pps"]["median"] += 1
+    assert readme.digest(before) != readme.digest(again)
+
+
+@needs_matplotlib
+def test_the_readmes_picture():
+    found = {"rate": result(), "goodput": goodput(), "premap": premap()}
+    svg = readme.picture(found)
+    assert svg == readme.picture(found)
+    assert readme.digest(found) in svg
+    words = "".join(ElementTree.fromstring(svg).itertext())
+    for needed in (LIMIT, "engine TCP", "kernel TCP, TSO off", "Gbit/s (more is better)"):
+        assert needed in words
+    assert readme.picture({"pace": result("pace")}) is None

@@ -5,11 +5,13 @@ import json
 
 import pytest
 
+from bench import machine
 from bench.arm import AbsentError
 from bench.arms import tcp
 from bench.arms.tcp import ENGINE, IPERF3, KERNEL
 from bench.experiment import Plan
-from bench.experiments import connections, goodput
+from bench.experiments import connections, goodput, instructions
+from bench.names import ENGINE_TCP, ENGINE_TCP_IN_PLACE, LENT_TSO_OFF, LENT_TSO_ON, TSO_OFF, TSO_ON
 from bench.rounds import Measured
 
 
@@ -69,3 +71,85 @@ def test_numbers_of_connections():
     assert connections.counts("1500, TSO on", full) == (1, 4, 16)
     assert set(connections.counts("65535", quick)) < set(connections.counts("65535", full))
     assert connections.case_name("9000", 1) == "MTU 9000: 1 connection"
+
+
+COSTS = {
+    ENGINE_TCP: (300, 600),
+    TSO_OFF: (9000, 0),
+    TSO_ON: (750, 0),
+    ENGINE_TCP_IN_PLACE: (300, 700),
+    LENT_TSO_OFF: (8000, 0),
+    LENT_TSO_ON: (800, 200),
+}
+"""kernel and user instructions per packet"""
+FUNCTIONS = {
+    "kernel": {"igb_xmit_zc [igb]": 4400, "tcp_ack": 100, "dma_map_phys": 1000, "__schedule": 50},
+    "user": {"tcp_post_run": 9000, "xske_tcp_write": 7000, "sum_avx2": 28_000, "libtcp_writer.so": 100},
+}
+
+
+def in_the_machine(counted=True):
+    """One traced round and three others, in which everything costs 0, 1 and 2 % more."""
+    for sender, (kernel, user) in COSTS.items():
+        maps = {"dma_maps": 0, "iommu_maps": 0 if sender.startswith("engine") else 400}
+        common = {"arm": sender, "packets": 200, "acks": 4}
+        yield common | {"traced": True, "send": maps, "open": {"dma_maps": 1024}}
+        for number in range(3):
+            one = common | {"traced": False, "packets": 100, "seconds": 2.0}
+            if counted:
+                one["kernel_instructions"] = kernel * (100 + number)
+                one["user_instructions"] = user * (100 + number)
+            if counted and number == 2 and sender == ENGINE_TCP:
+                one["functions"] = FUNCTIONS
+            yield one
+
+
+def of_instructions(counted=True):
+    return instructions.case_of("GRO at the receiver", list(in_the_machine(counted)))
+
+
+def test_figures_per_packet():
+    arms = of_instructions().arms
+    assert arms[TSO_OFF]["iommu_maps"]["median"] == 2000
+    assert arms[ENGINE_TCP]["iommu_maps"]["median"] == 0
+    assert arms[ENGINE_TCP]["kernel_instructions"]["rounds"] == [300, 303, 306]
+    assert arms[ENGINE_TCP]["instructions"]["rounds"] == [900, 909, 918]
+    assert arms[ENGINE_TCP]["acks"]["median"] == 40
+
+
+def test_ratios_of_instructions():
+    found = {(of["ours"], of["theirs"]): of for of in of_instructions().ratios}
+    assert {pair: of["met"] for pair, of in found.items()} == {
+        (ENGINE_TCP, TSO_OFF): True,
+        (ENGINE_TCP, TSO_ON): False,
+        (ENGINE_TCP_IN_PLACE, LENT_TSO_OFF): True,
+        (ENGINE_TCP_IN_PLACE, LENT_TSO_ON): True,
+    }
+    assert found[ENGINE_TCP, TSO_OFF]["median"] == 0.1
+    of = found[ENGINE_TCP, TSO_ON]
+    assert (of["median"], of["target"]) == (1.2, "<= 1 (aim)")
+
+
+def test_where_instructions_are():
+    found = instructions.where(list(in_the_machine()))
+    assert list(found) == [ENGINE_TCP], "of those who said so"
+    parts = found[ENGINE_TCP]["parts"]
+    assert parts["user: the loop"] == 90
+    assert parts["user: the application"] == 351, "its copy, and the checksum over it"
+    assert parts["sending: igb, AF_XDP"] == 44
+    assert (parts["DMA and IOMMU"], parts["TCP, IP and packets"]) == (10, 1)
+    assert parts[instructions.OTHERS] == 0.5
+    assert "__schedule" not in found[ENGINE_TCP]["functions"]["kernel"], "less than one per packet"
+
+
+def test_share_of_an_idle_machine():
+    runs = instructions.runs(list(in_the_machine()))
+    share = instructions.idle_share(runs, {"seconds": 4, "instructions": 10_000})
+    assert share[TSO_OFF] == 50, "2,500 per second, 2 s, 100 packets"
+
+
+def test_without_the_plugin_no_instructions_are_guessed():
+    case = of_instructions(counted=False)
+    assert case.ratios == []
+    assert case.notes == [machine.UNCOUNTED]
+    assert case.arms[TSO_OFF]["dma_maps"]["median"] == 0

@@ -1,6 +1,6 @@
 """Runs in the emulated machine, between its two NICs: TCP of the kernel and of the engine, and its cost.
 
-Usage: python -m bench.tcp_instructions_guest ROUNDS. One JSON object per measurement goes to
+Usage: python -m bench.instructions_guest ROUNDS [ARM...]. One JSON object per measurement goes to
 /run/shared/measured. The sender, its application where not said otherwise, and its NIC's interrupts have CPU
 0, the counted one, for themselves; receivers, the interrupts of their NIC and Python's own thread run on CPU
 1.
@@ -17,10 +17,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from bench import names
 from bench.blocks import by_function
 from bench.premap_guest import (
-    OTHER_CPU,
-    SENDER_CPU,
     SHARED,
     TCP_PORT,
     Regions,
@@ -33,17 +32,8 @@ from bench.premap_guest import (
     sent_and_arrived,
     tcp,
 )
+from bench.scene import OTHER_CPU, RX, SENDER_CPU, TX
 from bench.tcp_application import send
-from bench.tcp_names import (
-    ENGINE,
-    ENGINE_IN_PLACE,
-    KERNEL,
-    KERNEL_LENT,
-    KERNEL_TSO,
-    KERNEL_TSO_LENT,
-    LOOP_ALONE,
-    WITHOUT_GRO,
-)
 from xsk_engine import netdev
 from xsk_engine._ffi.native import library_path
 from xsk_engine.config import EngineConfig
@@ -51,7 +41,6 @@ from xsk_engine.engine import Engine
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
 
-TX, RX = topology.TX_INTERFACE, topology.RX_INTERFACE
 MEGABYTES, TSO_MEGABYTES = 32, 64
 # It finds 10 % of the send buffer free, or so.
 NAP_US = 5000
@@ -132,7 +121,7 @@ def gro(lab: PrivateLab, on: bool) -> None:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1])
+    rounds, wanted = int(sys.argv[1]), sys.argv[2:]
     os.sched_setaffinity(0, {OTHER_CPU})
     lab = PrivateLab.from_environment()
     with namespaces.entered(lab.rx_fd):
@@ -141,14 +130,15 @@ def main() -> None:
     said = ethtool("-i", TX).splitlines()
     regions = Regions(next(line.split()[1] for line in said if line.startswith("bus-info:")), SENDER_CPU)
     arms: dict[str, Arm] = {
-        KERNEL: partial(of_kernel, "tcp", "off", MEGABYTES),
-        KERNEL_TSO: partial(of_kernel, "tcp", "on", TSO_MEGABYTES),
-        ENGINE: partial(of_engine, SENDER_CPU, False),
-        KERNEL_LENT: partial(of_kernel, "zerocopy", "off", MEGABYTES),
-        KERNEL_TSO_LENT: partial(of_kernel, "zerocopy", "on", TSO_MEGABYTES),
-        ENGINE_IN_PLACE: partial(of_engine, SENDER_CPU, True),
-        LOOP_ALONE: partial(of_engine, OTHER_CPU, False),
+        names.TSO_OFF: partial(of_kernel, "tcp", "off", MEGABYTES),
+        names.TSO_ON: partial(of_kernel, "tcp", "on", TSO_MEGABYTES),
+        names.ENGINE_TCP: partial(of_engine, SENDER_CPU, False),
+        names.LENT_TSO_OFF: partial(of_kernel, "zerocopy", "off", MEGABYTES),
+        names.LENT_TSO_ON: partial(of_kernel, "zerocopy", "on", TSO_MEGABYTES),
+        names.ENGINE_TCP_IN_PLACE: partial(of_engine, SENDER_CPU, True),
+        names.ENGINE_TCP_LOOP: partial(of_engine, OTHER_CPU, False),
     }
+    arms = {name: arm for name, arm in arms.items() if not wanted or name in wanted}
     with receivers(lab), (SHARED / "measured").open("w") as out:
         for number in range(rounds + 1):
             # Round 0 is traced and warms everything up; the others are counted, the last by function, too.
@@ -156,10 +146,10 @@ def main() -> None:
             for with_gro in (True, False):
                 gro(lab, with_gro)
                 for name, arm in list(arms.items())[:: 1 if number % 2 else -1]:
-                    if name not in WITHOUT_GRO and not with_gro:
+                    if name not in names.WITHOUT_GRO and not with_gro:
                         continue
                     figures = measure(lab, arm, regions, number == rounds)
-                    line = {"sender": name, "gro": with_gro, "traced": regions.tracing, **figures}
+                    line = {"arm": name, "gro": with_gro, "traced": regions.tracing, **figures}
                     out.write(json.dumps(line) + "\n")
                     out.flush()
                     print(json.dumps({k: v for k, v in line.items() if k != "functions"}), flush=True)
