@@ -6,6 +6,7 @@ from bench.experiment import Experiment
 from bench.experiments import (
     allocator,
     connections,
+    flows,
     goodput,
     instructions,
     latency,
@@ -26,6 +27,7 @@ from bench.experiments import (
 _IN_ORDER = (
     rate,
     limit,
+    flows,
     latency,
     pace,
     replay,

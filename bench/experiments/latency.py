@@ -200,8 +200,8 @@ EXPERIMENT = Experiment(
     name="latency",
     title="Latency under load",
     question="How late do packets arrive, each sender loaded to a part of its own limit?",
-    held_equal="one veth pair, packets of 66 bytes to a bound UDP port, one schedule of due times, one"
-    " receiver that judges all of them by one rule: from a packet's due time (its sequence on the "
+    held_equal="one wire, packets of 66 bytes to a bound UDP port, one schedule of due times, one "
+    "receiver that judges all of them by one rule: from a packet's due time (its sequence on the "
     "sender's own schedule) to the kernel's receive time at the peer, both CLOCK_TAI of one machine; "
     "every sender sends together what is due and has a CPU for itself, on which the C programs busy-"
     "wait and the engine sleeps until 60 us before a packet",
@@ -210,7 +210,8 @@ EXPERIMENT = Experiment(
     "loaded by its own limit: offered_pps tells; lateness of a sender's best-timed packet is in no "
     "figure; AF_PACKET's packets have no UDP checksum; the echo shares its CPU with the receiver, so "
     "only its difference from no load says something",
-    counted_by="a packet socket at the peer (SO_TIMESTAMPNS); packets by rx_packets of the peer's interface",
+    counted_by="a packet socket at the peer (SO_TIMESTAMPNS); packets by rx_packets of the peer's "
+    "interface",
     figures=(
         *(value(f"{part}_us", "us", "less") for part in _PERCENTILES),
         *(value(f"posted_{part}_us", "us", "less") for part in ("p50", "p99")),

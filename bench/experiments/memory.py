@@ -17,7 +17,9 @@ from bench.rounds import interleave
 from bench.scene import PORT, ROOT, TX, Scene, engine_mode
 from xsk_engine.lab import topology
 
-SIZES, QUICK_SIZES = (64, 512, 1500, 9000), (64, 1500)
+SIZES = {"MTU 1500": (64, 512, 1500), "MTU 9000": (9000,)}
+"""bytes of the frame, or of a TCP write, by laboratory"""
+QUICK_SIZES = (64, 1500)
 ENGINE, TCP = "engine, library", "engine TCP"
 UDP, PACKET, KERNEL_TCP = "kernel UDP sendto", "AF_PACKET sendmmsg", "kernel TCP"
 
@@ -70,11 +72,22 @@ def arms(scene: Scene, size: int) -> list[Arm]:
     ]
 
 
-def measure(scene: Scene, plan: Plan, _laboratory: str) -> Outcome:
+def idle_case(scene: Scene, plan: Plan, rounds: int) -> Case:
+    """Processes that have a sender and send nothing."""
+    arms = [
+        FunctionArm(name, partial(idle, opens), ours=name in (ENGINE, TCP))
+        for name, opens in IDLE.items()
+        if plan.wants(name)
+    ]
+    measured = interleave(arms, rounds, scene.watch.look, "idle")
+    return Case.of("an idle sender", measured.samples, EXPERIMENT.figures, absent=measured.absent)
+
+
+def measure(scene: Scene, plan: Plan, laboratory: str) -> Outcome:
     rounds = plan.choose(5, 2)
     cases = []
     with scene.bound_port():
-        for size in QUICK_SIZES if plan.quick else SIZES:
+        for size in QUICK_SIZES if plan.quick else SIZES[laboratory]:
             chosen = [arm for arm in arms(scene, size) if plan.wants(arm.name)]
             # One after the other: none is to see another's packets, or its qdisc.
             samples: dict[str, list[Sample]] = {}
@@ -87,13 +100,8 @@ def measure(scene: Scene, plan: Plan, _laboratory: str) -> Outcome:
             for ours, theirs in ((ENGINE, UDP), (ENGINE, PACKET), (TCP, KERNEL_TCP)):
                 case.compare(ours, theirs, HELD)
             cases.append(case)
-        processes = [
-            FunctionArm(name, partial(idle, opens), ours=name in (ENGINE, TCP))
-            for name, opens in IDLE.items()
-            if plan.wants(name)
-        ]
-        measured = interleave(processes, rounds, scene.watch.look, "idle")
-        cases.append(Case.of("an idle sender", measured.samples, EXPERIMENT.figures, absent=measured.absent))
+    if laboratory == "MTU 1500":
+        cases.append(idle_case(scene, plan, rounds))
     return Outcome(cases, rounds)
 
 
@@ -120,6 +128,7 @@ EXPERIMENT = Experiment(
         value("umem_bytes", "bytes", None),
     ),
     measure=measure,
-    laboratories={"": Laboratory(mtu=9000)},
+    laboratories={"MTU 1500": Laboratory(), "MTU 9000": Laboratory(mtu=9000)},
+    quick_laboratories=("MTU 1500",),
     minutes=2,
 )
