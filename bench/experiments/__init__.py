@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bench.experiment import Experiment
 from bench.experiments import (
+    acks,
     allocator,
+    blind,
     connections,
     goodput,
     instructions,
@@ -29,6 +31,8 @@ _IN_ORDER = (
     loss,
     premap,
     instructions,
+    acks,
+    blind,
     allocator,
     micro,
 )
