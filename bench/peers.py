@@ -185,9 +185,11 @@ def dpdk_af_packet(stream: Stream) -> list[str]:
     )
 
 
-def no_program(stream: Stream) -> list[list[str]]:
-    """libxdp attaches by netlink: the program outlives a kill."""
-    return [["ip", "link", "set", "dev", stream.interface, "xdp", "off"]]
+def clean_interface(stream: Stream) -> list[list[str]]:
+    """testpmd makes the interface promiscuous, and libxdp attaches by netlink: both outlive a kill."""
+    return [
+        ["ip", "link", "set", "dev", stream.interface, *what] for what in (["xdp", "off"], ["promisc", "off"])
+    ]
 
 
 def scapy(how: str, stream: Stream) -> list[str]:
@@ -211,8 +213,8 @@ def iperf3_port(stream: Stream) -> int:
 
 
 def iperf3(stream: Stream) -> list[str]:
-    port = str(iperf3_port(stream))
-    to = ["-c", stream.dst_ip, "-p", port, "-B", stream.src_ip]
+    port = iperf3_port(stream)
+    to = ["-c", stream.dst_ip, "-p", str(port), "-B", stream.src_ip, "--cport", str(port + 1)]
     return pinned(stream, "iperf3", "-u", *to, "-b", "0", "-t", "0", "-l", str(stream.payload_bytes))
 
 
@@ -253,13 +255,16 @@ def _testpmd(driver: str) -> Need:
 @dataclass(frozen=True)
 class Peer:
     """``server``: a command that must listen at the peer before; ``undo``: commands that take away what a
-    kill leaves; ``checksum``: of UDP: "right", "zero", or "offloaded" (the pseudo-header's sum)."""
+    kill leaves; ``checksum``: of UDP: "right", "zero", or "offloaded" (the pseudo-header's sum). ``taps``: it
+    holds a packet socket for everything, to which the kernel copies what others send through its stack, also
+    while it is stopped: kernel UDP loses a fifth beside it; AF_XDP and what goes past the qdisc nothing."""
 
     command: Callable[[Stream], list[str]]
     needs: Need
     differs: str = ""
     checksum: str = "right"
     server: Callable[[Stream], list[str]] | None = None
+    taps: bool = False
     undo: Callable[[Stream], list[list[str]]] = lambda _: []
     cannot: Callable[[Stream], str] = lambda _: ""
     """why it cannot send this stream; "" when it can"""
@@ -299,18 +304,20 @@ PEERS = {
         "its sending process goes to CPU 0, whatever it is told",
         cannot=_at_most(TRAFGEN_MOST_BYTES, f"its slots take {TRAFGEN_MOST_BYTES} bytes"),
     ),
-    "tcpreplay": Peer(tcpreplay, _debian("tcpreplay", "tcpreplay", "--version")),
+    "tcpreplay": Peer(tcpreplay, _debian("tcpreplay", "tcpreplay", "--version"), taps=True),
     "testpmd af_xdp": Peer(
         dpdk_af_xdp,
         _testpmd("af_xdp"),
         f"{_TESTPMD}; its XDP program takes whatever arrives on its queue",
         "zero",
-        undo=no_program,
+        undo=clean_interface,
         cannot=_no_af_xdp_pmd,
     ),
-    "testpmd af_packet": Peer(dpdk_af_packet, _testpmd("af_packet"), _TESTPMD, "zero"),
-    "scapy sendp": Peer(partial(scapy, "sendp"), _SCAPY, "builds it anew each time"),
-    "scapy L2socket": Peer(partial(scapy, "socket"), _SCAPY),
+    "testpmd af_packet": Peer(
+        dpdk_af_packet, _testpmd("af_packet"), _TESTPMD, "zero", undo=clean_interface, taps=True
+    ),
+    "scapy sendp": Peer(partial(scapy, "sendp"), _SCAPY, "builds it anew each time", taps=True),
+    "scapy L2socket": Peer(partial(scapy, "socket"), _SCAPY, taps=True),
     "xdp-trafficgen": Peer(
         xdp_trafficgen,
         _debian("xdp-trafficgen", "xdp-tools", "udp", "--version", probe=("xdp-trafficgen", "probe")),

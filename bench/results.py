@@ -77,21 +77,34 @@ def write(folder: Path, result: Mapping[str, Any]) -> Path:
 
 
 def load(path: Path) -> dict[str, dict[str, Any]]:
-    """The results in a file, or in all files of a folder, by experiment. ValueError: there are none."""
+    """The results in a file, or in all files of a folder, by experiment. ValueError: there are none, or a
+    file is none."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     found = {}
     for file in files:
         try:
             result = json.loads(file.read_text())
-            if path.is_dir() and "experiment" not in result:
-                print(f"{file}: is in the old form, and left out", file=sys.stderr)
-                continue
-            found[result["experiment"]] = result
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f"{file}: is no result of this benchmark") from None
+        except ValueError:
+            result = None
+        if path.is_dir() and isinstance(result, dict) and "command" in result and "experiment" not in result:
+            print(f"{file}: is in the old form, and left out", file=sys.stderr)
+            continue
+        if not _is_result(result):
+            raise ValueError(f"{file}: is no result of this benchmark")
+        found[result["experiment"]] = result
     if not found:
         raise ValueError(f"{path}: holds no results; xsk-engine bench run writes some")
     return found
+
+
+def _is_result(result: Any) -> bool:
+    return (
+        isinstance(result, dict)
+        and isinstance(result.get("experiment"), str)
+        and isinstance(result.get("figures"), dict)
+        and isinstance(result.get("cases"), list)
+        and all(isinstance(case, dict) and "name" in case for case in result["cases"])
+    )
 
 
 def command_line() -> str:

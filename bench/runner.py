@@ -8,15 +8,13 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bench import results
-from bench.experiment import Experiment, Laboratory, Plan
-from bench.scene import BUILD, ROOT
-from xsk_engine.errors import UnavailableError
-
-LIMIT_S = 3600
-"""of one experiment in one laboratory"""
+from bench.experiment import Experiment, Plan
+from bench.places import Place, Veth, run_child
+from bench.scene import BUILD
+from xsk_engine.errors import UnavailableError, XskError
 
 
 def check_programs() -> None:
@@ -30,48 +28,48 @@ def check_programs() -> None:
         )
 
 
-class Place(Protocol):
-    """Where laboratories are: veth pairs here, the emulated machine, or two interfaces."""
-
-    def run(self, laboratory: Laboratory, command: list[str], out: Path) -> None:
-        """Runs `command` in a laboratory, with the path of a file behind it, which is then in `out`.
-        CalledProcessError."""
-
-
-class Veth:
-    """Two network namespaces and a veth pair of this command's own; no root needed."""
-
-    def run(self, laboratory: Laboratory, command: list[str], out: Path) -> None:
-        lab = [sys.executable, "-m", "xsk_engine", "lab", "run", "--mtu", str(laboratory.mtu)]
-        lab += ["--queues", str(laboratory.queues), "--"]
-        subprocess.run([*lab, *command, str(out)], cwd=ROOT, check=True, timeout=LIMIT_S)
-
-
-def measure(experiment: Experiment, plan: Plan, place: Place) -> list[dict[str, Any]]:
-    """The outcomes of its laboratories. CalledProcessError, TimeoutExpired."""
-    outcomes = []
+def measure(experiment: Experiment, plan: Plan, place: Place) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The outcomes of its laboratories, and why there are none of others, which this place does not have.
+    CalledProcessError, TimeoutExpired; UnavailableError: it has none of them."""
+    outcomes, refused = [], {}
     with tempfile.TemporaryDirectory(prefix="xsk-bench-") as folder:
         for name, laboratory in experiment.labs(plan):
             out = Path(folder) / "outcome.json"
             command = [sys.executable, "-m", "bench.child", experiment.name, name, json.dumps(plan.as_json())]
-            if laboratory is None:
-                subprocess.run([*command, str(out)], cwd=ROOT, check=True, timeout=LIMIT_S)
-            else:
-                place.run(laboratory, command, out)
+            try:
+                if laboratory is not None:
+                    place.run(laboratory, command, out)
+                elif isinstance(place, Veth):
+                    run_child([*command, str(out)])
+                else:
+                    raise UnavailableError(
+                        "laboratory", experiment.name, "it makes its own, on this host only"
+                    )
+            except UnavailableError as error:
+                refused[name] = str(error)
+                continue
             outcomes.append({**json.loads(out.read_text()), "laboratory": name})
-    return outcomes
+    if not outcomes:
+        raise UnavailableError("bench", experiment.name, "; ".join(refused.values()))
+    return outcomes, refused
 
 
 def run(experiments: Mapping[str, Experiment], plan: Plan, place: Place, folder: Path) -> dict[str, str]:
     """Measures all of them into `folder`. What failed, by experiment, and why; the others are done."""
     failed = {}
+
+    def fail(name: str, why: object) -> None:
+        failed[name] = " ".join(str(why).split())
+        print(f"{name}: failed: {failed[name]}", file=sys.stderr, flush=True)
+
     for name, experiment in experiments.items():
         print(f"{name}: {experiment.question}", file=sys.stderr, flush=True)
         try:
-            outcomes = measure(experiment, plan, place)
-        except (subprocess.SubprocessError, OSError) as error:
-            failed[name] = " ".join(str(error).split())
-            print(f"{name}: failed: {failed[name]}", file=sys.stderr, flush=True)
+            outcomes, refused = measure(experiment, plan, place)
+        except (subprocess.SubprocessError, OSError, XskError) as error:
+            fail(name, error)
             continue
+        for laboratory, why in refused.items():
+            fail(f"{name}, {laboratory}", why)
         results.write(folder, results.as_json(experiment, outcomes, results.command_line()))
     return failed

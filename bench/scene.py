@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import platform
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ TX, RX = topology.TX_INTERFACE, topology.RX_INTERFACE
 SENDER_CPU, OTHER_CPU = 0, 1
 """Who puts packets on the wire has the first for itself, everybody else the second."""
 PORT = 9000
+PLACE_VARIABLE, MODE_VARIABLE = "XSK_BENCH_PLACE", "XSK_BENCH_MODE"
+"""What bench/places.py tells of itself (JSON: place, caveat), and the mode that it asks of the engine."""
 OFFLOADS = ("tcp-segmentation-offload", "generic-segmentation-offload", "generic-receive-offload")
 
 
@@ -72,8 +76,8 @@ class Scene:
             yield
 
     def facts(self) -> dict[str, Any]:
-        """Of both ends: driver, MTU, MAC, queues, offloads."""
-        facts = {"tx": _end(TX)}
+        """Where it is, and of both ends: driver, MTU, MAC, queues, offloads."""
+        facts = {**place(), "kernel": platform.release(), "tx": _end(TX)}
         with self.at_peer():
             facts["rx"] = _end(RX)
         return facts
@@ -102,6 +106,19 @@ def everywhere() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, cpus)
+
+
+def place() -> dict[str, str]:
+    """Where this process was put: "place", and "caveat", what its figures are not worth; "mode" if one was
+    asked for."""
+    told: dict[str, str] = json.loads(os.environ.get(PLACE_VARIABLE, '{"place": "laboratory"}'))
+    mode = engine_mode()
+    return told if mode == "auto" else told | {"mode": mode}
+
+
+def engine_mode() -> str:
+    """For the engine's sockets in this place: auto, copy or zerocopy."""
+    return os.environ.get(MODE_VARIABLE, "auto")
 
 
 def stand_aside() -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from ipaddress import ip_address
 
 from bench.arm import AbsentError
-from bench.scene import BUILD, OTHER_CPU, PORT, SENDER_CPU, TX
+from bench.scene import BUILD, PORT, SENDER_CPU, TX, engine_mode, everywhere
 from xsk_engine import Engine, EngineConfig, parse_flow
 from xsk_engine.lab import topology
 from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
@@ -36,18 +34,6 @@ class Load(ABC):
         """Ends what open() began. Idempotent."""
 
 
-@contextlib.contextmanager
-def _both_cpus() -> Iterator[None]:
-    """An engine's worker may stand where this process does not."""
-    before = os.sched_getaffinity(0)
-    with contextlib.suppress(OSError):
-        os.sched_setaffinity(0, {SENDER_CPU, OTHER_CPU})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 class EngineLoad(Load):
     """The loop that `send --signature` runs, in this process, which need not start anew each time."""
 
@@ -59,8 +45,8 @@ class EngineLoad(Load):
         self._engine: Engine | None = None
 
     def open(self) -> None:
-        with _both_cpus():
-            engine = Engine(EngineConfig(TX, cpus=(SENDER_CPU,)))
+        with everywhere():
+            engine = Engine(EngineConfig(TX, cpus=(SENDER_CPU,), mode=engine_mode()))
         self._engine = engine.open()
 
     def run(self, pps: int, seconds: float) -> int:

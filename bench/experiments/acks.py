@@ -62,7 +62,8 @@ EXPERIMENT = Experiment(
     held_equal="two emulated igb, IOMMU strict, the same bare ACKs of 66 bytes of one connection that both "
     "kernels know (UDP: as long); the receiver and its NIC's interrupts have one CPU, which is counted",
     not_claimed="that the kernel's socket does here what a sender's would: nothing is outstanding, so "
-    "these ACKs free nothing and let nothing be sent; figures of ACKs that come alone repeat within a factor of two",
+    "these ACKs free nothing and let nothing be sent; figures of ACKs that come alone repeat within a factor "
+    "of two",
     counted_by="a plugin of QEMU, for all that the receiver's CPU executes between two marks; maps by the "
     "kernel's tracepoints, in a round of their own; packets where they go",
     figures=(*COUNTED[1:], COUNTED[0], *TRACED),

@@ -82,8 +82,8 @@ EXPERIMENT = Experiment(
     title="A blind TCP stream",
     question="How much does a stream of TCP segments bring into a kernel's socket if it waits for no ACK?",
     held_equal="one veth pair, the same reader, who waits for 128 KiB at a time or looks every 0.5 ms "
-    "(naps); senders on one CPU and the reader on the other, all at real-time priority, and a window that is open "
-    "before the count begins",
+    "(naps); senders on one CPU and the reader on the other, all at real-time priority, and a window that "
+    "is open before the count begins",
     not_claimed="that such a stream is TCP: nothing is sent again, and its receive buffer holds most of a "
     "run, where the kernel's senders have the usual one",
     counted_by="bytes that the reader has read, from after the first 64 MiB to the last; ACKs by the peer's "

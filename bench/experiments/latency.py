@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -131,23 +130,15 @@ class LoadedArm(Arm):
 
     def _limit_pps(self) -> float:
         """At the peer, while the receiver looks on as it does later."""
-        counted: list[tuple[int, float]] = []
-
-        def count() -> None:
-            for pause in (SETTLE_S, LIMIT_S - 2 * SETTLE_S):
-                time.sleep(pause)
-                counted.append((self._scene.received().packets, time.perf_counter()))
-
         assert self._load is not None
-        with _receiver(self._scene, 0):
-            counter = threading.Thread(target=count)
-            counter.start()
+        before = self._scene.received().packets
+        with _receiver(self._scene, 0) as receiver:
             self._load.run(0, LIMIT_S)
-            counter.join()
-        (first, start), (last, end) = counted
-        if last == first:
+            said = _end(receiver)
+        arrived = self._scene.received().packets - before
+        if said.get("span_ns", 0) <= 0:
             raise AbsentError(f"{self.name}: at full speed nothing arrives")
-        return (last - first) / (end - start)
+        return float((arrived - 1) / said["span_ns"] * 1e9)
 
     def run(self) -> None:
         if self._load is None:
@@ -209,8 +200,8 @@ EXPERIMENT = Experiment(
     name="latency",
     title="Latency under load",
     question="How late do packets arrive, each sender loaded to a part of its own limit?",
-    held_equal="one veth pair, packets of 66 bytes to a bound UDP port, one schedule of due times, one"
-    " receiver that judges all of them by one rule: from a packet's due time (its sequence on the "
+    held_equal="one wire, packets of 66 bytes to a bound UDP port, one schedule of due times, one "
+    "receiver that judges all of them by one rule: from a packet's due time (its sequence on the "
     "sender's own schedule) to the kernel's receive time at the peer, both CLOCK_TAI of one machine; "
     "every sender sends together what is due and has a CPU for itself, on which the C programs busy-"
     "wait and the engine sleeps until 60 us before a packet",
@@ -219,7 +210,8 @@ EXPERIMENT = Experiment(
     "loaded by its own limit: offered_pps tells; lateness of a sender's best-timed packet is in no "
     "figure; AF_PACKET's packets have no UDP checksum; the echo shares its CPU with the receiver, so "
     "only its difference from no load says something",
-    counted_by="a packet socket at the peer (SO_TIMESTAMPNS); packets by rx_packets of the peer's interface",
+    counted_by="a packet socket at the peer (SO_TIMESTAMPNS); packets by rx_packets of the peer's "
+    "interface",
     figures=(
         *(value(f"{part}_us", "us", "less") for part in _PERCENTILES),
         *(value(f"posted_{part}_us", "us", "less") for part in ("p50", "p99")),

@@ -114,8 +114,8 @@ EXPERIMENT = Experiment(
     question="How fast are applications that send themselves, beside a C program, sockets and asyncio, and "
     "what does an open engine cost?",
     held_equal="payloads of 64 bytes to the same MAC and a bound UDP port, neighbouring slices of 80 ms, "
-    "half of them with the two queues swapped; the engine's thread has one CPU and the application's "
-    "the other, a rival's only thread may use both",
+    "half of them with the two queues swapped; the engine's thread has one CPU and the application's the "
+    "other, a rival's only thread may use both",
     not_claimed="that one CPU would do: sending from a thread of its own costs a core, which the rivals do "
     "not need",
     counted_by="rx_packets of the peer's interface; lags, snapshots, CPU and memory by the application",

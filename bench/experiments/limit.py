@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
 
-from bench import contests
+from bench import contests, peers
 from bench.contests import Command, Contest, Contestant
 from bench.experiment import Experiment, Outcome, Plan
 from bench.figures import CPU_PER_PACKET, PPS
+from bench.peers import Stream
 from bench.ratios import Target
-from bench.scene import BUILD, PORT, SENDER_CPU, TX, Scene
+from bench.scene import PORT, SENDER_CPU, TX, Scene
 from xsk_engine.lab import topology
-from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
 
 ENGINE, LIMIT, FIXED = "engine", "minimal C AF_XDP sender", "engine, one fixed flow"
 UDP = f"ip src={topology.TX_IPV4} dst={topology.RX_IPV4}"
@@ -34,18 +34,8 @@ def fixed(size: int) -> Command:
 
 def minimal(folder: Path, size: int) -> Command:
     """With the bytes that `fixed` sends: also the receiver's checksum costs time."""
-    path = folder / f"frame-{size}"
-    frame = udp_frame(
-        parse_mac(topology.RX_MAC),
-        parse_mac(topology.TX_MAC),
-        ip_address(topology.TX_IPV4),
-        ip_address(topology.RX_IPV4),
-        9,
-        PORT,
-        bytes(size - udp_header_bytes(4)),
-    )
-    path.write_bytes(frame)
-    return lambda queue: [str(BUILD / "minimal"), TX, str(queue), str(SENDER_CPU), "inf", str(path)]
+    stream = Stream.of(size, folder, cpu=SENDER_CPU, dst_port=PORT)
+    return lambda queue: peers.minimal(replace(stream, queue=queue))
 
 
 def _contest(case: str, command: Command, rival: Contestant, bound: float, *, quick: bool = False) -> Contest:

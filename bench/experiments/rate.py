@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.arm import Arm
 from bench.arms.peers import PeerArm
@@ -14,7 +14,7 @@ from bench.figures import CPU_PER_PACKET, GBPS, PPS
 from bench.peers import PEERS, Stream, version
 from bench.result import Case
 from bench.rounds import Measured, interleave
-from bench.scene import PORT, ROOT, SENDER_CPU, TX, Scene
+from bench.scene import PORT, ROOT, SENDER_CPU, TX, Scene, engine_mode
 
 ENGINE, LIBRARY = "engine", "engine, library"
 ROUNDS, QUICK_ROUNDS = 31, 5
@@ -26,7 +26,7 @@ QUICK_SIZES = (60, 1514)
 def engine(stream: Stream) -> list[str]:
     """`send`, of frames that differ in nothing from the stream's."""
     packet = f"ip src={stream.src_ip} dst={stream.dst_ip} / udp dst={stream.dst_port} ; size={stream.size}"
-    place = ["--queue", str(stream.queue), "--cpu", str(stream.cpu)]
+    place = ["--queue", str(stream.queue), "--cpu", str(stream.cpu), "--mode", engine_mode()]
     return [sys.executable, "-m", "xsk_engine", "send", stream.interface, *place, "--packet", packet]
 
 
@@ -43,30 +43,49 @@ def library(stream: Stream) -> list[str]:
     ]
 
 
-def arms(scene: Scene, size: int, mtu: int) -> Iterator[Arm]:
-    """Each on a queue of its own, as a stopped AF_XDP sender keeps its."""
+def arms(scene: Scene, size: int, mtu: int, *, taps: bool) -> Iterator[Arm]:
+    """The engine, and those that tap the interface, or do not. Each on a queue of its own, as a stopped
+    AF_XDP sender keeps its."""
 
     def stream(queue: int) -> Stream:
         return Stream.of(size, scene.folder, queue=queue, cpu=SENDER_CPU, mtu=mtu, dst_port=PORT)
 
     yield StreamArm(ENGINE, scene, lambda: engine(stream(0)), ours=True, own_cpus=True)
-    yield StreamArm(LIBRARY, scene, lambda: library(stream(1)), ours=True, own_cpus=True)
-    for name in PEERS:
-        yield PeerArm(name, scene, stream(3 if name.startswith("testpmd") else 2))
+    if not taps:
+        yield StreamArm(LIBRARY, scene, lambda: library(stream(1)), ours=True, own_cpus=True)
+    for name, peer in PEERS.items():
+        if peer.taps == taps:
+            yield PeerArm(name, scene, stream(3 if name.startswith("testpmd") else 2))
 
 
-def case_of(size: int, measured: Measured) -> Case:
-    """Ours beside every other that was measured."""
-    case = Case.of(f"{size} bytes", measured.samples, EXPERIMENT.figures, x=size, absent=measured.absent)
-    for rival in measured.samples:
-        if rival not in (ENGINE, LIBRARY):
-            case.compare(ENGINE, rival, PPS)
-    case.notes = [f"{name}: {PEERS[name].differs}" for name in measured.samples if _differs(name)]
-    return case
+def case_of(size: int, passes: Sequence[Measured]) -> Case:
+    """Ours beside every other of the same pass. The engine's figures are those of the first one."""
+    whole, *others = (
+        Case.of(f"{size} bytes", one.samples, EXPERIMENT.figures, x=size, absent=one.absent) for one in passes
+    )
+    for case in (whole, *others):
+        for rival in case.arms:
+            if rival not in (ENGINE, LIBRARY):
+                case.compare(ENGINE, rival, PPS)
+        whole.arms |= {name: of for name, of in case.arms.items() if name not in whole.arms}
+        whole.absent |= case.absent
+        whole.ratios += case.ratios if case is not whole else []
+    whole.notes = [f"{name}: {PEERS[name].differs}" for name in whole.arms if _differs(name)]
+    return whole
 
 
 def _differs(name: str) -> bool:
     return name in PEERS and bool(PEERS[name].differs)
+
+
+def measure_size(scene: Scene, plan: Plan, size: int, mtu: int, rounds: int) -> Case:
+    """In two passes: a sender that taps the interface costs others time, also while it is stopped."""
+    passes = []
+    for taps in (False, True):
+        chosen = [arm for arm in arms(scene, size, mtu, taps=taps) if plan.wants(arm.name)]
+        if any(arm.name != ENGINE for arm in chosen) or not taps:
+            passes.append(interleave(chosen, rounds, scene.watch.look, f"{size} bytes"))
+    return case_of(size, passes)
 
 
 def measure(scene: Scene, plan: Plan, laboratory: str) -> Outcome:
@@ -80,8 +99,7 @@ def measure(scene: Scene, plan: Plan, laboratory: str) -> Outcome:
         for size in SIZES[laboratory]:
             if plan.quick and size not in QUICK_SIZES:
                 continue
-            chosen = [arm for arm in arms(scene, size, mtu) if plan.wants(arm.name)]
-            cases.append(case_of(size, interleave(chosen, rounds, scene.watch.look, f"{size} bytes")))
+            cases.append(measure_size(scene, plan, size, mtu, rounds))
     versions = {name: version(name) for name in PEERS if any(name in case.arms for case in cases)}
     return Outcome(cases, rounds, versions)
 

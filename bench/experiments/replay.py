@@ -6,20 +6,22 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scapy.utils import RawPcapReader
 
-from bench import contests
+from bench import contests, peers
 from bench.arm import Sample
 from bench.arms.recorded import RecordedArm
 from bench.contests import Command, Contest, Contestant
 from bench.experiment import Experiment, Outcome, Plan
 from bench.figures import CPU_PER_PACKET, PPS, value
+from bench.peers import Stream
 from bench.ratios import Target
 from bench.result import Case
 from bench.rounds import interleave
-from bench.scene import BUILD, PORT, SENDER_CPU, TX, Scene
+from bench.scene import PORT, SENDER_CPU, TX, Scene
 from xsk_engine.lab import topology
 
 ENGINE, STREAMED, LIMIT = "engine", "engine, streamed", "minimal C AF_XDP sender"
@@ -65,12 +67,10 @@ class Files:
     def short(self) -> str:
         return captured(self._folder / "short.pcap", PACKETS, FOREIGN_MAC, size="60")
 
-    def short_frame(self) -> str:
-        """The first frame of `short` as a file of its own."""
-        path = self._folder / "short.frame"
+    def first_of_short(self) -> Stream:
+        """A stream of its first frame."""
         with RawPcapReader(self.short()) as reader:
-            path.write_bytes(next(iter(reader))[0])
-        return str(path)
+            return Stream(next(iter(reader))[0], self._folder, cpu=SENDER_CPU)
 
     def paced(self, packets: int) -> str:
         more = ("--rate", f"{GAP_PPS}pps", "--poisson")
@@ -96,10 +96,7 @@ def contests_of(files: Files) -> list[Contest]:
     small = ours(lambda queue: engine(files.short(), queue, *forever))
     bound = ours(lambda queue: engine(files.ours(), queue, *forever))
     streamed = ours(lambda queue: engine(files.foreign(), queue, *forever, "--umem-mb", "1"), STREAMED)
-    least = Contestant(
-        LIMIT,
-        lambda queue: [str(BUILD / "minimal"), TX, str(queue), str(SENDER_CPU), "inf", files.short_frame()],
-    )
+    least = Contestant(LIMIT, lambda queue: peers.minimal(replace(files.first_of_short(), queue=queue)))
     return [
         Contest(
             "a foreign file",

@@ -9,33 +9,34 @@ from bench.report.tables import Cell, Result, Row, Section, Table, section
 
 TITLE = "The benchmark"
 HOW_TO_READ = (
-    "Figures are medians of rounds in which all arms take turns. A ratio is the median of the rounds' ratios, in "
-    "brackets the interval in which that median lies with 95 % (bootstrap). Figures of two machines cannot be "
-    "compared; ratios taken in one run can."
+    "Figures are medians of rounds in which all arms take turns. A ratio is the median of the rounds' "
+    "ratios, in brackets the interval in which that median lies with 95 % (bootstrap). Figures of two "
+    "machines cannot be compared; ratios taken in one run can."
 )
 NO_PICTURES = "There are no pictures: matplotlib is not installed (pip install 'xsk-engine[bench]')."
 
 
 def report(results: Iterable[Result], pictures: Mapping[str, str], missing: str = "") -> str:
-    """`results` in their order; `pictures`: their files by experiment, as seen from the report; `missing`: why
-    there are none."""
+    """`results` in their order; `pictures`: their files by experiment, as seen from the report; `missing`:
+    why there are none."""
     sections = [section(result) for result in results]
     lines = [f"# {TITLE}", "", HOW_TO_READ, ""]
     if missing:
         lines += [missing, ""]
-    lines += [f"- [{escaped(one.question)}](#{anchor(one)})" for one in sections]
+    lines += [f"- [{escaped(one.question)}](#{anchor(one.name)})" for one in sections]
     for one in sections:
         lines += ["", *_section(one, pictures.get(one.name))]
     return "\n".join(lines) + "\n"
 
 
-def anchor(one: Section) -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", one.name)
+def anchor(name: str) -> str:
+    """Of an experiment; also of its picture's file."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
 
 
 def escaped(text: str) -> str:
     """Plain text, as it is to be read, within a line."""
-    text = re.sub(r"([\\`*\[\]<>&|~$])", r"\\\1", text)
+    text = re.sub(r"([\\`*\[\]<&|~$])", r"\\\1", text)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
@@ -47,7 +48,7 @@ def code(text: str) -> str:
 
 
 def _section(one: Section, picture: str | None) -> list[str]:
-    lines = [f'<a id="{anchor(one)}"></a>', "", f"## {escaped(one.question)}", ""]
+    lines = [f'<a id="{anchor(one.name)}"></a>', "", f"## {escaped(one.question)}", ""]
     lines += [f"{escaped(one.title)} ({code(one.name)}).", ""]
     lines += [line for warning in one.warnings for line in (f"**Noisy:** {escaped(warning)}.", "")]
     lines += [*table(one.table), ""]

@@ -85,16 +85,23 @@ def section(result: Result) -> Section:
         warnings=tuple(map(plain, result.get("noisy", ()))),
         table=figures_table(result),
         targets=targets_table(result),
-        notes=tuple(
-            f"{plain(case['name'])}: {plain(note)}"
-            for case in result["cases"]
-            for note in case.get("notes", ())
-        ),
+        notes=tuple(_notes(result)),
         facts=tuple(_facts(result)),
         rounds=tuple(
             (plain(case["name"]), table) for case in result["cases"] if (table := rounds_table(result, case))
         ),
     )
+
+
+def _notes(result: Result) -> Iterable[str]:
+    """Each once, with the cases that it is about, unless it is about all of them."""
+    cases_of: dict[str, list[str]] = {}
+    for case in result["cases"]:
+        for note in case.get("notes", ()):
+            cases_of.setdefault(plain(note), []).append(plain(case["name"]))
+    for note, cases in cases_of.items():
+        about_all = 1 < len(cases) == len(result["cases"])
+        yield note if about_all else f"{'; '.join(cases)}: {note}"
 
 
 def in_order(results: Mapping[str, Result], names: Iterable[str] = ()) -> list[Result]:
@@ -155,7 +162,7 @@ def _rows_of_case(
     arms, absent = case.get("arms", {}), case.get("absent", {})
     of_case = case.get("ratios", ())
     names = list(dict.fromkeys([*arms, *(of["theirs"] for of in of_case)]))
-    rows = []
+    rows: list[Row] = []
     for arm in names:
         cells = [_text(case["name"]), _text(arm)]
         for name in figures:
@@ -168,7 +175,7 @@ def _rows_of_case(
             several = len({of["ours"] for of in ratios if of["figure"] == name}) > 1
             cells.append(
                 tuple(
-                    Line((f"{plain(of['ours'])}: " if several else "") + wording.ratio(dict(of)))
+                    Line((f"{plain(of['ours'])}: " if several else "") + wording.ratio(of))
                     for of in mine
                     if of["figure"] == name
                 )

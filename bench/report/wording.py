@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
-from bench.ratios import percent
-
-_SUFFIXES = {"packets/s": "pps", "Gbit/s": "gbps", "Mbit/s": "mbps", "%": "percent"}
+_SUFFIXES = {"packets/s": "pps", "Gbit/s": "gbps", "Mbit/s": "mbps"}
 """how a unit ends a figure's name, where that is not the unit itself"""
 _WRITTEN = {"cpu": "CPU", "dma": "DMA", "iommu": "IOMMU", "tcp": "TCP", "acks": "ACKs", "ack": "ACK"}
 _MOST_DIGITS = 4
@@ -34,7 +34,7 @@ def times(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
-def ratio(of: dict[str, Any]) -> str:
+def ratio(of: Mapping[str, Any]) -> str:
     """Median and interval; extremes, and said so, where rounds were not kept. As many digits as it takes that
     the median reads on its own side of its target."""
     digits = next((n for n in range(2, _MOST_DIGITS) if not _hides(of, n)), _MOST_DIGITS)
@@ -43,32 +43,42 @@ def ratio(of: dict[str, Any]) -> str:
     return f"{median} ({low} to {high}{'' if 'low' in of else ', extremes'})"
 
 
-def _hides(of: dict[str, Any], digits: int) -> bool:
+def _hides(of: Mapping[str, Any], digits: int) -> bool:
     if "target" not in of:
         return False
     sign, bound = str(of["target"]).split()[:2]
     shown = float(times(of["median"], digits).replace(",", ""))
-    return (shown >= float(bound) if sign == ">=" else shown <= float(bound)) != of["met"]
+    return (shown >= float(bound) if sign == ">=" else shown <= float(bound)) != bool(of["met"])
 
 
 def verdict(met: bool) -> str:
     return "met" if met else "not met"
 
 
-def change(before: float, after: float) -> str:
-    """In percent, with its sign."""
-    return f"{percent(before, after):+.1f} %"
+def change(percent: float) -> str:
+    """With its sign."""
+    return "from 0" if math.isinf(percent) else f"{percent:+.1f} %"
 
 
 def heading(name: str, unit: str) -> str:
     """Of a figure's column: `cpu_user_ns_per_packet` in ns/packet is "CPU user, ns/packet"."""
-    suffix = _SUFFIXES.get(unit) or unit.lower().replace("/", "_per_").replace(" ", "_")
-    words = name.removesuffix(suffix).strip("_").replace("_", " ").split() if suffix else name.split("_")
+    words = _without(name, unit).replace("_", " ").split()
     text = " ".join(_WRITTEN.get(word, word) for word in words)
     return plain(f"{text}, {unit}" if text and unit else text or unit)
 
 
-def machine(of: dict[str, Any]) -> str:
+def _without(name: str, unit: str) -> str:
+    """A figure's name without the unit, or its beginning, behind."""
+    suffix = "percent" if unit.startswith("%") else _SUFFIXES.get(unit)
+    suffix = suffix or unit.lower().replace("/", "_per_").replace(" ", "_")
+    while suffix:
+        if name == suffix or name.endswith(f"_{suffix}"):
+            return name[: -len(suffix)].rstrip("_")
+        suffix = suffix.rpartition("_")[0]
+    return name
+
+
+def machine(of: Mapping[str, Any]) -> str:
     """The machine of a result in a few words."""
     cpu, cores, kernel = (of.get(name, "unknown") for name in ("cpu", "cores", "kernel"))
     return plain(f"{cpu}, {cores} cores, Linux {kernel}")

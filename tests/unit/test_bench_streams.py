@@ -1,10 +1,15 @@
 """What the experiments with streams make of what they see; the streams are made up here."""
 
 import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
+from scapy.layers.l2 import ARP, Ether
 
 from bench import contests
+from bench.arms import arriving, first
 from bench.experiment import Plan
-from bench.experiments import library, micro, replay
+from bench.experiments import library, micro, pace, replay
+from bench.result import Case
 from bench.rounds import Measured, joined
 
 
@@ -84,3 +89,43 @@ def test_only_the_engine_that_sends_is_held_against_a_facts_target(lag_ms, met):
     case = fact.case_of({library.ENGINE: [{"lag_p99_ms": lag_ms}], library.NO_TRAFFIC: [{"lag_p99_ms": 9.0}]})
     assert [(target["value"], target["met"]) for target in case.targets] == [(lag_ms, met)]
     assert not fact.case_of({library.NO_TRAFFIC: [{"lag_p99_ms": 9.0}]}).targets
+
+
+@pytest.mark.parametrize(
+    ("packet", "counts"),
+    [
+        (IP() / UDP(dport=9000), True),
+        (IPv6() / UDP(dport=9001), True),
+        (IP() / UDP(dport=9002, sport=9000), False),
+        (IP() / TCP(dport=9000), False),
+        (IPv6() / ICMPv6ND_NS(), False),
+        (ARP(), False),
+    ],
+)
+def test_the_first_packet_is_udp_to_the_streams_port(packet, counts):
+    frame = bytes(Ether(dst="02:00:00:00:00:01") / packet)
+    assert first.is_to(frame, (9000, 9001)) is counts
+    assert not first.is_to(frame[:30], (9000, 9001))
+
+
+def test_a_rate_is_that_between_the_first_and_the_last_frame():
+    seen = {"frames": 101, "span_ns": 80_000_000, "p50_ns": 1, "p99_ns": 2, "p99_9_ns": 3}
+    found = arriving.figures_of(seen, 1000)
+    assert found["off_percent"] == pytest.approx(25)
+    assert (found["gap_error_p50_ns"], found["gap_error_p99_9_ns"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("rate", "packets"), [(1, 60), (10, 600), (100, 1000), (10_000, 30_000), (300_000, 900_000)]
+)
+def test_an_engine_alone_sends_some_seconds_but_no_more_than_a_minute(rate, packets):
+    assert pace.packets_of(rate, Plan()) == packets
+
+
+def test_an_engine_is_judged_by_its_worst_round_and_its_median_gaps():
+    rounds = [
+        {"off_percent": off, "gap_error_p99_ns": gap} for off, gap in ((0.01, 6e3), (-0.2, 4e3), (0, 5e3))
+    ]
+    case = Case.of("10,000 pps", {pace.OWN_CLOCK: rounds}, pace.FIGURES)
+    pace.judge(case, pace.JUDGED_RATE)
+    assert [(target["value"], target["met"]) for target in case.targets] == [(0.2, False), (5000, True)]

@@ -18,8 +18,8 @@ def find(sources: Path) -> click.Command:
     """The command of bench/cli.py there, or one that says what is missing whatever its arguments."""
     if not (sources / "bench/cli.py").is_file() or not (sources / "native").is_dir():
         return _unavailable(sources)
-    if str(sources) not in sys.path:
-        sys.path.append(str(sources))
+    if sys.path[:1] != [str(sources)]:
+        sys.path.insert(0, str(sources))  # before the folder we are in, which may have another "bench"
     command: click.Command = importlib.import_module("bench.cli").command
     return command
 
