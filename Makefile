@@ -196,7 +196,7 @@ bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once 
 
 bench-tcp-bounds: setup-test build build/native $(STAMP)-bench ## what an ACK costs, and a blind TCP stream beside the kernel's TCP (5 minutes, root)
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.tcp_bounds
+	$(BIN)/python -m bench run acks blind $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-tcp: setup-test build build/native ## TCP of the engine beside the kernel's: instructions in zero-copy, goodput on veth (15 minutes, root); ROUNDS=1 to try
 	$(BIN)/meson compile -C build/native >/dev/null

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who receives in bench-tcp, from every sender alike: reads connections to their ends and throws the bytes away.
+ * Who receives TCP in the benchmark, from every sender alike: reads connections to their ends and throws the bytes away.
  * Usage: tcp_reader ADDRESS CPU FLOWS. CPU: -1 for any. Says its port first; in the end the bytes that came, and the
  * nanoseconds from the first to the last of them.
  */

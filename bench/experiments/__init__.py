@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bench.experiment import Experiment
 from bench.experiments import (
+    acks,
     allocator,
+    blind,
     connections,
     flows,
     goodput,
@@ -40,6 +42,8 @@ _IN_ORDER = (
     connections,
     loss,
     instructions,
+    acks,
+    blind,
     premap,
     allocator,
     micro,

@@ -10,8 +10,17 @@ from bench.arm import AbsentError
 from bench.arms import tcp
 from bench.arms.tcp import ENGINE, IPERF3, KERNEL
 from bench.experiment import Plan
-from bench.experiments import connections, goodput, instructions, loss
-from bench.names import ENGINE_TCP, ENGINE_TCP_IN_PLACE, LENT_TSO_OFF, LENT_TSO_ON, TSO_OFF, TSO_ON
+from bench.experiments import acks, blind, connections, goodput, instructions, loss
+from bench.names import (
+    ACKS_TCP,
+    ACKS_ZEROCOPY,
+    ENGINE_TCP,
+    ENGINE_TCP_IN_PLACE,
+    LENT_TSO_OFF,
+    LENT_TSO_ON,
+    TSO_OFF,
+    TSO_ON,
+)
 from bench.rounds import Measured
 
 
@@ -177,3 +186,46 @@ def test_without_delay_the_ratio_is_published_only():
     assert "delay" not in last.wire
     assert all("delay" in row.wire for row in loss.ROWS[:-1])
     assert not any("target" in of for of in under_loss(last, [2], [1]).ratios)
+
+
+def received_acks():
+    """One traced round and two others."""
+    for receiver, kernel in ((ACKS_ZEROCOPY, 700), (ACKS_TCP, 3500)):
+        common = {"arm": receiver, "packets": 100, "seconds": 0.5}
+        yield common | {"traced": True, "receive": {"dma_maps": 0, "iommu_maps": 10}}
+        for more in (0, 7):
+            counts = {"kernel_instructions": 100 * (kernel + more), "user_instructions": 0}
+            yield common | {"traced": False, **counts}
+
+
+def test_acks_are_compared_with_those_of_zero_copy():
+    case = acks.case_of("dense", list(received_acks()))
+    assert case.arms[ACKS_TCP]["kernel_instructions"]["rounds"] == [3500, 3507]
+    assert case.arms[ACKS_TCP]["iommu_maps"]["median"] == 100
+    (of,) = case.ratios
+    assert (of["ours"], of["theirs"]) == (ACKS_ZEROCOPY, ACKS_TCP)
+    assert of["rounds"] == [0.2, 0.201597]
+
+
+def test_what_no_ack_costs():
+    idle = [{"arm": ACKS_TCP, "seconds": 2.0, "kernel_instructions": 4000}]
+    share = acks.idle_share(list(received_acks()), idle)
+    assert share == {ACKS_TCP: 10}, "2,000 per second, 0.5 s, 100 ACKs"
+
+
+def test_blind_streams():
+    def runs(*gbps):
+        return [{"bytes": 1e9, "seconds": 8 / one, "segments": 100, "acks": 50} for one in gbps]
+
+    samples = {blind.BLIND: runs(2, 3), blind.KERNEL: runs(10, 4), blind.KERNEL_PLAIN: runs(4, 4)}
+    case = blind.compared(1500, Measured(samples))
+    assert case.x == 1500
+    assert {of["theirs"]: of["rounds"] for of in case.ratios} == {
+        blind.KERNEL: [0.2, 0.75],
+        blind.KERNEL_PLAIN: [0.5, 0.75],
+    }
+    assert case.arms[blind.BLIND]["acks"]["median"] == 0.5
+    assert blind.best(case) == {
+        f"{blind.BLIND} : {blind.KERNEL}": 0.3,
+        f"{blind.BLIND} : {blind.KERNEL_PLAIN}": 0.75,
+    }

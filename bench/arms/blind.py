@@ -1,6 +1,4 @@
-"""One MTU of ``make bench-tcp-bounds``, on veth: what a stream of TCP segments that waits for no ACK brings
-into a kernel's TCP socket, beside the kernel's own TCP. Runs inside a laboratory with two queues; its last
-line is JSON.
+"""A stream of TCP segments that waits for no ACK, and the kernel's own TCP, into a kernel's socket on veth.
 
 All arms have the same receiver: a socket, and a thread on CPU 1 that reads it. Senders have CPU 0. The blind
 stream is a connection of the kernel's taken over (tcp_takeover.py) by one flow of the engine, whose sequence
@@ -10,32 +8,26 @@ number is a range. Nothing is sent again, so it counts only if every byte of it 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from bench.ack_reader import reading
-from bench.harness import BUILD, interleave, spread
+from bench.arm import Sample
+from bench.scene import BUILD, OTHER_CPU, RX, SENDER_CPU, TX, Scene
 from bench.tcp_takeover import HEADERS_BYTES, SEQ_FIELD, Place, listen, take_over
 from xsk_engine import netdev
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
 from xsk_engine.flow import Flow, Traffic
-from xsk_engine.lab import namespaces, topology
-from xsk_engine.lab.private import PrivateLab
+from xsk_engine.lab import topology
 from xsk_engine.packet import ETHERNET_BYTES
 from xsk_engine.values import Range
 
-SENDER_CPU, OTHER_CPU = 0, 1
-ROUNDS = 9
 # A quarter of a second or so of the blind stream. Less: the kernel's TCP is not up to its speed yet; more: a
 # slow minute of the machine hits one arm and not its neighbour.
 MEGABYTES = {1500: 150, 9000: 500, 65535: 1500}
@@ -49,26 +41,11 @@ QUEUE = 1
 # More than come in the reader's nap of a millisecond.
 ACK_RING = 4096
 PORT, BLIND_PORT = 5201, 5202
-# Ahead of what else runs here: threads that wake each other would wait for a turn each time (measured beside
-# other work: a third of the rate, and ratios of single rounds 4 times apart).
-PRIORITY = 1
 # What iperf3 reads at once, and waits for: with less a reader wakes oftener, and the kernel's TCP is slower.
 READ_BYTES = 128 << 10
 NAP_S = 0.0005
 LIMIT_S = 20.0
 _METADATA_BYTES = 24
-
-BLIND, BLIND_STEERED, BLIND_GRO = "blind", "blind, ACKs steered to AF_XDP", "blind, GRO at the receiver"
-KERNEL, KERNEL_PLAIN = "kernel TCP", "kernel TCP, TSO and GSO off"
-KERNEL_GRO = "kernel TCP, TSO and GSO off, GRO at the receiver"
-BLIND_NAP, KERNEL_NAP = "blind, reader naps", "kernel TCP, TSO and GSO off, reader naps"
-RATIOS = (
-    (BLIND, KERNEL),
-    (BLIND, KERNEL_PLAIN),
-    (BLIND_STEERED, KERNEL_PLAIN),
-    (BLIND_GRO, KERNEL_GRO),
-    (BLIND_NAP, KERNEL_NAP),
-)
 
 
 class Reader:
@@ -116,61 +93,60 @@ class Reader:
             self._connection.shutdown(socket.SHUT_RD)
         self._thread.join(LIMIT_S)
 
-    def gbps(self) -> float:
-        """When everything has come. 10^9 bits of payload per second."""
+    def counted(self) -> dict[str, float]:
+        """Bytes and seconds, when everything has come."""
         self._thread.join(LIMIT_S)
         assert self._first is not None
         start_s, before = self._first
-        return (self.received - before) * 8e-9 / (self._last_s - start_s)
+        return {"bytes": self.received - before, "seconds": self._last_s - start_s}
 
 
 def ethtool(*arguments: str) -> None:
     subprocess.run(["ethtool", *arguments], capture_output=True, check=True, timeout=30)
 
 
-class Bench:
-    """One laboratory's arms. ``acks``: by arm, the ACKs per segment of each run."""
+class Streams:
+    """One laboratory's. A sample has bytes of payload and seconds at the receiver, segments, and the ACKs
+    that the receiver's interface has sent meanwhile."""
 
-    def __init__(self, lab: PrivateLab) -> None:
-        self._lab = lab
-        self.mtu = netdev.get(topology.TX_INTERFACE).mtu
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.mtu = netdev.get(TX).mtu
         self.payload_bytes = self.mtu + ETHERNET_BYTES - HEADERS_BYTES
         self.segments = MEGABYTES[self.mtu] * 1_000_000 // self.payload_bytes
-        self.acks: dict[str, list[float]] = {}
-        self._listener, self._blind_listener = listen(lab, PORT), listen(lab, BLIND_PORT, BLIND_BUFFER_BYTES)
-        with namespaces.entered(lab.rx_fd):
-            ethtool("-L", topology.RX_INTERFACE, "tx", "1")  # so all ACKs come to vtx's queue 0
+        self._listener = listen(scene.lab, PORT)
+        self._blind_listener = listen(scene.lab, BLIND_PORT, BLIND_BUFFER_BYTES)
+        with scene.at_peer():
+            ethtool("-L", RX, "tx", "1")  # so all ACKs come to vtx's queue 0
 
     def _offloads(self, tso: bool, gro: bool) -> None:
         switch = {True: "on", False: "off"}
-        ethtool("-K", topology.TX_INTERFACE, "tso", switch[tso], "gso", switch[tso])
-        with namespaces.entered(self._lab.rx_fd):
-            ethtool("-K", topology.RX_INTERFACE, "gro", switch[gro])
+        ethtool("-K", TX, "tso", switch[tso], "gso", switch[tso])
+        with self._scene.at_peer():
+            ethtool("-K", RX, "gro", switch[gro])
 
     def _sent_by_receiver(self) -> int:
-        with namespaces.entered(self._lab.rx_fd):
+        with self._scene.at_peer():
             lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
-        line = next(text for text in lines if text.lstrip().startswith(topology.RX_INTERFACE))
+        line = next(text for text in lines if text.lstrip().startswith(RX))
         return int(line.split(":")[1].split()[9])
 
-    @contextlib.contextmanager
-    def _counting_acks(self, arm: str) -> Iterator[None]:
-        before = self._sent_by_receiver()
-        yield
-        self.acks.setdefault(arm, []).append((self._sent_by_receiver() - before) / self.segments)
+    def _counted(self, reader: Reader, acks_before: int) -> Sample:
+        acks = self._sent_by_receiver() - acks_before
+        return {**reader.counted(), "segments": self.segments, "acks": acks}
 
-    def kernel(self, arm: str, tso: bool = False, gro: bool = False, naps: bool = False) -> float:
-        """Gbit/s of payload at the receiver."""
+    def kernel(self, tso: bool = False, gro: bool = False, naps: bool = False) -> Sample:
         self._offloads(tso, gro)
         megabytes = (WARM_UP_BYTES + self.segments * self.payload_bytes) >> 20
         command = ["tcp", topology.RX_IPV4, str(PORT), str(SENDER_CPU), str(megabytes)]
         sender = subprocess.Popen([str(BUILD / "kernel_sender"), *command])
         try:
             connection, _ = self._listener.accept()
-            with connection, self._counting_acks(arm):
+            with connection:
+                acks = self._sent_by_receiver()
                 reader = Reader(connection, megabytes << 20, naps)
                 reader.wait(megabytes << 20)
-                return reader.gbps()
+                return self._counted(reader, acks)
         finally:
             sender.kill()
             sender.wait(10)
@@ -193,8 +169,7 @@ class Bench:
                 finally:
                     reader.close()
 
-    def blind(self, arm: str, gro: bool = False, steered: bool = False, naps: bool = False) -> float:
-        """Gbit/s of payload at the receiver."""
+    def blind(self, gro: bool = False, steered: bool = False, naps: bool = False) -> Sample:
         self._offloads(tso=not gro, gro=gro)  # veth hands packets to GRO only where the sender has no TSO
         with contextlib.ExitStack() as stack:
             reader, place = stack.enter_context(self._connected(naps))
@@ -205,7 +180,7 @@ class Bench:
             if steered:
                 ends = (topology.RX_IPV4, BLIND_PORT), (topology.TX_IPV4, place.port)
                 one = reading(
-                    *(topology.TX_INTERFACE, *ends),
+                    *(TX, *ends),
                     mode="copy",
                     cpu=SENDER_CPU,
                     ring_size=ACK_RING,
@@ -213,52 +188,17 @@ class Bench:
                 )
                 came = stack.enter_context(one)
             config = EngineConfig(
-                topology.TX_INTERFACE,
+                TX,
                 queues=(QUEUE,),
                 cpus=(SENDER_CPU,),
                 tx_metadata_len=_METADATA_BYTES,
                 tx_metadata=frozenset({"checksum"}),
             )
             engine = stack.enter_context(Engine(config))
-            with self._counting_acks(arm):
-                running = engine.start(Traffic(flow, count=self.segments))
-                reader.wait(WARM_UP_BYTES + self.segments * self.payload_bytes)
-                running.wait(5)
+            acks = self._sent_by_receiver()
+            running = engine.start(Traffic(flow, count=self.segments))
+            reader.wait(WARM_UP_BYTES + self.segments * self.payload_bytes)
+            running.wait(5)
             if steered:
                 assert came.packets > self.segments / 100, "the ACKs went elsewhere"
-            return reader.gbps()
-
-
-def main() -> None:
-    with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
-    bench = Bench(PrivateLab.from_environment())
-    arms = {
-        KERNEL: functools.partial(bench.kernel, KERNEL, tso=True),
-        KERNEL_PLAIN: functools.partial(bench.kernel, KERNEL_PLAIN),
-        KERNEL_GRO: functools.partial(bench.kernel, KERNEL_GRO, gro=True),
-        KERNEL_NAP: functools.partial(bench.kernel, KERNEL_NAP, naps=True),
-        BLIND: functools.partial(bench.blind, BLIND),
-        BLIND_STEERED: functools.partial(bench.blind, BLIND_STEERED, steered=True),
-        BLIND_GRO: functools.partial(bench.blind, BLIND_GRO, gro=True),
-        BLIND_NAP: functools.partial(bench.blind, BLIND_NAP, naps=True),
-    }
-    gbps = interleave(arms, int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
-    ratios = {
-        f"{ours} : {theirs}": spread([a / b for a, b in zip(gbps[ours], gbps[theirs], strict=True)])
-        # Other work on the machine only slows: the best runs are the least disturbed.
-        | {"best": max(gbps[ours]) / max(gbps[theirs])}
-        for ours, theirs in RATIOS
-    }
-    result: dict[str, Any] = {
-        "payload_bytes": bench.payload_bytes,
-        "segments": bench.segments,
-        "gbps": {arm: spread(values) for arm, values in gbps.items()},
-        "acks_per_segment": {arm: spread(values) for arm, values in bench.acks.items()},
-        "ratios": ratios,
-    }
-    print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main()
+            return self._counted(reader, acks)

@@ -1,9 +1,9 @@
 """Runs in the emulated machine, between its two NICs: what a received ACK costs, by where it goes.
 
-Usage: python -m bench.tcp_bounds_guest ROUNDS. One JSON object per measurement goes to /run/shared/measured.
-The receiver and its NIC's interrupts have CPU 0, the counted one, for themselves; the sender, the interrupts
-of its NIC and Python's own thread run on CPU 1. All arms get the same packets, bare ACKs of a connection that
-both kernels know, sent by the engine; but UDP, whose are as long.
+Usage: python -m bench.acks_guest ROUNDS [ARM...]. One JSON object per measurement goes to
+/run/shared/measured. The receiver and its NIC's interrupts have CPU 0, the counted one, for themselves; the
+sender, the interrupts of its NIC and Python's own thread run on CPU 1. All arms get the same packets, bare
+ACKs of a connection that both kernels know, sent by the engine; but UDP, whose are as long.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench import names
 from bench.ack_reader import reading, steered
 from bench.premap_guest import SHARED, Regions, ethtool, instructions
 from bench.scene import BUILD
@@ -191,7 +192,7 @@ class Sending:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1])
+    rounds, wanted = int(sys.argv[1]), sys.argv[2:]
     lab = PrivateLab.from_environment()
     with namespaces.entered(lab.rx_fd):
         # One queue, so that all come to one socket.
@@ -205,19 +206,20 @@ def main() -> None:
     receivers = Receivers(lab)
     ack, datagram = receivers.place.frame(b""), udp_packet()
     arms: dict[str, tuple[Callable[[], Receiving], bytes]] = {
-        "AF_XDP, zero-copy": (functools.partial(receivers.af_xdp, "zerocopy"), ack),
-        "AF_XDP, copy": (functools.partial(receivers.af_xdp, "copy"), ack),
-        "kernel, TCP socket": (receivers.tcp, ack),
-        "kernel, TCP socket, steering program passes": (receivers.passed, ack),
-        "kernel, UDP socket": (receivers.udp, datagram),
+        names.ACKS_ZEROCOPY: (functools.partial(receivers.af_xdp, "zerocopy"), ack),
+        names.ACKS_COPY: (functools.partial(receivers.af_xdp, "copy"), ack),
+        names.ACKS_TCP: (receivers.tcp, ack),
+        names.ACKS_PASSED: (receivers.passed, ack),
+        names.ACKS_UDP: (receivers.udp, datagram),
     }
+    arms = {name: arm for name, arm in arms.items() if not wanted or name in wanted}
     config = EngineConfig(topology.TX_INTERFACE, mode="zerocopy", cpus=(OTHER_CPU,), link_timeout_s=LINK_S)
     with Engine(config) as engine, (SHARED / "measured").open("w") as out:
         os.sched_setaffinity(0, {OTHER_CPU})
         sending = Sending(engine, regions)
 
         def tell(name: str, figures: dict[str, Any], **what: Any) -> None:
-            text = json.dumps({"receiver": name, "traced": regions.tracing, **what, **figures})
+            text = json.dumps({"arm": name, "traced": regions.tracing, **what, **figures})
             out.write(text + "\n")
             out.flush()
             print(text, flush=True)
@@ -228,8 +230,8 @@ def main() -> None:
             for name, (receiving, frame) in list(arms.items())[:: 1 if number % 2 else -1]:
                 for alone in (False, True):
                     tell(name, sending.measure(receiving(), frame, alone), alone=alone)
-        tell("AF_XDP, zero-copy", sending.idle(receivers.af_xdp("zerocopy")), idle=True)
-        tell("kernel, TCP socket", sending.idle(receivers.tcp()), idle=True)
+        tell(names.ACKS_ZEROCOPY, sending.idle(receivers.af_xdp("zerocopy")), idle=True)
+        tell(names.ACKS_TCP, sending.idle(receivers.tcp()), idle=True)
 
 
 if __name__ == "__main__":
