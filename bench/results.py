@@ -86,6 +86,7 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
             result = json.loads(file.read_text())
         except ValueError:
             result = None
+        # Goes away with the last of them: tcp_acks, tcp_blind, tcp_loss.
         if path.is_dir() and isinstance(result, dict) and "command" in result and "experiment" not in result:
             print(f"{file}: is in the old form, and left out", file=sys.stderr)
             continue
