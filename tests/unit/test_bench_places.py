@@ -69,16 +69,17 @@ def run(*arguments):
     return CliRunner().invoke(cli.command, ["run", "latency", *arguments])
 
 
-def test_the_command_line(asked):
-    assert run("--machine", "--nics", "virtio", "--mode", "copy").exception is None
-    assert run("--interfaces", "eth8", "eth9").exception is None
+def test_the_command_line(asked, tmp_path):
+    out = ("--out", str(tmp_path))
+    assert run("--machine", "--nics", "virtio", "--mode", "copy", *out).exception is None
+    assert run("--interfaces", "eth8", "eth9", *out).exception is None
     assert asked == [
         ("emulated", "virtio", "copy"),
         "emulated",
         ("interfaces", "eth8", "eth9", None),
         "interfaces",
     ]
-    assert run().exception is None
+    assert run(*out).exception is None
     assert isinstance(asked[-1], Veth)
 
 
@@ -89,10 +90,17 @@ def test_the_command_line(asked):
         (("--mode", "copy"), "veth has no other"),
     ],
 )
-def test_wrong_command_lines(asked, arguments, said):
-    done = run(*arguments)
+def test_wrong_command_lines(asked, arguments, said, tmp_path):
+    done = run(*arguments, "--out", str(tmp_path))
     assert isinstance(done.exception, ValueError)  # exit code 2, in main()
     assert said in str(done.exception)
+    assert not asked
+
+
+def test_other_places_need_a_folder(asked):
+    done = run("--machine", "--out", str(results.REFERENCE))
+    assert done.exit_code == 2
+    assert "say --out" in done.output
     assert not asked
 
 
@@ -102,9 +110,9 @@ def test_both_interfaces_are_needed(asked):
     assert "requires 2 arguments" in done.output
 
 
-def test_unknown_interfaces_are_refused(monkeypatch):
+def test_unknown_interfaces_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "check_programs", lambda: None)
-    done = run("--interfaces", "no-such-0", "no-such-1")
+    done = run("--interfaces", "no-such-0", "no-such-1", "--out", str(tmp_path))
     assert isinstance(done.exception, UnavailableError)
     assert "no-such-0): ENODEV" in str(done.exception)
 
