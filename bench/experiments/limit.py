@@ -8,39 +8,33 @@ from pathlib import Path
 from bench import contests, peers
 from bench.contests import Command, Contest, Contestant
 from bench.experiment import Experiment, Outcome, Plan
-from bench.experiments.flows import ENGINE, engine
 from bench.figures import CPU_PER_PACKET, PPS
+from bench.ours import ENDS, fixed, send
 from bench.peers import Stream
 from bench.ratios import Target
 from bench.scene import PORT, SENDER_CPU, Scene
-from xsk_engine.lab import topology
 
-LIMIT = "minimal C AF_XDP sender"
-UDP = f"ip src={topology.TX_IPV4} dst={topology.RX_IPV4}"
-
-
-def fixed(size: int) -> Command:
-    return engine("--packet", f"{UDP} / udp dst={PORT} ; size={size}")
+ENGINE, LIMIT = "engine", "minimal C AF_XDP sender"
 
 
 def minimal(folder: Path, size: int) -> Command:
-    """With the bytes that `fixed` sends: also the receiver's checksum costs time."""
+    """With the bytes that the engine sends: also the receiver's checksum costs time."""
     stream = Stream.of(size, folder, cpu=SENDER_CPU, dst_port=PORT)
     return lambda queue: peers.minimal(replace(stream, queue=queue))
 
 
-def _contest(case: str, command: Command, rival: Contestant, bound: float, *, quick: bool = False) -> Contest:
-    ours = Contestant(ENGINE, command, ours=True, own_cpus=True)
+def _contest(case: str, packet: str, rival: Contestant, bound: float, *, quick: bool = False) -> Contest:
+    ours = Contestant(ENGINE, lambda queue: send("--packet", packet, queue=queue), ours=True, own_cpus=True)
     return Contest(case, (ours, rival), {rival.arm: Target(bound, True)}, quick)
 
 
 def contests_of(folder: Path) -> list[Contest]:
-    random = f"{UDP} id=random / udp src=random dst={PORT} ; @50/4=random"
+    random = f"{ENDS} id=random / udp src=random dst={PORT} ; @50/4=random"
     least, large = (Contestant(LIMIT, minimal(folder, size)) for size in (60, 1514))
     return [
         _contest("60 bytes", fixed(60), least, 0.98, quick=True),
         _contest("1514 bytes", fixed(1514), large, 0.98),
-        _contest("60 bytes, three random fields", engine("--packet", random), least, 0.97),
+        _contest("60 bytes, three random fields", random, least, 0.97),
     ]
 
 
