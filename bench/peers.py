@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -339,9 +340,16 @@ PEERS = {
 
 
 def _run(command: tuple[str, ...]) -> tuple[int, str]:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_WAIT_S, stdin=subprocess.DEVNULL, check=False
-    )
+    with tempfile.TemporaryDirectory() as folder:  # DPDK makes a directory even to say its version
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_WAIT_S,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"RUNTIME_DIRECTORY": folder},
+            check=False,
+        )
     return done.returncode, done.stdout + done.stderr
 
 
