@@ -27,7 +27,6 @@ from bench.harness import BUILD
 from xsk_engine.lab import topology
 from xsk_engine.packet import ETHERNET_BYTES, parse_mac, udp_frame, udp_header_bytes
 
-MOST_BYTES = 65535
 TRAFGEN_MOST_BYTES = 65536 - 32
 """its slots with --jumbo-support, less the head of each (TPACKET2)"""
 AF_XDP_PMD_MOST_BYTES = 2048
