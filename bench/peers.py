@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,6 @@ from bench.scene import BUILD
 from xsk_engine.lab import topology
 from xsk_engine.packet import ETHERNET_BYTES, parse_mac, udp_frame, udp_header_bytes
 
-MOST_BYTES = 65535
 TRAFGEN_MOST_BYTES = 65536 - 32
 """its slots with --jumbo-support, less the head of each (TPACKET2)"""
 AF_XDP_PMD_MOST_BYTES = 2048
@@ -339,9 +339,16 @@ PEERS = {
 
 
 def _run(command: tuple[str, ...]) -> tuple[int, str]:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_WAIT_S, stdin=subprocess.DEVNULL, check=False
-    )
+    with tempfile.TemporaryDirectory() as folder:  # DPDK makes a directory even to say its version
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_WAIT_S,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"RUNTIME_DIRECTORY": folder},
+            check=False,
+        )
     return done.returncode, done.stdout + done.stderr
 
 

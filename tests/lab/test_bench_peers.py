@@ -22,6 +22,8 @@ from xsk_engine.lab import topology
 
 FRAMES = 5
 DEADLINE_S = 15.0
+IPERF3_HELLO = b"9876"
+"""what an iperf3 client says first, in a datagram of its own"""
 
 
 def ethtool(wire, interface, feature, setting, *, rx=False):
@@ -51,7 +53,9 @@ def arrived(wire, port):
         while len(frames) < FRAMES and time.monotonic() < deadline:
             frame, address = tap.recvfrom(1 << 17)
             seen = Ether(frame)
-            if address[2] != socket.PACKET_OUTGOING and UDP in seen and seen[UDP].dport == port:
+            if address[2] == socket.PACKET_OUTGOING or UDP not in seen or seen[UDP].dport != port:
+                continue
+            if raw(seen[UDP].payload) != IPERF3_HELLO:
                 frames.append(seen)
     assert len(frames) == FRAMES
     return frames
@@ -105,9 +109,9 @@ def test_it_sends_what_it_says_and_leaves_nothing(name, size, wire, mortal, tmp_
     peer, stream = PEERS[name], Stream.of(size, tmp_path)
     if reason := missing(name) or peer.cannot(stream):
         pytest.skip(reason)
-    assert version(name)
     port, six = stream.dst_port, name == "xdp-trafficgen"
     link_before, files_before = link(), files_of_dpdk()
+    assert version(name)
     with wire.listening(port):
         if peer.server:
             port = iperf3_port(stream)
