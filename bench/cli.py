@@ -89,17 +89,13 @@ def run(
     from bench.experiments import EXPERIMENTS
     from bench.report import text, writing
 
+    if (machine or interfaces) and out == results.REFERENCE:
+        raise click.UsageError("say --out FOLDER: the results of the sources are those of a veth pair")
     runner.check_programs()
     if any(out.glob("*.json")):
         results.load(out)  # or the report would fail for what else is there, when everything is measured
     wanted = names or [name for name, one in EXPERIMENTS.items() if one.in_quick or not quick]
-    if (machine or interfaces) and out == results.REFERENCE:
-        raise click.UsageError("say --out FOLDER: the results of the sources are those of a veth pair")
-    try:
-        somewhere = places.chosen(machine, nics, interfaces, mode)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    with somewhere as place:
+    with places.chosen(machine, nics, interfaces, mode) as place:
         chosen = {name: EXPERIMENTS[name] for name in wanted}
         failed = runner.run(chosen, Plan(quick, rounds, arms), place, out)
     done = [name for name in wanted if name not in failed]

@@ -1,7 +1,7 @@
 """What the experiments start as processes: one way of sending each, with the library or beside it, without
 end.
 
-Usage: ARM QUEUE CPU [PAYLOAD_BYTES]
+Usage: ARM QUEUE CPU PAYLOAD_BYTES
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import xsk_engine
 from xsk_engine.lab import topology
 
 PEER = (topology.RX_IPV4, 9000)
-PAYLOAD = bytes(int(sys.argv[4]) if len(sys.argv) > 4 else 64)
+PAYLOAD = bytes(int(sys.argv[4]))
 BATCH = 1000
 PER_TURN = 100
 """datagrams of an asyncio sender before others have their turn"""

@@ -257,7 +257,9 @@ class Peer:
     """``server``: a command that must listen at the peer before; ``undo``: commands that take away what a
     kill leaves; ``checksum``: of UDP: "right", "zero", or "offloaded" (the pseudo-header's sum). ``taps``: it
     holds a packet socket for everything, to which the kernel copies what others send through its stack, also
-    while it is stopped: kernel UDP loses a fifth beside it; AF_XDP and what goes past the qdisc nothing."""
+    while it is stopped: each takes 7 % off kernel UDP; AF_XDP and what goes past the qdisc lose nothing.
+    ``takes_arrivals``: what comes in on its queue is its own, also while it is stopped: TCP, and so iperf3's
+    control connection, may get no ACKs beside it."""
 
     command: Callable[[Stream], list[str]]
     needs: Need
@@ -265,6 +267,7 @@ class Peer:
     checksum: str = "right"
     server: Callable[[Stream], list[str]] | None = None
     taps: bool = False
+    takes_arrivals: bool = False
     undo: Callable[[Stream], list[list[str]]] = lambda _: []
     cannot: Callable[[Stream], str] = lambda _: ""
     """why it cannot send this stream; "" when it can"""
@@ -308,8 +311,9 @@ PEERS = {
     "testpmd af_xdp": Peer(
         dpdk_af_xdp,
         _testpmd("af_xdp"),
-        f"{_TESTPMD}; its XDP program takes whatever arrives on its queue",
+        _TESTPMD,
         "zero",
+        takes_arrivals=True,
         undo=clean_interface,
         cannot=_no_af_xdp_pmd,
     ),

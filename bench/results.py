@@ -86,9 +86,6 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
             result = json.loads(file.read_text())
         except ValueError:
             result = None
-        if path.is_dir() and isinstance(result, dict) and "command" in result and "experiment" not in result:
-            print(f"{file}: is in the old form, and left out", file=sys.stderr)
-            continue
         if not _is_result(result):
             raise ValueError(f"{file}: is no result of this benchmark")
         found[result["experiment"]] = result

@@ -42,9 +42,9 @@ _IN_ORDER = (
     connections,
     loss,
     instructions,
+    premap,
     acks,
     blind,
-    premap,
     allocator,
     micro,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from bench.arms.stream import StreamArm
 from bench.contests import Command, Contest, Contestant
 from bench.experiment import Experiment, Laboratory, Outcome, Plan
 from bench.figures import CPU_PER_PACKET, PPS
+from bench.ours import ENDS, fixed, send
 from bench.ratios import Target
 from bench.result import Case
 from bench.rounds import interleave
-from bench.scene import BUILD, OTHER_CPU, PORT, SENDER_CPU, TX, Scene, engine_mode
+from bench.scene import BUILD, OTHER_CPU, PORT, SENDER_CPU, Scene
 from xsk_engine.lab import topology
 from xsk_engine.packet import udp_header_bytes
 
@@ -23,7 +23,6 @@ FLOWS, QUICK_FLOWS = (1, 100, 10_000), (1, 10_000)
 QUEUES, QUICK_QUEUES = (1, 2, 4), (2,)
 FIRST_PORT = 10_000
 FRAME_BYTES = 60
-ENDS = f"ip src={topology.TX_IPV4} dst={topology.RX_IPV4}"
 # Of one fixed flow's rate: what a packet's own fields, or its own template, may cost.
 TARGET = Target(0.9, True)
 _OWN_QUEUE = max(QUEUES)
@@ -31,14 +30,7 @@ _OWN_QUEUE = max(QUEUES)
 
 
 def engine(*what: str) -> Command:
-    """`send` with these options."""
-    return lambda queue: [
-        *(sys.executable, "-m", "xsk_engine", "send", TX, "--queue", str(queue), "--cpu", str(SENDER_CPU)),
-        *("--mode", engine_mode(), *what),
-    ]
-
-
-FIXED_PACKET = f"{ENDS} / udp dst={PORT} ; size={FRAME_BYTES}"
+    return lambda queue: send(*what, queue=queue)
 
 
 def tuples(count: int) -> str:
@@ -63,19 +55,17 @@ def sockets(count: int) -> Command:
 
 def contests_of(folder: Path, counts: tuple[int, ...]) -> list[Contest]:
     """Two for every number: flows, and 5-tuples of one flow."""
-    fixed = Contestant(FIXED, engine("--packet", FIXED_PACKET), ours=True, own_cpus=True)
+    one = Contestant(FIXED, engine("--packet", fixed(FRAME_BYTES)), ours=True, own_cpus=True)
     found = []
     for count in counts:
         one_by_one = engine("--flows", str(flows(folder, count)))
         many = Contestant(ENGINE, one_by_one, ours=True, own_cpus=True)
         in_one = Contestant(ENGINE, engine("--packet", tuples(count)), ours=True, own_cpus=True)
         name = f"{count:,} {'flow' if count == 1 else 'flows'}"
-        found.append(
-            Contest(name, (many, fixed, Contestant(UDP, sockets(count))), {FIXED: TARGET}, quick=True)
-        )
+        found.append(Contest(name, (many, one, Contestant(UDP, sockets(count))), {FIXED: TARGET}, quick=True))
         if count > 1:
             found.append(
-                Contest(f"one flow over {count:,} 5-tuples", (in_one, fixed), {FIXED: TARGET}, quick=True)
+                Contest(f"one flow over {count:,} 5-tuples", (in_one, one), {FIXED: TARGET}, quick=True)
             )
     return found
 
@@ -84,11 +74,8 @@ def by_queues(scene: Scene, plan: Plan, count: int, slices: int) -> Case:
     """So many queues of one `send`, beside one queue of another."""
     cpus = ",".join(str((SENDER_CPU, OTHER_CPU)[queue % 2]) for queue in range(count))
     queues = f"0-{count - 1}" if count > 1 else "0"
-    send = [sys.executable, "-m", "xsk_engine", "send", TX, "--mode", engine_mode(), "--packet", FIXED_PACKET]
-    commands = {
-        ENGINE: [*send, "--queue", queues, "--cpu", cpus],
-        FIXED: [*send, "--queue", str(_OWN_QUEUE), "--cpu", str(SENDER_CPU)],
-    }
+    packet = ("--packet", fixed(FRAME_BYTES))
+    commands = {ENGINE: send(*packet, queue=queues, cpu=cpus), FIXED: send(*packet, queue=_OWN_QUEUE)}
     arms = [
         StreamArm(name, scene, partial(list, command), ours=True, own_cpus=True)
         for name, command in commands.items()

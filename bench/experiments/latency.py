@@ -210,8 +210,7 @@ EXPERIMENT = Experiment(
     "loaded by its own limit: offered_pps tells; lateness of a sender's best-timed packet is in no "
     "figure; AF_PACKET's packets have no UDP checksum; the echo shares its CPU with the receiver, so "
     "only its difference from no load says something",
-    counted_by="a packet socket at the peer (SO_TIMESTAMPNS); packets by rx_packets of the peer's "
-    "interface",
+    counted_by="a packet socket at the peer (SO_TIMESTAMPNS); packets by rx_packets of the peer's interface",
     figures=(
         *(value(f"{part}_us", "us", "less") for part in _PERCENTILES),
         *(value(f"posted_{part}_us", "us", "less") for part in ("p50", "p99")),

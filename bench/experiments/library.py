@@ -16,13 +16,14 @@ from bench.contests import Command, Contest, Contestant
 from bench.experiment import Experiment, Outcome, Plan
 from bench.experiments.limit import LIMIT, minimal
 from bench.figures import CPU_PER_PACKET, PPS, value
+from bench.ours import application
 from bench.ratios import Target
 from bench.result import Case
 from bench.scene import OTHER_CPU, SENDER_CPU, Scene
 
 ENGINE, SENDTO, ASYNCIO = "engine, library", "kernel UDP sendto, Python", "asyncio"
 NO_TRAFFIC = "engine, library, without traffic"
-ARMS, FACTS = (Path(__file__).parents[1] / f"library_{name}.py" for name in ("arms", "facts"))
+FACTS = Path(__file__).parents[1] / "library_facts.py"
 PAYLOAD = 64
 FRAME = 14 + 20 + 8 + PAYLOAD
 FACT_LIMIT_S = 120
@@ -63,8 +64,7 @@ FACTS_OF_AN_ENGINE = (
 
 
 def arm(name: str) -> Command:
-    """Of library_arms.py."""
-    return lambda queue: [sys.executable, str(ARMS), name, str(queue), str(SENDER_CPU)]
+    return lambda queue: application(name, queue=queue, payload_bytes=PAYLOAD)
 
 
 def contests_of(folder: Path) -> list[Contest]:

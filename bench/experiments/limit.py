@@ -1,8 +1,7 @@
-"""How near the engine is to a C program that does nothing but post one frame, and to itself."""
+"""How near the engine is to a C program that does nothing but post one frame."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,52 +9,32 @@ from bench import contests, peers
 from bench.contests import Command, Contest, Contestant
 from bench.experiment import Experiment, Outcome, Plan
 from bench.figures import CPU_PER_PACKET, PPS
+from bench.ours import ENDS, fixed, send
 from bench.peers import Stream
 from bench.ratios import Target
-from bench.scene import PORT, SENDER_CPU, TX, Scene
-from xsk_engine.lab import topology
+from bench.scene import PORT, SENDER_CPU, Scene
 
-ENGINE, LIMIT, FIXED = "engine", "minimal C AF_XDP sender", "engine, one fixed flow"
-UDP = f"ip src={topology.TX_IPV4} dst={topology.RX_IPV4}"
-FLOWS = 10_000
-
-
-def engine(*what: str) -> Command:
-    """`send` with these options."""
-    return lambda queue: [
-        *(sys.executable, "-m", "xsk_engine", "send", TX, "--queue", str(queue), "--cpu", str(SENDER_CPU)),
-        *what,
-    ]
-
-
-def fixed(size: int) -> Command:
-    return engine("--packet", f"{UDP} / udp dst={PORT} ; size={size}")
+ENGINE, LIMIT = "engine", "minimal C AF_XDP sender"
 
 
 def minimal(folder: Path, size: int) -> Command:
-    """With the bytes that `fixed` sends: also the receiver's checksum costs time."""
+    """With the bytes that the engine sends: also the receiver's checksum costs time."""
     stream = Stream.of(size, folder, cpu=SENDER_CPU, dst_port=PORT)
     return lambda queue: peers.minimal(replace(stream, queue=queue))
 
 
-def _contest(case: str, command: Command, rival: Contestant, bound: float, *, quick: bool = False) -> Contest:
-    ours = Contestant(ENGINE, command, ours=True, own_cpus=True)
+def _contest(case: str, packet: str, rival: Contestant, bound: float, *, quick: bool = False) -> Contest:
+    ours = Contestant(ENGINE, lambda queue: send("--packet", packet, queue=queue), ours=True, own_cpus=True)
     return Contest(case, (ours, rival), {rival.arm: Target(bound, True)}, quick)
 
 
 def contests_of(folder: Path) -> list[Contest]:
-    many = folder / "flows"
-    many.write_text("".join(f"{UDP} / udp src={10_000 + i} dst={PORT}\n" for i in range(FLOWS)))
-    random = f"{UDP} id=random / udp src=random dst={PORT} ; @50/4=random"
-    tuples = f"{UDP} / udp src=10000-{9_999 + FLOWS} dst={PORT}"
+    random = f"{ENDS} id=random / udp src=random dst={PORT} ; @50/4=random"
     least, large = (Contestant(LIMIT, minimal(folder, size)) for size in (60, 1514))
-    unchanging = Contestant(FIXED, fixed(60), ours=True, own_cpus=True)
     return [
         _contest("60 bytes", fixed(60), least, 0.98, quick=True),
         _contest("1514 bytes", fixed(1514), large, 0.98),
-        _contest("60 bytes, three random fields", engine("--packet", random), least, 0.97),
-        _contest("60 bytes, one flow over 10,000 5-tuples", engine("--packet", tuples), unchanging, 0.9),
-        _contest("60 bytes, 10,000 flows", engine("--flows", str(many)), unchanging, 0.9, quick=True),
+        _contest("60 bytes, three random fields", random, least, 0.97),
     ]
 
 
@@ -70,7 +49,7 @@ EXPERIMENT = Experiment(
     name="limit",
     title="The engine beside the least a sender can do",
     question="How near is the engine to a C program that does nothing but post one frame, and what do fields "
-    "and many flows cost on the wire?",
+    "cost on the wire?",
     held_equal="the bytes sent (but for random fields), MAC addresses, a bound UDP port that nobody reads, "
     "the sender's CPU, and neighbouring slices of 80 ms; half of them with the two queues swapped",
     not_claimed="that both columns' medians show the ratio: the machine changes its speed between slices, so "

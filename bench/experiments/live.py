@@ -7,19 +7,18 @@ import json
 import os
 import pty
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 
+from bench import ours
 from bench.arm import FunctionArm, Sample
 from bench.experiment import Experiment, Outcome, Plan
 from bench.figures import value
 from bench.ratios import Target
 from bench.result import Case
 from bench.rounds import interleave
-from bench.scene import SENDER_CPU, TX, Scene, everywhere
-from xsk_engine.lab import topology
+from bench.scene import Scene, everywhere
 
 ENGINE, LIVE, RECORDS = "engine", "engine, live view", "engine, records and scrapes"
 SECONDS = 3
@@ -30,11 +29,8 @@ TARGET = Target(0.99, True)
 
 def send(*more: str) -> Sample:
     """By its summary, with stderr on a terminal."""
-    packet = f"eth dst={topology.RX_MAC} / ip dst={topology.RX_IPV4} / udp dst=9000 ; size=60"
-    command = [
-        *(sys.executable, "-m", "xsk_engine", "send", TX, "--duration", f"{SECONDS}s", "--json"),
-        *("--cpu", str(SENDER_CPU), "--packet", packet, "--packet", packet, *more),
-    ]
+    two = ["--packet", ours.fixed(60)] * 2
+    command = ours.send(*two, "--duration", f"{SECONDS}s", "--json", *more)
     with _terminal() as terminal, everywhere():
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, check=True, timeout=60)
     return {"pps": float(json.loads(done.stdout)["pps"])}

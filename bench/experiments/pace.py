@@ -7,7 +7,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +15,12 @@ from bench.arm import Arm, FunctionArm, Sample
 from bench.arms.arriving import ArrivingArm
 from bench.experiment import Experiment, Outcome, Plan
 from bench.figures import value
+from bench.ours import fixed, send
 from bench.peers import Stream
 from bench.ratios import Target
 from bench.result import Case
 from bench.rounds import interleave
-from bench.scene import BUILD, OTHER_CPU, PORT, SENDER_CPU, TX, Scene
-from xsk_engine.lab import topology
+from bench.scene import BUILD, OTHER_CPU, PORT, SENDER_CPU, Scene
 
 ENGINE, OWN_CLOCK, BARE_CLOCK = "engine", "engine, own clock", "a bare clock"
 TRAFGEN, TCPREPLAY, IPERF3 = "trafgen", "tcpreplay", "iperf3 -u"
@@ -44,11 +43,7 @@ LIMIT_S = MOST_SECONDS + 30
 
 
 def engine(packets: int, rate: str) -> list[str]:
-    packet = f"ip src={topology.TX_IPV4} dst={topology.RX_IPV4} / udp dst={PORT}"
-    return [
-        *(sys.executable, "-m", "xsk_engine", "send", TX, "--cpu", str(SENDER_CPU), "--packet", packet),
-        *("--rate", rate, "--count", str(packets), "--json"),
-    ]
+    return send("--packet", fixed(FRAME_BYTES), "--rate", rate, "--count", str(packets), "--json")
 
 
 def trafgen(stream: Stream, rate: int, packets: int) -> list[str]:

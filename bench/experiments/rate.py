@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 from bench.arm import Arm
 from bench.arms.peers import PeerArm
 from bench.arms.stream import StreamArm
 from bench.experiment import Experiment, Laboratory, Outcome, Plan
 from bench.figures import CPU_PER_PACKET, GBPS, PPS
+from bench.ours import application, fixed, send
 from bench.peers import PEERS, Stream, version
 from bench.result import Case
 from bench.rounds import Measured, interleave
-from bench.scene import PORT, ROOT, SENDER_CPU, TX, Scene, engine_mode
+from bench.scene import PORT, SENDER_CPU, TX, Scene
 
 ENGINE, LIBRARY = "engine", "engine, library"
 ROUNDS, QUICK_ROUNDS = 31, 5
@@ -23,39 +25,20 @@ SIZES = {"MTU 1500": (60, 512, 1514), "MTU 65535": (9014, 65535)}
 QUICK_SIZES = (60, 1514)
 
 
-def engine(stream: Stream) -> list[str]:
-    """`send`, of frames that differ in nothing from the stream's."""
-    packet = f"ip src={stream.src_ip} dst={stream.dst_ip} / udp dst={stream.dst_port} ; size={stream.size}"
-    place = ["--queue", str(stream.queue), "--cpu", str(stream.cpu), "--mode", engine_mode()]
-    return [sys.executable, "-m", "xsk_engine", "send", stream.interface, *place, "--packet", packet]
+def arms(scene: Scene, size: int, mtu: int, *, disturbing: bool) -> Iterator[Arm]:
+    """The engine, and those that disturb others, or do not. Each on a queue of its own, as a stopped AF_XDP
+    sender keeps its."""
 
+    stream = Stream.of(size, scene.folder, cpu=SENDER_CPU, mtu=mtu, dst_port=PORT)
 
-def library(stream: Stream) -> list[str]:
-    """`send_many` of a UDP endpoint, from Python."""
-    script = str(ROOT / "bench/library_arms.py")
-    return [
-        sys.executable,
-        script,
-        "send_many",
-        str(stream.queue),
-        str(stream.cpu),
-        str(stream.payload_bytes),
-    ]
-
-
-def arms(scene: Scene, size: int, mtu: int, *, taps: bool) -> Iterator[Arm]:
-    """The engine, and those that tap the interface, or do not. Each on a queue of its own, as a stopped
-    AF_XDP sender keeps its."""
-
-    def stream(queue: int) -> Stream:
-        return Stream.of(size, scene.folder, queue=queue, cpu=SENDER_CPU, mtu=mtu, dst_port=PORT)
-
-    yield StreamArm(ENGINE, scene, lambda: engine(stream(0)), ours=True, own_cpus=True)
-    if not taps:
-        yield StreamArm(LIBRARY, scene, lambda: library(stream(1)), ours=True, own_cpus=True)
+    ours = {ENGINE: send("--packet", fixed(size), queue=0)}
+    if not disturbing:
+        ours[LIBRARY] = application("send_many", queue=1, payload_bytes=stream.payload_bytes)
+    for name, command in ours.items():
+        yield StreamArm(name, scene, partial(list, command), ours=True, own_cpus=True)
     for name, peer in PEERS.items():
-        if peer.taps == taps:
-            yield PeerArm(name, scene, stream(3 if name.startswith("testpmd") else 2))
+        if (peer.taps or peer.takes_arrivals) == disturbing:
+            yield PeerArm(name, scene, replace(stream, queue=3 if name.startswith("testpmd") else 2))
 
 
 def case_of(size: int, passes: Sequence[Measured]) -> Case:
@@ -79,11 +62,12 @@ def _differs(name: str) -> bool:
 
 
 def measure_size(scene: Scene, plan: Plan, size: int, mtu: int, rounds: int) -> Case:
-    """In two passes: a sender that taps the interface costs others time, also while it is stopped."""
+    """In two passes: a sender that taps the interface costs others time, also while it is stopped, and one
+    that takes what arrives keeps TCP from its ACKs."""
     passes = []
-    for taps in (False, True):
-        chosen = [arm for arm in arms(scene, size, mtu, taps=taps) if plan.wants(arm.name)]
-        if any(arm.name != ENGINE for arm in chosen) or not taps:
+    for disturbing in (False, True):
+        chosen = [arm for arm in arms(scene, size, mtu, disturbing=disturbing) if plan.wants(arm.name)]
+        if any(arm.name != ENGINE for arm in chosen) or not disturbing:
             passes.append(interleave(chosen, rounds, scene.watch.look, f"{size} bytes"))
     return case_of(size, passes)
 

@@ -8,8 +8,8 @@ from bench import peers
 from bench.arm import AbsentError, Arm
 from bench.arms.first import FirstPacketArm
 from bench.experiment import Experiment, Outcome, Plan
-from bench.experiments import library, limit
 from bench.figures import value
+from bench.ours import application, fixed, send
 from bench.peers import PEERS, Stream
 from bench.ratios import Target
 from bench.result import Case
@@ -46,10 +46,9 @@ class _RivalArm(FirstPacketArm):
 
 def arms(scene: Scene) -> Sequence[Arm]:
     stream = Stream.of(SIZE, scene.folder, cpu=SENDER_CPU, dst_port=PORT)
-    fixed, application = limit.fixed(SIZE), library.arm("send")
     return [
-        FirstPacketArm(ENGINE, scene, lambda: fixed(0), (PORT,), ours=True),
-        FirstPacketArm(LIBRARY, scene, lambda: application(0), (PORT,), ours=True),
+        FirstPacketArm(ENGINE, scene, lambda: send("--packet", fixed(SIZE)), (PORT,), ours=True),
+        FirstPacketArm(LIBRARY, scene, lambda: application("send"), (PORT,), ours=True),
         *(_RivalArm(arm, scene, stream) for arm in PEERS),
     ]
 

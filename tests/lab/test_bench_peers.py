@@ -16,8 +16,8 @@ from scapy.packet import raw
 from scapy.utils import checksum
 from wire import ETH_P_ALL, wait_until
 
-from bench.harness import received
 from bench.peers import PEERS, XDP_TRAFFICGEN_BYTES, Stream, iperf3_port, missing, version
+from bench.scene import Scene
 from xsk_engine.lab import topology
 
 FRAMES = 5
@@ -69,9 +69,10 @@ def kind_of_checksum(seen):
 
 
 def is_quiet(wire):
-    before = received(wire.lab)
+    scene = Scene(wire.lab, Path())
+    before = scene.received()
     time.sleep(0.05)
-    return received(wire.lab) == before
+    return scene.received() == before
 
 
 def is_listening(wire, port):
