@@ -35,8 +35,8 @@ def times(value: float, digits: int = 2) -> str:
 
 
 def ratio(of: Mapping[str, Any]) -> str:
-    """Median and interval; where rounds were not kept, extremes, and said so, if those were. As many digits as
-    it takes that the median reads on its own side of its target."""
+    """Median and interval; where rounds were not kept, extremes, and said so, if those were. As many digits
+    as it takes that the median reads on its own side of its target."""
     digits = next((n for n in range(2, _MOST_DIGITS) if not _hides(of, n)), _MOST_DIGITS)
     median = times(of["median"], digits)
     for low, high, what in (("low", "high", ""), ("min", "max", ", extremes")):
