@@ -27,7 +27,7 @@ from typing import Any
 from bench import tcp_application
 from bench.arm import AbsentError, FunctionArm, Sample
 from bench.noise import cpu_seconds, difference
-from bench.scene import BUILD, OTHER_CPU, SENDER_CPU, TX, Scene, everywhere
+from bench.scene import BUILD, OTHER_CPU, SENDER_CPU, TX, Scene, engine_mode, everywhere
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
 from xsk_engine.lab import topology
@@ -143,7 +143,7 @@ class Transfers:
 
     def _engine(self) -> Sample:
         loop = self._cpu(SENDER_CPU)
-        config = EngineConfig(TX, tcp=True, cpus=() if loop is None else (loop,))
+        config = EngineConfig(TX, tcp=True, mode=engine_mode(), cpus=() if loop is None else (loop,))
         with (
             everywhere(),
             self._reading() as (port, end),

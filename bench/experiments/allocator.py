@@ -54,7 +54,8 @@ def native_cases(rounds: Mapping[str, Sequence[float]]) -> list[Case]:
     for name, arms in PAIRS.items():
         samples = {arm: [{NS.name: ns} for ns in rounds[key]] for arm, key in arms.items()}
         case = Case.of(name, samples, (NS,))
-        case.compare(*arms, NS)
+        ours, opposite = arms
+        case.compare(ours, opposite, NS)
         cases.append(case)
     return cases
 

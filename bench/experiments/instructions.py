@@ -118,7 +118,8 @@ def measure(scene: Scene, plan: Plan, _laboratory: str) -> Outcome:
     scene.watch.look()
     *measured, idle = machine.run("strict", machine.build_plugin(), GUEST, rounds, plan.arms)
     scene.watch.look()
-    cases, details = [], {}
+    cases: list[Case] = []
+    details: dict[str, Any] = {}
     for name, gro in CASES.items():
         of = [one for one in measured if one["gro"] == gro]
         cases.append(case_of(name, of))

@@ -35,12 +35,14 @@ def times(value: float, digits: int = 2) -> str:
 
 
 def ratio(of: Mapping[str, Any]) -> str:
-    """Median and interval; extremes, and said so, where rounds were not kept. As many digits as it takes that
-    the median reads on its own side of its target."""
+    """Median and interval; where rounds were not kept, extremes, and said so, if those were. As many digits
+    as it takes that the median reads on its own side of its target."""
     digits = next((n for n in range(2, _MOST_DIGITS) if not _hides(of, n)), _MOST_DIGITS)
-    ends = ("low", "high") if "low" in of else ("min", "max")
-    median, low, high = (times(of[name], digits) for name in ("median", *ends))
-    return f"{median} ({low} to {high}{'' if 'low' in of else ', extremes'})"
+    median = times(of["median"], digits)
+    for low, high, what in (("low", "high", ""), ("min", "max", ", extremes")):
+        if low in of:
+            return f"{median} ({times(of[low], digits)} to {times(of[high], digits)}{what})"
+    return median
 
 
 def _hides(of: Mapping[str, Any], digits: int) -> bool:

@@ -261,4 +261,5 @@ def test_every_experiment_says_what_it_is_and_is_not(one):
 def test_a_ratio_whose_rounds_were_not_kept():
     of = {"median": 0.9, "min": 0.8, "max": 1.25, "rounds": []}
     assert wording.ratio(of) == "0.90 (0.80 to 1.25, extremes)"
+    assert wording.ratio({"median": 0.9}) == "0.90"
     assert wording.ratio(of | {"low": 0.85, "high": 0.95}) == "0.90 (0.85 to 0.95)"
