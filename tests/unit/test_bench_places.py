@@ -89,6 +89,18 @@ def test_the_command_line(asked, run):
     [
         (("--machine", "--interfaces", "eth8", "eth9"), "one of them"),
         (("--mode", "copy"), "veth has no other"),
+    ],
+)
+def test_places_that_do_not_go_together(asked, run, arguments, said):
+    done = run(*arguments)
+    assert isinstance(done.exception, ValueError)  # exit code 2, in main()
+    assert said in str(done.exception)
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
         (("--interfaces", "eth8"), "requires 2 arguments"),
         (("--machine", "--out", str(results.REFERENCE)), "say --out"),
     ],
