@@ -67,7 +67,8 @@ test-tcp: setup-test build build/native ## TCP between two engines, and with a s
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m pytest -q tests/native/tcp
 
-test-lab: setup-test build ## real AF_XDP in network namespaces
+test-lab: setup-test build build/native ## real AF_XDP in network namespaces
+	$(BIN)/meson compile -C build/native >/dev/null
 	$(LAB) $(BIN)/python -m pytest -q -m "not slow" $(LAB_TMP) tests/lab
 
 test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
@@ -143,7 +144,7 @@ format: build ## rewrite the sources in the project's format
 	$(BIN)/ruff format -q .
 	git ls-files '*.c' '*.h' | xargs $(BIN)/clang-format -i
 
-bench: setup-test build build/native $(STAMP)-bench ## the engine beside everybody else: all experiments into bench/results/, with a report (hours)
+bench: setup-test build build/native $(STAMP)-bench ## the engine beside everybody else: all experiments into bench/results/, with a report (80 minutes, root)
 	@PYTHON=$(PYTHON) .ci/setup rivals
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m bench run

@@ -38,5 +38,6 @@ class PeerArm(StreamArm):
         if self._server is not None:
             self._server.kill()
             self._server.wait(10)
-        for command in self._peer.undo(self._stream):
-            subprocess.run(command, check=True, capture_output=True, timeout=_UNDO_S)
+        for command in self._peer.undo(self._stream) if self._process is not None else ():
+            # Where it failed before it had changed anything, there is nothing to undo.
+            subprocess.run(command, check=False, capture_output=True, timeout=_UNDO_S)
