@@ -287,7 +287,7 @@ def _no_af_xdp_pmd(stream: Stream) -> str:
 
 _SCAPY = Need("scapy", "pip install scapy")
 _KERNEL = "the kernel writes the headers and leaves the UDP checksum to the interface"
-_TESTPMD = "headers of its own: UDP checksum 0, which nobody need verify, TTL 64; the payload is what was in its memory"
+_TESTPMD = "headers of its own: UDP checksum 0, which spares the receiver a check; a payload of old memory"
 
 PEERS = {
     "kernel UDP sendto": Peer(partial(kernel_udp, "sendto"), _ours("udp_sender"), _KERNEL, "offloaded"),
