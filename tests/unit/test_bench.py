@@ -263,3 +263,9 @@ def test_a_ratio_whose_rounds_were_not_kept():
     assert wording.ratio(of) == "0.90 (0.80 to 1.25, extremes)"
     assert wording.ratio({"median": 0.9}) == "0.90"
     assert wording.ratio(of | {"low": 0.85, "high": 0.95}) == "0.90 (0.85 to 0.95)"
+
+
+def test_the_readme_names_every_experiment():
+    text = (results.REFERENCE.parent / "README.md").read_text()
+    missing = [name for name in EXPERIMENTS if f"`{name}`" not in text]
+    assert not missing
