@@ -15,9 +15,10 @@ def fixed(size: int) -> str:
     return f"{ENDS} / udp dst={PORT} ; size={size}"
 
 
-def send(*what: str, queue: int | str = 0, cpu: int | str = SENDER_CPU) -> list[str]:
-    """`send` with these options, without end unless they say one. It pins its own sender."""
-    place = ["--queue", str(queue), "--cpu", str(cpu), "--mode", engine_mode()]
+def send(*what: str, queue: int | str = 0, cpu: int | str | None = SENDER_CPU) -> list[str]:
+    """`send` with these options, without end unless they say one. It pins its own sender; None: nobody is."""
+    place = ["--queue", str(queue), "--mode", engine_mode()]
+    place += [] if cpu is None else ["--cpu", str(cpu)]
     return [sys.executable, "-m", "xsk_engine", "send", TX, *place, *what]
 
 

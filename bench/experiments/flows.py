@@ -25,6 +25,7 @@ FIRST_PORT = 10_000
 FRAME_BYTES = 60
 # Of one fixed flow's rate: what a packet's own fields, or its own template, may cost.
 TARGET = Target(0.9, True)
+CPUS = (SENDER_CPU, OTHER_CPU)
 _OWN_QUEUE = max(QUEUES)
 """of the rival in cases by queues"""
 
@@ -71,8 +72,8 @@ def contests_of(folder: Path, counts: tuple[int, ...]) -> list[Contest]:
 
 
 def by_queues(scene: Scene, plan: Plan, count: int, slices: int) -> Case:
-    """So many queues of one `send`, beside one queue of another."""
-    cpus = ",".join(str((SENDER_CPU, OTHER_CPU)[queue % 2]) for queue in range(count))
+    """So many queues of one `send`, beside one queue of another. Pinned as far as there are CPUs for them."""
+    cpus = ",".join(map(str, CPUS[:count])) if count <= len(CPUS) else None
     queues = f"0-{count - 1}" if count > 1 else "0"
     packet = ("--packet", fixed(FRAME_BYTES))
     commands = {ENGINE: send(*packet, queue=queues, cpu=cpus), FIXED: send(*packet, queue=_OWN_QUEUE)}
