@@ -1,4 +1,4 @@
-"""Figures in the README's prose are those of bench/results. Its tables are made from them: docs/generate.py."""
+"""Figures in README's prose are those of bench/results. Its tables are made from them: docs/generate.py."""
 
 import re
 
