@@ -24,7 +24,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
-	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench-micro bench-limit bench-start \
+	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench bench-quick bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
 
@@ -67,7 +67,8 @@ test-tcp: setup-test build build/native ## TCP between two engines, and with a s
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m pytest -q tests/native/tcp
 
-test-lab: setup-test build ## real AF_XDP in network namespaces
+test-lab: setup-test build build/native ## real AF_XDP in network namespaces
+	$(BIN)/meson compile -C build/native >/dev/null
 	$(LAB) $(BIN)/python -m pytest -q -m "not slow" $(LAB_TMP) tests/lab
 
 test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
@@ -128,7 +129,7 @@ build/asan: $(STAMP)
 build/tsan: $(STAMP)
 	$(BIN)/meson setup $@ -Dtests=true -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
 
-docs: build ## docs/cli.md, docs/figures.md and the man pages, from what the program says of itself
+docs: build $(STAMP)-bench ## docs/cli.md, figures.md and the man pages from what the program says of itself, README's figures from bench/results
 	$(BIN)/python docs/generate.py
 
 lint: setup-test build ## ruff, mypy, clang-format, and docs that are what the program says
@@ -143,51 +144,64 @@ format: build ## rewrite the sources in the project's format
 	$(BIN)/ruff format -q .
 	git ls-files '*.c' '*.h' | xargs $(BIN)/clang-format -i
 
+bench: setup-test build build/native $(STAMP)-bench ## the engine beside everybody else: all experiments into bench/results/, with a report (80 minutes, root)
+	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench run
+
+bench-quick: setup-test build build/native $(STAMP)-bench ## the same in a few minutes, to see how things stand: tables, and a page in build/bench-quick/
+	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench run --quick --out build/bench-quick
+
 bench-micro: build build/native ## ns per operation of allocator and packet path, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.micro
+	$(BIN)/python -m bench run micro
 
 bench-limit: build build/native ## the engine against a minimal C sender, into bench/results/
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.limit
+	$(BIN)/python -m bench run limit
 
-bench-start: build ## from starting send to its first frame, into bench/results/
-	$(LAB) $(BIN)/python -m bench.start
+bench-start: build build/native ## from starting a sender to its first packet, into bench/results/ (3 minutes)
+	@PYTHON=$(PYTHON) .ci/setup rivals
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench run start
 
 bench-pace: build build/native ## how well rates are kept, beside trafgen, tcpreplay and iperf3, into bench/results/ (8 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.pace
+	$(BIN)/python -m bench run pace
 
 bench-replay: build build/native ## a capture file sent again, beside tcpreplay, into bench/results/ (7 minutes)
 	@PYTHON=$(PYTHON) .ci/setup rivals
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.replay
+	$(BIN)/python -m bench run replay
 
 bench-live: build ## what watching a run costs it, into bench/results/ (2 minutes)
-	$(LAB) $(BIN)/python -m bench.live
+	$(BIN)/python -m bench run live
 
 bench-library: build build/native ## the library beside a C sender, sockets and asyncio, into bench/results/ (3 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m bench.library
+	$(BIN)/python -m bench run library
 
 bench-sink: build ## what it costs a sink to check every packet, into bench/results/ (1 minute, root)
-	$(LAB) $(BIN)/python -m bench.sink
+	$(BIN)/python -m bench run sink
 
-bench-tcp-loss: setup-test build ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
-	$(BIN)/python -m bench.tcp_loss
+bench-tcp-loss: setup-test build build/native ## TCP of the engine beside the kernel's CUBIC, over wires that lose and reorder (10 minutes, root)
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(BIN)/python -m bench run loss $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-premap: setup-test build build/native $(STAMP)-bench ## what mapping once saves: DMA maps, instructions, allocator (8 minutes)
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.premap
+	$(BIN)/python -m bench run premap allocator $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-tcp-bounds: setup-test build build/native $(STAMP)-bench ## what an ACK costs, and a blind TCP stream beside the kernel's TCP (5 minutes, root)
 	$(BIN)/meson compile -C build/native >/dev/null
-	$(BIN)/python -m bench.tcp_bounds
+	$(BIN)/python -m bench run acks blind $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-tcp: setup-test build build/native ## TCP of the engine beside the kernel's: instructions in zero-copy, goodput on veth (15 minutes, root); ROUNDS=1 to try
 	$(BIN)/meson compile -C build/native >/dev/null
-	@ROUNDS=$(ROUNDS) $(BIN)/python -m bench.tcp
+	$(BIN)/python -m bench run instructions goodput connections $(if $(ROUNDS),--rounds $(ROUNDS))
 
 $(STAMP)-bench: $(STAMP)
 	$(PIP) install --no-build-isolation --editable '.[bench]'

@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Iterator
 
-from bench.harness import BUILD
+from bench.scene import BUILD
 from xsk_engine import netdev as netdevs
 from xsk_engine import steering
 from xsk_engine._ffi.libbpf import BpfObject

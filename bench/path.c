@@ -243,9 +243,12 @@ void run_rounds(const struct arm *arms, uint32_t n, uint32_t rounds)
 	for (uint32_t i = 0; i < n; i++) {
 		double *of = ns + (size_t)i * rounds;
 
+		printf(",\n \"%s\": {\"rounds\": [", arms[i].name);
+		for (uint32_t r = 0; r < rounds; r++)
+			printf("%s%.3f", r ? ", " : "", of[r]);
 		qsort(of, rounds, sizeof(double), compare);
-		printf(",\n \"%s\": {\"median\": %.2f, \"min\": %.2f, \"max\": %.2f}", arms[i].name,
-		       of[rounds / 2], of[0], of[rounds - 1]);
+		printf("], \"median\": %.2f, \"min\": %.2f, \"max\": %.2f}", of[rounds / 2], of[0],
+		       of[rounds - 1]);
 	}
 	printf("}\n");
 	free(ns);

@@ -1,7 +1,8 @@
 """Runs in the emulated machine, between its two NICs: every sender, interleaved, with what each costs.
 
-Usage: python -m bench.premap_guest ROUNDS. One JSON object per measurement goes to /run/shared/measured. The
-sender and its NIC's interrupts have CPU 0 for themselves; receivers and Python's own thread run on CPU 1.
+Usage: python -m bench.premap_guest ROUNDS [ARM...]. One JSON object per measurement goes to
+/run/shared/measured. The sender and its NIC's interrupts have CPU 0 for themselves; receivers and Python's
+own thread run on CPU 1.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.harness import BUILD
+from bench import names
+from bench.scene import BUILD, OTHER_CPU, SENDER_CPU
 from tests.lab.wire import frame
 from xsk_engine import netdev
 from xsk_engine.config import EngineConfig
@@ -29,6 +32,7 @@ from xsk_engine.engine import Engine
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
+from xsk_engine.packet import udp_header_bytes
 from xsk_engine.program import PassProgram
 from xsk_engine.values import Range, Sequence
 
@@ -36,7 +40,6 @@ SHARED = Path("/run/shared")
 EVENTS = Path("/sys/kernel/tracing/events")
 TCP_PORT, UDP_PORT = 5201, 9000
 FRAME_BYTES = 1514
-SENDER_CPU, OTHER_CPU = 0, 1
 
 TCP_MEGABYTES, TCP_TSO_MEGABYTES = 24, 64
 UDP_PACKETS, COPY_PACKETS, ZEROCOPY_PACKETS = 20_000, 20_000, 60_000
@@ -123,26 +126,33 @@ Arm = Callable[[Regions], None]
 """Sends, with marks around the sending alone."""
 
 
-def kernel(mode: str, port: int, count: int, regions: Regions) -> None:
-    command = [str(BUILD / "kernel_sender"), mode, topology.RX_IPV4, str(port), str(SENDER_CPU), str(count)]
+def kernel(program: str, mode: str, port: int, *more: int, regions: Regions) -> None:
+    place = [topology.RX_IPV4, str(port), str(SENDER_CPU)]
     with regions("send"):
-        subprocess.run(command, check=True, timeout=90)
+        subprocess.run([str(BUILD / program), mode, *place, *map(str, more)], check=True, timeout=90)
 
 
 def tcp(mode: str, offload: str, megabytes: int, regions: Regions) -> None:
     ethtool("-K", topology.TX_INTERFACE, "tso", offload, "gso", offload)
-    kernel(mode, TCP_PORT, megabytes, regions)
+    kernel("kernel_sender", mode, TCP_PORT, megabytes, regions=regions)
+
+
+def udp(regions: Regions) -> None:
+    kernel("udp_sender", "sendto", UDP_PORT, FRAME_BYTES - udp_header_bytes(4), UDP_PACKETS, regions=regions)
 
 
 def minimal(_: Regions) -> None:
     """The least that can send in zero-copy: one frame posted for ever from one chunk."""
-    sent = frame(FRAME_BYTES).hex()
-    place = [topology.TX_INTERFACE, "0", str(SENDER_CPU), "60", sent, "zerocopy", str(ZEROCOPY_PACKETS)]
+    place = [topology.TX_INTERFACE, "0", str(SENDER_CPU), "60"]
+    what = ["zerocopy", str(ZEROCOPY_PACKETS)]
     program = PassProgram(netdev.get(topology.TX_INTERFACE))
     try:
         netdev.wait_for_link(topology.TX_INTERFACE, 20)
         pin_interrupts()
-        subprocess.run([str(BUILD / "minimal"), *place], check=True, timeout=90, stdout=subprocess.DEVNULL)
+        with tempfile.NamedTemporaryFile() as file:
+            Path(file.name).write_bytes(frame(FRAME_BYTES))
+            command = [str(BUILD / "minimal"), *place, file.name, *what]
+            subprocess.run(command, check=True, timeout=90, stdout=subprocess.DEVNULL)
     finally:
         program.close()
 
@@ -166,19 +176,17 @@ def arms() -> dict[str, Arm]:
     sent = frame(FRAME_BYTES)
     fields = {"@42/8": Sequence(), "udp.src": Range(1024, 51_023), "@50/4": Sequence(7)}
     return {
-        "kernel TCP, TSO off": partial(tcp, "tcp", "off", TCP_MEGABYTES),
-        "kernel TCP, TSO on": partial(tcp, "tcp", "on", TCP_TSO_MEGABYTES),
-        "kernel TCP, TSO on, sendfile": partial(tcp, "sendfile", "on", TCP_TSO_MEGABYTES),
-        "kernel UDP": partial(kernel, "udp", UDP_PORT, UDP_PACKETS),
-        "engine, copy": partial(engine, "copy", Traffic(sent, count=COPY_PACKETS)),
-        "engine, zero-copy": partial(engine, "zerocopy", Traffic(sent, count=ZEROCOPY_PACKETS)),
-        "engine, zero-copy, 3 fields and checksum patched": partial(
-            engine, "zerocopy", Traffic(Flow(sent, fields), count=ZEROCOPY_PACKETS)
-        ),
-        "engine, zero-copy, 3 fields and checksum patched, 60 bytes": partial(
+        names.TSO_OFF: partial(tcp, "tcp", "off", TCP_MEGABYTES),
+        names.TSO_ON: partial(tcp, "tcp", "on", TCP_TSO_MEGABYTES),
+        names.TSO_SENDFILE: partial(tcp, "sendfile", "on", TCP_TSO_MEGABYTES),
+        names.UDP: udp,
+        names.ENGINE_COPY: partial(engine, "copy", Traffic(sent, count=COPY_PACKETS)),
+        names.ENGINE: partial(engine, "zerocopy", Traffic(sent, count=ZEROCOPY_PACKETS)),
+        names.PATCHED: partial(engine, "zerocopy", Traffic(Flow(sent, fields), count=ZEROCOPY_PACKETS)),
+        names.PATCHED_SMALL: partial(
             engine, "zerocopy", Traffic(Flow(frame(60), fields), count=ZEROCOPY_PACKETS)
         ),
-        "minimal C sender, zero-copy": minimal,
+        names.MINIMAL: minimal,
     }
 
 
@@ -222,18 +230,18 @@ def measure(lab: PrivateLab, arm: Arm, regions: Regions) -> dict[str, Any]:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1])
+    rounds, wanted = int(sys.argv[1]), sys.argv[2:]
     os.sched_setaffinity(0, {OTHER_CPU})
     lab = PrivateLab.from_environment()
     said = ethtool("-i", topology.TX_INTERFACE).splitlines()
     regions = Regions(next(line.split()[1] for line in said if line.startswith("bus-info:")))
-    senders = arms()
+    senders = {name: arm for name, arm in arms().items() if not wanted or name in wanted}
     with receivers(lab), (SHARED / "measured").open("w") as out:
         for number in range(rounds + 1):
             # Round 0 is traced and warms everything up; the others are counted.
             regions.tracing = number == 0
             for name, arm in list(senders.items())[:: 1 if number % 2 else -1]:
-                figures = {"sender": name, "traced": regions.tracing, **measure(lab, arm, regions)}
+                figures = {"arm": name, "traced": regions.tracing, **measure(lab, arm, regions)}
                 out.write(json.dumps(figures) + "\n")
                 out.flush()
                 print(json.dumps(figures), flush=True)

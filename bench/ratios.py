@@ -1,17 +1,24 @@
-"""Ratios of two arms, round by round, and whether they are what they should be. Pure."""
+"""Ratios of two arms, round by round, how sure they are, and whether they are what they should be. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.harness import spread
+import numpy
+
+from bench.figures import rounded, spread
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+_SEED = 1  # the same rounds give the same interval
 
 
 @dataclass(frozen=True)
 class Target:
-    """A bound of a ratio's median. ``required``: else an aim, or None for a figure that is only published."""
+    """A bound of a median. ``required``: else an aim."""
 
     bound: float
     at_least: bool
@@ -24,31 +31,44 @@ class Target:
         return f"{'>=' if self.at_least else '<='} {self.bound:g}{'' if self.required else ' (aim)'}"
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """The spread of ours : theirs, each of one round. ValueError: not as many of both, or none."""
-    if not ours or len(ours) != len(theirs):
+def quotients(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Of the same round; without rounds in which the machine stood still, so that one of both is 0.
+    ValueError: not as many of both."""
+    if len(ours) != len(theirs):
         raise ValueError(f"ratio: {len(ours)} rounds of ours, {len(theirs)} of theirs")
-    return {name: round(value, 4) for name, value in spread(_quotients(ours, theirs)).items()}
+    return [a / b for a, b in zip(ours, theirs, strict=True) if a > 0 and b > 0]
 
 
-def _quotients(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(ours, theirs, strict=True)]
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Bootstrap: between these is the median of 95 % of the samples that are drawn, with repetition, from
+    `values` (Efron 1979). One value: itself, twice. ValueError: none."""
+    if not values:
+        raise ValueError("interval: no values")
+    random = numpy.random.default_rng(_SEED)
+    drawn = random.choice(numpy.asarray(values, dtype=float), size=(RESAMPLES, len(values)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = numpy.quantile(numpy.median(drawn, axis=1), [tail, 1 - tail])
+    return float(low), float(high)
 
 
-def judged(of: dict[str, float], target: Target | None) -> dict[str, Any]:
-    """A ratio's spread with its target and whether its median meets it; for the results."""
-    if target is None:
-        return dict(of)
-    return of | {"target": str(target), "met": target.is_met(of["median"])}
+def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Median, extremes and rounds of ours : theirs, with the interval of the median: low, high. ValueError:
+    not as many rounds of both, or none that both have."""
+    values = quotients(ours, theirs)
+    if not values:
+        raise ValueError("ratio: no round in which both did something")
+    low, high = interval(values)
+    return spread(values) | {"low": rounded(low), "high": rounded(high)}
 
 
-def cell(of: dict[str, float], digits: int = 2) -> str:
-    """Median (extremes)."""
-    return f"{of['median']:.{digits}f} ({of['min']:.{digits}f} to {of['max']:.{digits}f})"
+def significant(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Do the intervals of both medians lie apart?"""
+    (a_low, a_high), (b_low, b_high) = interval(a), interval(b)
+    return a_high < b_low or b_high < a_low
 
 
-def verdict_cells(of: dict[str, Any]) -> tuple[str, str]:
-    """What was wanted, and "met" or "not met"; empty without a target."""
-    if "target" not in of:
-        return "", ""
-    return of["target"], "met" if of["met"] else "not met"
+def percent(before: float, after: float) -> float:
+    """Of change; infinite from 0."""
+    if before == 0:
+        return math.copysign(math.inf, after) if after else 0.0
+    return (after / before - 1) * 100

@@ -1,4 +1,4 @@
-"""The engine's application in bench-tcp: tcp_writer.c, on connections that Python has opened."""
+"""The engine's application: tcp_writer.c, on connections that Python has opened."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import os
 import threading
 from collections.abc import Sequence
 
-from bench.harness import BUILD
+from bench.scene import BUILD
 from xsk_engine._ffi.native import library_path
 from xsk_engine.tcp import TcpConnection
 
 LIMIT_S = 60
+_NAMES = ("write", "alloc", "submit", "info")
 
 
 class _Functions(ctypes.Structure):
     """struct tcp_functions."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("write", "alloc", "submit", "info")]
+    _fields_ = [(name, ctypes.c_void_p) for name in _NAMES]
 
 
 class _Application(ctypes.Structure):
@@ -50,9 +51,7 @@ def send(
     """So many MiB on each, by one thread, which may be bound to a CPU. Returns when all is acknowledged.
     OSError."""
     writer, library = _libraries()
-    functions = (
-        ctypes.cast(getattr(library, f"xske_tcp_{name}"), ctypes.c_void_p) for name, _ in _Functions._fields_
-    )
+    functions = (ctypes.cast(getattr(library, f"xske_tcp_{name}"), ctypes.c_void_p) for name in _NAMES)
     application = _Application(_Functions(*functions), megabytes, in_place, nap_us, LIMIT_S)
     handles = (ctypes.c_void_p * len(connections))(*(connection.handle for connection in connections))
     results: list[int] = []

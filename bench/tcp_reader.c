@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who receives in bench-tcp, from every sender alike: reads connections to their ends and throws the bytes away.
+ * Who receives TCP in the benchmark, from every sender alike: reads connections to their ends and throws the bytes away.
  * Usage: tcp_reader ADDRESS CPU FLOWS. CPU: -1 for any. Says its port first; in the end the bytes that came, and the
  * nanoseconds from the first to the last of them.
  */
@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define READ_BYTES (1u << 20)
-#define MOST_FLOWS 64
+#define MOST_FLOWS 256
 #define LIMIT_S 60u
 
 struct flow {

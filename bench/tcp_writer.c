@@ -38,7 +38,7 @@ struct application {
 
 /* `megabytes` on each of n connections, between marks, until everything is acknowledged. 0, or what ended it: -errno,
  * -ETIMEDOUT after `limit_s`. */
-#define MOST_CONNECTIONS 64u
+#define MOST_CONNECTIONS 256u
 API int send_all(const struct application *a, struct xske_tcp_conn *const *conns, uint32_t n);
 
 static uint8_t data[WRITE_BYTES];

@@ -1,4 +1,5 @@
-"""Writes cli.md, figures.md, api.md and the man pages from what is in the source; ``--check`` compares."""
+"""Writes cli.md, figures.md, api.md, the man pages, and what README.md says of bench/results, from what is in
+the source; ``--check`` compares."""
 
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,12 @@ from click_man.core import generate_man_page
 from xsk_engine import figures, report
 from xsk_engine.cli import _group, options
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+from bench import results  # noqa: E402
+from bench.report import pictures, readme, writing  # noqa: E402
+
 VERSION = "xsk-engine"
 DATE = " "
 """none: the pages change when the options do"""
@@ -116,9 +122,30 @@ def metric(one: figures.Figure) -> str:
 
 def pages() -> dict[Path, str]:
     made = {HERE / "cli.md": cli(), HERE / "figures.md": figure_tables(), HERE / "api.md": api.page()}
+    made[ROOT / "README.md"] = benchmark()
     for one in commands():
         made[HERE / "man" / f"{dashed(one.name)}.1"] = man_page(one)
     return made
+
+
+def benchmark() -> str:
+    """README.md with what bench/results says now."""
+    found, folder = results.load(results.REFERENCE), results.REFERENCE
+    block = readme.block(
+        found, folder.relative_to(ROOT).as_posix(), has_report=(folder / writing.MARKDOWN).exists()
+    )
+    return readme.into((ROOT / "README.md").read_text(), block)
+
+
+def overview(check: bool) -> Path | None:
+    """Draws README's picture if it shows other figures than bench/results has; its path if it still does."""
+    found, path = results.load(results.REFERENCE), results.REFERENCE / readme.PICTURE
+    if not readme.panels(found) or (path.exists() and readme.digest(found) in path.read_text()):
+        return None
+    if check or not pictures.available():
+        return path
+    path.write_text(readme.picture(found) or "")
+    return None
 
 
 def dashed(name: str) -> str:
@@ -143,17 +170,18 @@ def main(check: bool) -> int:
     stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     stale += [path for path in (HERE / "man").glob("*") if path not in made]
     if check:
+        stale += [path for path in (overview(check=True),) if path]
         for path in stale:
-            print(
-                f"{path.relative_to(HERE.parent)}: not what the program says; run make docs", file=sys.stderr
-            )
+            print(f"{path.relative_to(ROOT)}: not what the program says; run make docs", file=sys.stderr)
         return bool(stale)
     (HERE / "man").mkdir(exist_ok=True)
     for path in stale:
         path.unlink(missing_ok=True)
         if path in made:
             path.write_text(made[path])
-    return 0
+    if missing := overview(check=False):
+        print(f"{missing.relative_to(ROOT)}: cannot be drawn without matplotlib", file=sys.stderr)
+    return bool(missing)
 
 
 if __name__ == "__main__":

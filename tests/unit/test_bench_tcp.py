@@ -1,22 +1,94 @@
-"""What bench-tcp makes of its measurements: it takes minutes to get some, so they are made up here."""
+"""What the TCP experiments make of their measurements: it takes minutes to get some, so they are made up
+here."""
 
-import io
+import json
 
 import pytest
-from rich.console import Console
 
-from bench import tcp, tcp_goodput, tcp_instructions
-from bench.ratios import Target, cell, judged, ratio, verdict_cells
-from bench.tcp_names import ENGINE, ENGINE_IN_PLACE, KERNEL, KERNEL_LENT, KERNEL_TSO, KERNEL_TSO_LENT
-from bench.tcp_names import WITHOUT_GRO as MEASURED_WITHOUT_GRO
+from bench import machine
+from bench.arm import AbsentError
+from bench.arms import tcp
+from bench.arms.tcp import ENGINE, IPERF3, KERNEL
+from bench.experiment import Plan
+from bench.experiments import acks, blind, connections, goodput, instructions, loss
+from bench.names import (
+    ACKS_TCP,
+    ACKS_ZEROCOPY,
+    ENGINE_TCP,
+    ENGINE_TCP_IN_PLACE,
+    LENT_TSO_OFF,
+    LENT_TSO_ON,
+    TSO_OFF,
+    TSO_ON,
+)
+from bench.rounds import Measured
+
+
+def transfers(*rates):
+    """10^9 bytes at these rates."""
+    cpu = {"cpu_user_s": 0.25, "cpu_system_s": 0.5, "cpu_softirq_s": 0.0}
+    return [{"bytes": 1e9, "seconds": 8 / gbps, **cpu} for gbps in rates]
+
+
+def of_goodput(wire, ours, theirs):
+    samples = {ENGINE: transfers(*ours), KERNEL: transfers(*theirs), IPERF3: transfers(*theirs)}
+    return goodput.compared(wire, goodput.PLAIN, Measured(samples, {tcp.KERNEL_LENT: "no memory"}))
+
+
+def test_goodput_is_compared_round_by_round():
+    case = of_goodput("65535", (10, 1, 27), (10, 2, 30))
+    kernel, iperf3 = case.ratios
+    assert (kernel["theirs"], iperf3["theirs"]) == (KERNEL, IPERF3)
+    assert kernel["rounds"] == [1, 0.5, 0.9]
+    assert (kernel["median"], kernel["target"], kernel["met"]) == (0.9, ">= 0.9", True)
+    assert "target" not in iperf3, "the targets are for the kernel's TCP"
+    assert case.absent == {tcp.KERNEL_LENT: "no memory"}
+    assert [note.split(":")[0] for note in case.notes] == [IPERF3], "of arms that were measured"
+
+
+@pytest.mark.parametrize(
+    ("wire", "met"),
+    [
+        ("65535", False),
+        ("9000, TSO and GSO off", True),
+        ("1500, TSO and GSO off", True),
+        ("1500, TSO on", None),
+    ],
+)
+def test_targets_by_wire(wire, met):
+    assert of_goodput(wire, [8], [10]).ratios[0].get("met") is met
+
+
+def test_cpu_time_per_gigabyte():
+    of = of_goodput("65535", (10, 10), (10, 10)).arms[ENGINE]
+    assert of["cpu_s_per_gb"]["rounds"] == [0.75]
+    assert of["cpu_system_s_per_gb"]["median"] == 0.5
+    assert "again" not in of, "these did not count it"
+
+
+def test_what_iperf3s_server_says():
+    said = json.dumps({"end": {"sum_received": {"bytes": 1000, "seconds": 0.5}, "sum_sent": {"bytes": 0}}})
+    assert tcp.iperf3_sample(said) == {"bytes": 1000, "seconds": 0.5}
+    for other in ("", "{}", json.dumps({"error": "interrupt"}), json.dumps({"end": {"sum_received": {}}})):
+        with pytest.raises(AbsentError, match="says no result"):
+            tcp.iperf3_sample(other)
+
+
+def test_numbers_of_connections():
+    full, quick = Plan(), Plan(quick=True)
+    assert connections.counts("65535", full) == (1, 4, 16, 64, 256)
+    assert connections.counts("1500, TSO on", full) == (1, 4, 16)
+    assert set(connections.counts("65535", quick)) < set(connections.counts("65535", full))
+    assert connections.case_name("9000", 1) == "MTU 9000: 1 connection"
+
 
 COSTS = {
-    ENGINE: (300, 600),
-    KERNEL: (9000, 0),
-    KERNEL_TSO: (750, 0),
-    ENGINE_IN_PLACE: (300, 700),
-    KERNEL_LENT: (8000, 0),
-    KERNEL_TSO_LENT: (800, 200),
+    ENGINE_TCP: (300, 600),
+    TSO_OFF: (9000, 0),
+    TSO_ON: (750, 0),
+    ENGINE_TCP_IN_PLACE: (300, 700),
+    LENT_TSO_OFF: (8000, 0),
+    LENT_TSO_ON: (800, 200),
 }
 """kernel and user instructions per packet"""
 FUNCTIONS = {
@@ -25,150 +97,135 @@ FUNCTIONS = {
 }
 
 
-def shown(*tables):
-    """As the command prints them."""
-    console = Console(width=tcp.COLUMNS, file=io.StringIO())
-    console.print(*tables)
-    return console.file.getvalue()
-
-
-def instructions(counted=True):
+def in_the_machine(counted=True):
     """One traced round and three others, in which everything costs 0, 1 and 2 % more."""
-    for gro in (True, False):
-        for sender, (kernel, user) in COSTS.items():
-            if not gro and sender not in MEASURED_WITHOUT_GRO:
-                continue
-            maps = {"dma_maps": 0, "iommu_maps": 0 if sender.startswith("engine") else 400}
-            common = {"sender": sender, "gro": gro, "packets": 200, "acks": 4}
-            yield common | {"traced": True, "send": maps, "open": {"dma_maps": 1024}}
-            for number in range(3):
-                one = common | {"traced": False, "packets": 100}
-                if counted:
-                    one["kernel_instructions"] = kernel * (100 + number)
-                    one["user_instructions"] = user * (100 + number)
-                if counted and number == 2 and gro and sender == ENGINE:
-                    one["functions"] = FUNCTIONS
-                yield one
+    for sender, (kernel, user) in COSTS.items():
+        maps = {"dma_maps": 0, "iommu_maps": 0 if sender.startswith("engine") else 400}
+        common = {"arm": sender, "packets": 200, "acks": 4}
+        yield common | {"traced": True, "send": maps, "open": {"dma_maps": 1024}}
+        for number in range(3):
+            one = common | {"traced": False, "packets": 100, "seconds": 2.0}
+            if counted:
+                one["kernel_instructions"] = kernel * (100 + number)
+                one["user_instructions"] = user * (100 + number)
+            if counted and number == 2 and sender == ENGINE_TCP:
+                one["functions"] = FUNCTIONS
+            yield one
 
 
-def by_gro(counted=True):
-    return {
-        how: tcp_instructions.per_packet([one for one in instructions(counted) if one["gro"] == gro])
-        for how, gro in ((tcp_instructions.WITH_GRO, True), (tcp_instructions.WITHOUT_GRO, False))
-    }
+def of_instructions(counted=True):
+    return instructions.case_of("GRO at the receiver", list(in_the_machine(counted)))
 
 
 def test_figures_per_packet():
-    figures = by_gro()[tcp_instructions.WITH_GRO]
-    assert figures[KERNEL]["per_1000"]["iommu_maps"] == 2000
-    assert figures[ENGINE]["per_1000"]["iommu_maps"] == 0
-    assert figures[ENGINE]["kernel"] == {"median": 303, "min": 300, "max": 306}
-    assert figures[ENGINE]["instructions"] == {"median": 909, "min": 900, "max": 918}
-    assert figures[ENGINE]["acks_per_1000"]["median"] == 40
+    arms = of_instructions().arms
+    assert arms[TSO_OFF]["iommu_maps"]["median"] == 2000
+    assert arms[ENGINE_TCP]["iommu_maps"]["median"] == 0
+    assert arms[ENGINE_TCP]["kernel_instructions"]["rounds"] == [300, 303, 306]
+    assert arms[ENGINE_TCP]["instructions"]["rounds"] == [900, 909, 918]
+    assert arms[ENGINE_TCP]["acks"]["median"] == 40
 
 
 def test_ratios_of_instructions():
-    found = tcp_instructions.ratios(by_gro()[tcp_instructions.WITH_GRO])
+    found = {(of["ours"], of["theirs"]): of for of in of_instructions().ratios}
     assert {pair: of["met"] for pair, of in found.items()} == {
-        f"{ENGINE} : {KERNEL}": True,
-        f"{ENGINE} : {KERNEL_TSO}": False,
-        f"{ENGINE_IN_PLACE} : {KERNEL_LENT}": True,
-        f"{ENGINE_IN_PLACE} : {KERNEL_TSO_LENT}": True,
+        (ENGINE_TCP, TSO_OFF): True,
+        (ENGINE_TCP, TSO_ON): False,
+        (ENGINE_TCP_IN_PLACE, LENT_TSO_OFF): True,
+        (ENGINE_TCP_IN_PLACE, LENT_TSO_ON): True,
     }
-    assert found[f"{ENGINE} : {KERNEL}"]["median"] == 0.1
-    assert found[f"{ENGINE} : {KERNEL_TSO}"] == {
-        "median": 1.2,
-        "min": 1.2,
-        "max": 1.2,
-        "target": "<= 1 (aim)",
-        "met": False,
-    }
+    assert found[ENGINE_TCP, TSO_OFF]["median"] == 0.1
+    of = found[ENGINE_TCP, TSO_ON]
+    assert (of["median"], of["target"]) == (1.2, "<= 1 (aim)")
 
 
-def test_parts_of_instructions():
-    parts = by_gro()[tcp_instructions.WITH_GRO][ENGINE]["parts"]
+def test_where_instructions_are():
+    found = instructions.where(list(in_the_machine()))
+    assert list(found) == [ENGINE_TCP], "of those who said so"
+    parts = found[ENGINE_TCP]["parts"]
     assert parts["user: the loop"] == 90
     assert parts["user: the application"] == 351, "its copy, and the checksum over it"
     assert parts["sending: igb, AF_XDP"] == 44
-    assert (parts["DMA and IOMMU"], parts["TCP, IP and packets"], parts[tcp_instructions.OTHERS]) == (
-        10,
-        1,
-        0.5,
-    )
+    assert (parts["DMA and IOMMU"], parts["TCP, IP and packets"]) == (10, 1)
+    assert parts[instructions.OTHERS] == 0.5
+    assert "__schedule" not in found[ENGINE_TCP]["functions"]["kernel"], "less than one per packet"
 
 
 def test_share_of_an_idle_machine():
-    measured = [one | {"seconds": 2.0} for one in instructions() if one["gro"]]
-    figures = tcp_instructions.per_packet(measured)
-    share = tcp_instructions.idle_share(figures, {"seconds": 4, "instructions": 10_000})
-    assert share[KERNEL] == 50, "2,500 per second, 2 s, 100 packets"
+    runs = instructions.runs(list(in_the_machine()))
+    share = instructions.idle_share(runs, {"seconds": 4, "instructions": 10_000})
+    assert share[TSO_OFF] == 50, "2,500 per second, 2 s, 100 packets"
 
 
-def test_tables_of_instructions():
-    figures = by_gro()
-    text = shown(
-        tcp_instructions.cost_table(figures),
-        tcp_instructions.ratio_table(figures),
-        tcp_instructions.parts_table(figures[tcp_instructions.WITH_GRO]),
-    )
-    assert "909 (900 to 918)" in text
-    assert "0.100 (0.100 to 0.100)" in text
-    assert text.count("not met") == 2, "beside TSO, with GRO and without"
+def test_without_the_plugin_no_instructions_are_guessed():
+    case = of_instructions(counted=False)
+    assert case.ratios == []
+    assert case.notes == [machine.UNCOUNTED]
+    assert case.arms[TSO_OFF]["dma_maps"]["median"] == 0
 
 
-def test_without_the_plugin_nothing_is_guessed():
-    figures = by_gro(counted=False)
-    assert tcp_instructions.ratios(figures[tcp_instructions.WITH_GRO]) == {}
-    assert "2,000" in shown(tcp_instructions.cost_table(figures))
+def under_loss(row, engine, kernel):
+    def runs(*seconds):
+        return [{"bytes": 1e6, "seconds": one} for one in seconds]
+
+    samples = {loss.ENGINE: runs(*engine), loss.KERNEL: runs(*kernel), loss.KERNEL_GSO: runs(*kernel)}
+    return loss.compared(row, Measured(samples))
 
 
-def transfers(rates):
-    """(ours, theirs) of each round."""
-    for receiver, flows in (("plain", 1), ("RPS", 1), ("plain", 4)):
-        for ours, theirs in rates:
-            yield {
-                "receiver": receiver,
-                "flows": flows,
-                "ours": {"gbps": ours, "cpu_s_per_gb": 0.25, "again": 1},
-                "theirs": {"gbps": theirs, "cpu_s_per_gb": 0.5, "again": 0},
-            }
+def test_goodput_under_loss():
+    case = under_loss(loss.ROWS[0], [1, 2, 4], [2, 1, 2])
+    assert case.arms[loss.ENGINE]["mbps"]["rounds"] == [8, 4, 2]
+    of = case.ratios[0]
+    assert (of["theirs"], of["rounds"], of["met"]) == (loss.KERNEL, [2, 0.5, 0.5], False)
+    assert [one for one in case.ratios if "target" in one] == [of], "of the kernel without GSO"
+    assert loss.ROWS[0].wire in case.notes[0]
 
 
-def test_goodput_is_compared_round_by_round():
-    cells = tcp_goodput.summary(list(transfers([(10, 10), (1, 2), (27, 30)])), Target(0.9, at_least=True))
-    assert [(one["receiver"], one["flows"]) for one in cells] == [("plain", 1), ("RPS", 1), ("plain", 4)]
-    one = cells[0]
-    assert one["gbps"]["theirs"] == {"median": 10, "min": 2, "max": 30}
-    assert one["ratio"] == {"median": 0.9, "min": 0.5, "max": 1, "target": ">= 0.9", "met": True}
-    assert one["again"] == 3
-    assert "target" not in cells[2]["ratio"], "the targets are for one flow"
-    missed = tcp_goodput.summary(list(transfers([(8, 10)])), Target(0.9, at_least=True))
-    assert not missed[0]["ratio"]["met"]
+def test_without_delay_the_ratio_is_published_only():
+    last = loss.ROWS[-1]
+    assert "delay" not in last.wire
+    assert all("delay" in row.wire for row in loss.ROWS[:-1])
+    assert not any("target" in of for of in under_loss(last, [2], [1]).ratios)
 
 
-def test_table_of_goodput():
-    rates = [(10.25, 12.5)]
-    by_wire = {
-        wire: tcp_goodput.summary(list(transfers(rates)), tcp_goodput.TARGETS.get(wire))
-        for wire in tcp_goodput.WIRES
+def received_acks():
+    """One traced round and two others."""
+    for receiver, kernel in ((ACKS_ZEROCOPY, 700), (ACKS_TCP, 3500)):
+        common = {"arm": receiver, "packets": 100, "seconds": 0.5}
+        yield common | {"traced": True, "receive": {"dma_maps": 0, "iommu_maps": 10}}
+        for more in (0, 7):
+            counts = {"kernel_instructions": 100 * (kernel + more), "user_instructions": 0}
+            yield common | {"traced": False, **counts}
+
+
+def test_acks_are_compared_with_those_of_zero_copy():
+    case = acks.case_of("dense", list(received_acks()))
+    assert case.arms[ACKS_TCP]["kernel_instructions"]["rounds"] == [3500, 3507]
+    assert case.arms[ACKS_TCP]["iommu_maps"]["median"] == 100
+    (of,) = case.ratios
+    assert (of["ours"], of["theirs"]) == (ACKS_ZEROCOPY, ACKS_TCP)
+    assert of["rounds"] == [0.2, 0.201597]
+
+
+def test_what_no_ack_costs():
+    idle = [{"arm": ACKS_TCP, "seconds": 2.0, "kernel_instructions": 4000}]
+    share = acks.idle_share(list(received_acks()), idle)
+    assert share == {ACKS_TCP: 10}, "2,000 per second, 0.5 s, 100 ACKs"
+
+
+def test_blind_streams():
+    def runs(*gbps):
+        return [{"bytes": 1e9, "seconds": 8 / one, "segments": 100, "acks": 50} for one in gbps]
+
+    samples = {blind.BLIND: runs(2, 3), blind.KERNEL: runs(10, 4), blind.KERNEL_PLAIN: runs(4, 4)}
+    case = blind.compared(1500, Measured(samples))
+    assert case.x == 1500
+    assert {of["theirs"]: of["rounds"] for of in case.ratios} == {
+        blind.KERNEL: [0.2, 0.75],
+        blind.KERNEL_PLAIN: [0.5, 0.75],
     }
-    text = shown(tcp_goodput.table(by_wire))
-    assert text.count("0.82 (0.82 to 0.82)") == 3 * len(by_wire)
-    lines = [line for line in text.splitlines() if "1: " in line]
-    met = ["not met" if "not met" in line else "met" if " met" in line else "" for line in lines]
-    assert met == ["not met"] * 2 + ["met"] * 4 + [""] * 2
-
-
-def test_ratio_arithmetic():
-    of = ratio([1, 3, 2], [2, 3, 8])
-    assert of == {"median": 0.5, "min": 0.25, "max": 1}
-    assert cell(of) == "0.50 (0.25 to 1.00)"
-    assert verdict_cells(judged(of, None)) == ("", "")
-    assert verdict_cells(judged(of, Target(0.5, at_least=False))) == ("<= 0.5", "met")
-    assert verdict_cells(judged(of, Target(0.51, at_least=True))) == (">= 0.51", "not met")
-
-
-@pytest.mark.parametrize(("ours", "theirs"), [([], []), ([1], []), ([1, 2], [1])])
-def test_rounds_that_do_not_belong_together(ours, theirs):
-    with pytest.raises(ValueError, match="rounds of ours"):
-        ratio(ours, theirs)
+    assert case.arms[blind.BLIND]["acks"]["median"] == 0.5
+    assert blind.best(case) == {
+        f"{blind.BLIND} : {blind.KERNEL}": 0.3,
+        f"{blind.BLIND} : {blind.KERNEL_PLAIN}": 0.75,
+    }

@@ -114,6 +114,17 @@ def test_imports_point_down(path):
                 assert there == here or FLOOR[there] < FLOOR[here] or here not in PURE
 
 
+def test_the_benchmark_stands_on_the_package_and_not_the_other_way_round():
+    by_name = {"cli/bench.py"}  # finds it where there are sources
+    for path in FILES:
+        assert not {n for n in imports(path) if n.split(".")[0] == "bench"}, path
+        if str(path.relative_to(PACKAGE)) not in by_name:
+            assert "bench.cli" not in path.read_text(), path
+    for path in (PACKAGE.parent / "bench").rglob("*.py"):
+        if path.name != "__main__.py":
+            assert not {n for n in imports(path) if n.startswith("xsk_engine.cli")}, path
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_ctypes_is_for_ffi(path):
     used = {n for n in imports(path) if n.split(".")[0] == "ctypes"}

@@ -1,54 +1,78 @@
-"""What bench-premap makes of its measurements: it takes minutes to get some, so they are made up here."""
+"""What the experiment `premap` makes of its measurements: it takes minutes to get some, so they are made up
+here."""
 
 import pytest
 
-from bench import premap, premap_picture
+from bench import machine
+from bench.experiments import premap
+from bench.names import ENGINE, MINIMAL, PATCHED, PATCHED_SMALL, UDP
 
-SENDERS = ("kernel UDP", premap.PATCHED, premap.PATCHED_SMALL, premap.ENGINE, premap.RIVAL)
+SENDERS = (UDP, PATCHED, PATCHED_SMALL, ENGINE, MINIMAL)
 MAPS = {"dma_maps": 500, "dma_unmaps": 500, "iommu_maps": 250, "iommu_unmaps": 250}
 
 
-def measured(counted):
+def measured(counted, user=5_500, engines_maps=0):
     """One traced round and three others; the minimal sender's maps are not traced."""
     for sender in SENDERS:
-        traced = {"sender": sender, "traced": True, "packets": 500}
-        zerocopy = dict.fromkeys(MAPS, 0)
-        if sender != premap.RIVAL:
-            traced["send"] = MAPS if sender == "kernel UDP" else zerocopy
+        traced = {"arm": sender, "traced": True, "packets": 500}
+        if sender != MINIMAL:
+            traced["send"] = MAPS if sender == UDP else dict.fromkeys(MAPS, engines_maps)
         yield traced
     for number in range(3):
         for sender in SENDERS:
-            one = {"sender": sender, "traced": False, "packets": 100}
+            one = {"arm": sender, "traced": False, "packets": 100}
             if counted:
-                one |= {"kernel_instructions": 17_000 + 100 * number, "user_instructions": 5_500}
+                one |= {"kernel_instructions": 17_000 + 100 * number, "user_instructions": user}
             yield one
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_figures_and_targets(counted):
-    by_iommu = {iommu: premap.per_packet(list(measured(counted))) for iommu in premap.IOMMU}
-    kernel = by_iommu["strict"]["kernel UDP"]
-    assert kernel["per_1000"] == {name: 2 * n for name, n in MAPS.items()}
-    assert by_iommu["lazy"][premap.RIVAL]["per_1000"] == {}
-    targets = {one["target"]: one for one in premap.verdicts(by_iommu)}
-    assert targets["DMA maps per 1000 packets, strict"]["met"]
-    assert premap.table(by_iommu).row_count == len(SENDERS)
-    if counted:
-        assert kernel["kernel_instructions"] == {"median": 171, "min": 170, "max": 172}
-        assert targets[f"user instructions, {premap.ENGINE}"] | {"target": ""} == {
-            "target": "",
-            "value": 55,
-            "limit": 80,
-            "met": True,
-        }
-    else:
-        assert "kernel_instructions" not in kernel
-        assert len(targets) == len(premap.IOMMU), "absent, not guessed"
+def judged(**how):
+    cases = {iommu: machine.case_of(premap.case_name(iommu), list(measured(**how))) for iommu in premap.IOMMU}
+    premap.judge(cases)
+    return cases
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_the_picture(counted, tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra bench is not installed")
-    by_iommu = {iommu: premap.per_packet(list(measured(counted))) for iommu in premap.IOMMU}
-    path = premap_picture.draw(by_iommu, tmp_path / "premap.svg")
-    assert path.read_text().startswith("<?xml")
+def test_figures_and_targets():
+    cases = judged(counted=True)
+    udp = cases["strict"].arms[UDP]
+    assert udp["dma_maps"]["rounds"] == [1000]
+    assert udp["iommu_maps"]["rounds"] == [500]
+    assert udp["kernel_instructions"]["rounds"] == [170, 171, 172]
+    assert udp["instructions"]["median"] == 171 + 55
+    assert "dma_maps" not in cases["lazy"].arms[MINIMAL], "absent, not guessed"
+    met = {one["what"]: one["met"] for one in cases["strict"].targets}
+    assert len(met) == 5
+    assert all(met.values())
+    assert len(cases["lazy"].targets) == 4, "one is between two modes"
+    ratios = {one["theirs"]: one for one in cases["lazy"].ratios}
+    assert set(ratios) == {UDP, MINIMAL}
+    assert (ratios[MINIMAL]["median"], ratios[MINIMAL]["target"]) == (1, "<= 1.1")
+
+
+@pytest.mark.parametrize(
+    ("how", "missed"),
+    [
+        ({"user": 8_100}, f"user instructions per packet, {ENGINE}"),
+        ({"engines_maps": 1}, "DMA maps per 1000 packets, engine"),
+    ],
+)
+def test_targets_that_are_missed(how, missed):
+    for case in judged(counted=True, **how).values():
+        assert [one["what"] for one in case.targets if not one["met"]] == [missed]
+
+
+def test_without_the_plugin_nothing_is_guessed():
+    for case in judged(counted=False).values():
+        assert not any("kernel_instructions" in of for of in case.arms.values())
+        assert [one["what"] for one in case.targets] == ["DMA maps per 1000 packets, engine"]
+        assert case.notes == [machine.UNCOUNTED]
+
+
+def test_strict_beside_passthrough():
+    cases = judged(counted=True)
+    for case in cases.values():
+        case.targets.clear()
+    cases["passthrough"].arms[ENGINE]["kernel_instructions"]["median"] = 171 / 1.2
+    premap.judge(cases)
+    of = cases["strict"].targets[-1]
+    assert (of["value"], of["met"]) == (1.2, False)

@@ -15,6 +15,7 @@ import click  # noqa: E402
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_ENVIRONMENT = 0, 1, 2, 3
 
 _COMMANDS = {
+    "bench": "The engine beside the kernel and everybody else. Needs the source tree.",
     "completion": "A shell's completion of this command: bash, zsh or fish.",
     "demo": "Frames through a private laboratory, every one checked. No root needed.",
     "doctor": "What this machine and an interface can do, and what is missing.",

@@ -1,0 +1,1 @@
+"""Ways of sending, with one interface (bench/arm.py)."""
