@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Iterator
 
-from bench.scene import BUILD
+from bench.scene import library
 from xsk_engine import netdev as netdevs
 from xsk_engine import steering
 from xsk_engine._ffi.libbpf import BpfObject
@@ -23,7 +23,6 @@ from xsk_engine.xsk import bind_rx_queues
 _CHUNK_BYTES = 4096  # and ack_reader.c
 _BY_TUPLE = 4  # STEER_BY_TUPLE, native/bpf/steer.h
 _LINK_S = 20
-_reader = ctypes.CDLL(str(BUILD / "liback_reader.so"))
 
 
 class Acks(ctypes.Structure):
@@ -84,7 +83,7 @@ def reading(
                 os.sched_setaffinity(threading.get_native_id(), {cpu})
                 rings = ctypes.byref(xsk.rx), ctypes.byref(xsk.fill)
                 area = ctypes.c_void_p(umem.area.address)
-                _reader.read_acks(*rings, area, xsk.fd, nap_us, ctypes.byref(acks))
+                library("ack_reader").read_acks(*rings, area, xsk.fd, nap_us, ctypes.byref(acks))
 
             thread = threading.Thread(target=read, daemon=True)
             thread.start()

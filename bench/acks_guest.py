@@ -9,7 +9,6 @@ ACKs of a connection that both kernels know, sent by the engine; but UDP, whose 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
@@ -27,7 +26,7 @@ from typing import Any, TypeVar
 from bench import names
 from bench.ack_reader import reading, steered
 from bench.premap_guest import SHARED, Regions, ethtool, instructions
-from bench.scene import BUILD
+from bench.scene import library
 from bench.tcp_takeover import Place, listen, take_over
 from xsk_engine import netdev
 from xsk_engine.config import EngineConfig
@@ -51,7 +50,6 @@ ALONE_PPS, ALONE = 500, 400
 IDLE_S = 1.0
 _SO_RCVBUFFORCE, _TCP_INFO, _SEGS_IN_OFFSET = 33, 11, 140
 
-_marks = ctypes.CDLL(str(BUILD / "libmark.so"))
 
 T = TypeVar("T")
 Receiving = contextlib.AbstractContextManager[Callable[[], int]]
@@ -162,12 +160,12 @@ class Sending:
             before = came()
             self._regions.counts = {}
             with self._regions("receive"):
-                _marks.mark_begin()
+                library("mark").mark_begin()
                 start = time.monotonic()
                 for count, pps in [(ALONE, ALONE_PPS)] if alone else [(BURST, None)] * BURSTS:
                     self._send(came, frame, count, pps)
                 seconds = time.monotonic() - start
-                _marks.mark_end()
+                library("mark").mark_end()
             time.sleep(0.1)
             packets = came() - before
         wanted = ALONE if alone else BURST * BURSTS
@@ -184,9 +182,9 @@ class Sending:
         """Nobody sends: what of the others' figures is not the packets'."""
         with receiving:
             time.sleep(1)  # what the arm before has left behind is done
-            _marks.mark_begin()
+            library("mark").mark_begin()
             time.sleep(IDLE_S)
-            _marks.mark_end()
+            library("mark").mark_end()
         kernel, user = instructions() or (0, 0)
         return {"seconds": IDLE_S, "kernel_instructions": kernel, "user_instructions": user}
 

@@ -26,13 +26,12 @@ from bench.premap_guest import (
     counters,
     ethtool,
     instructions,
-    marks,
     pin_interrupts,
     receivers,
     sent_and_arrived,
     tcp,
 )
-from bench.scene import OTHER_CPU, RX, SENDER_CPU, TX
+from bench.scene import OTHER_CPU, RX, SENDER_CPU, TX, library
 from bench.tcp_application import send
 from xsk_engine import netdev
 from xsk_engine._ffi.native import library_path
@@ -107,9 +106,9 @@ def measure(lab: PrivateLab, arm: Arm, regions: Regions, where: bool) -> Told:
 def idle() -> Told:
     """Nobody sends: what of the others' figures is not the packets'."""
     time.sleep(1)  # what the arm before has left behind is done
-    marks.mark_begin()
+    library("mark").mark_begin()
     time.sleep(IDLE_S)
-    marks.mark_end()
+    library("mark").mark_end()
     kernel, user = instructions() or (0, 0)
     return {"idle": True, "seconds": IDLE_S, "instructions": kernel + user}
 

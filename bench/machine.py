@@ -16,12 +16,12 @@ from typing import Any
 
 from bench.figures import Figure
 from bench.result import Case
-from bench.scene import ROOT
+from bench.scene import BUILD, ROOT
 
 # tests.machine is imported where it is needed: every run knows these experiments, and not every one boots.
 
 BOOT_LIMIT_S = 900
-PLUGIN = ROOT / "build/native/bench/count.so"
+PLUGIN = BUILD / "count.so"
 UNCOUNTED = "no instruction counts here: qemu-plugin.h of the QEMU in use cannot be had"
 
 Measured = Mapping[str, Any]
@@ -55,7 +55,7 @@ def build_plugin() -> Path | None:
     except packages.MachineUnavailable as error:
         print(f"no instruction counts: {error}", file=sys.stderr)
         return None
-    source = ROOT / "bench/tcg"
+    source = ROOT / "bench/programs/tcg"
     includes = [f"-I{source}", f"-I{header}"]
     PLUGIN.parent.mkdir(parents=True, exist_ok=True)
     command = ["cc", "-shared", "-fPIC", "-O2", *includes, str(source / "count.c"), "-o", str(PLUGIN)]

@@ -380,6 +380,6 @@ def version(name: str) -> str:
     if not shutil.which(needs.program):
         return ""
     if not needs.version:
-        return f"bench/{Path(needs.program).name}.c"
+        return f"bench/programs/{Path(needs.program).name}.c"
     said = re.search(r"\d+\.\d+(\.\d+)*", _run(needs.version)[1])
     return f"{needs.program} {said[0]}" if said else needs.program

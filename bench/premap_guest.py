@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import names
-from bench.scene import BUILD, OTHER_CPU, SENDER_CPU
+from bench.scene import BUILD, OTHER_CPU, SENDER_CPU, library
 from tests.lab.wire import frame
 from xsk_engine import netdev
 from xsk_engine.config import EngineConfig
@@ -43,8 +42,6 @@ FRAME_BYTES = 1514
 
 TCP_MEGABYTES, TCP_TSO_MEGABYTES = 24, 64
 UDP_PACKETS, COPY_PACKETS, ZEROCOPY_PACKETS = 20_000, 20_000, 60_000
-
-marks = ctypes.CDLL(str(BUILD / "libmark.so"))
 
 
 def ethtool(*arguments: str) -> str:
@@ -166,9 +163,9 @@ def engine(mode: str, traffic: Traffic, regions: Regions) -> None:
     with contextlib.closing(one):
         pin_interrupts()
         with regions("send"):
-            marks.mark_begin()
+            library("mark").mark_begin()
             asyncio.run(one.run(traffic))
-            marks.mark_end()
+            library("mark").mark_end()
     assert one.snapshot().completed_packets == traffic.count, one.snapshot()
 
 

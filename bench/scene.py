@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import json
 import os
 import platform
@@ -19,7 +21,7 @@ from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
 
 ROOT = Path(__file__).parents[1]
-BUILD = ROOT / "build/native/bench"
+BUILD = ROOT / "build/native/bench/programs"
 TX, RX = topology.TX_INTERFACE, topology.RX_INTERFACE
 SENDER_CPU, OTHER_CPU = 0, 1
 """Who puts packets on the wire has the first for itself, everybody else the second."""
@@ -27,6 +29,12 @@ PORT = 9000
 PLACE_VARIABLE, MODE_VARIABLE = "XSK_BENCH_PLACE", "XSK_BENCH_MODE"
 """What bench/places.py tells of itself (JSON: place, caveat), and the mode that it asks of the engine."""
 OFFLOADS = ("tcp-segmentation-offload", "generic-segmentation-offload", "generic-receive-offload")
+
+
+@functools.cache
+def library(name: str) -> ctypes.CDLL:
+    """One of bench/programs/ that is a shared library. OSError: it is not built."""
+    return ctypes.CDLL(str(BUILD / f"lib{name}.so"))
 
 
 @dataclass(frozen=True)

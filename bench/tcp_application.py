@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 
-from bench.scene import BUILD
+from bench.scene import library
 from xsk_engine._ffi.native import library_path
 from xsk_engine.tcp import TcpConnection
 
@@ -37,7 +37,7 @@ class _Application(ctypes.Structure):
 @functools.cache
 def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     """The writer and the engine's library: they are built when they are needed."""
-    return ctypes.CDLL(str(BUILD / "libtcp_writer.so")), ctypes.CDLL(library_path())
+    return library("tcp_writer"), ctypes.CDLL(library_path())
 
 
 def send(
@@ -50,8 +50,8 @@ def send(
 ) -> None:
     """So many MiB on each, by one thread, which may be bound to a CPU. Returns when all is acknowledged.
     OSError."""
-    writer, library = _libraries()
-    functions = (ctypes.cast(getattr(library, f"xske_tcp_{name}"), ctypes.c_void_p) for name in _NAMES)
+    writer, engine = _libraries()
+    functions = (ctypes.cast(getattr(engine, f"xske_tcp_{name}"), ctypes.c_void_p) for name in _NAMES)
     application = _Application(_Functions(*functions), megabytes, in_place, nap_us, LIMIT_S)
     handles = (ctypes.c_void_p * len(connections))(*(connection.handle for connection in connections))
     results: list[int] = []

@@ -1,4 +1,4 @@
-"""Programs that send at a rate for a while, and when their frames arrive (bench/arrivals.c)."""
+"""Programs that send at a rate for a while, and when their frames arrive (bench/programs/arrivals.c)."""
 
 from __future__ import annotations
 

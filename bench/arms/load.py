@@ -64,7 +64,7 @@ class EngineLoad(Load):
 
 
 class PacedLoad(Load):
-    """bench/paced.c. ``how``: sendto, sendmmsg or packet."""
+    """bench/programs/paced.c. ``how``: sendto, sendmmsg or packet."""
 
     def __init__(self, how: str) -> None:
         self._how = how

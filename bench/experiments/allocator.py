@@ -1,4 +1,4 @@
-"""Each idea of the allocator beside its opposite: without a kernel (bench/ablation.c), and on veth."""
+"""Each idea of the allocator beside its opposite: without a kernel (programs/ablation.c), and on veth."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PAIRS = {
         "one field patched into every packet": "copies_1514",
     },
 }
-"""By case: ours, and its opposite, as bench/ablation.c calls them."""
+"""By case: ours, and its opposite, as bench/programs/ablation.c calls them."""
 
 
 def native_cases(rounds: Mapping[str, Sequence[float]]) -> list[Case]:

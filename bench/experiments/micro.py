@@ -21,7 +21,7 @@ YARDSTICK = "atomic_add"
 
 @dataclass(frozen=True)
 class Operation:
-    """``name``: of bench/micro.c. ``adds``, ``at_most_ns``: what it may cost, in atomic adds of the same
+    """``name``: of programs/micro.c. ``adds``, ``at_most_ns``: what it may cost, in atomic adds of the same
     round, or in ns."""
 
     name: str

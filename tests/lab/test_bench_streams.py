@@ -40,7 +40,7 @@ def test_the_first_packet_of_each_program_is_seen(scene):
     assert not case.absent
     assert set(case.arms) == {start.ENGINE, KERNEL}
     assert [target["bound"] for target in case.targets] == ["<= 0.5"]
-    assert outcome.versions == {KERNEL: "bench/packet_sender.c"}
+    assert outcome.versions == {KERNEL: "bench/programs/packet_sender.c"}
 
 
 def test_a_program_that_ends_without_a_packet_is_told_with_its_last_words(scene):

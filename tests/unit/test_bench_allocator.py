@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.experiments import allocator
 
-SOURCE = Path(allocator.__file__).parents[1] / "ablation.c"
+SOURCE = Path(allocator.__file__).parents[1] / "programs/ablation.c"
 
 
 def test_every_arm_of_the_native_program_has_its_opposite():

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A QEMU plugin: guest instructions of virtual CPU 0 between two marks, kernel's and user's. The guest marks
- * with a prefetch of a magic address (bench/mark.h), which does nothing else. Every END appends one line
+ * with a prefetch of a magic address (bench/programs/mark.h), which does nothing else. Every END appends one line
  * "kernel user" to the file named by the argument out=, and writes anew OUT.blocks: where they were, as lines
  * "address count" by the address at which a translated block begins.
  * Counted by translated block: one that an interrupt cuts short counts whole.
