@@ -295,7 +295,8 @@ PEERS = {
     "kernel UDP UDP_SEGMENT": Peer(
         partial(kernel_udp, "segment"),
         _ours("udp_sender"),
-        f"{_KERNEL}; veth passes 64 KiB uncut and counts it as one packet, unless tx-udp-segmentation is off",
+        f"{_KERNEL}; cut into packets before the interface (tx-udp-segmentation is off here), as veth counts "
+        "64 KiB as one",
         "offloaded",
     ),
     "AF_PACKET sendmmsg": Peer(partial(packet_socket, "sendmmsg"), _ours("packet_sender")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,7 +65,7 @@ def change(percent: float) -> str:
 
 def heading(name: str, unit: str) -> str:
     """Of a figure's column: `cpu_user_ns_per_packet` in ns/packet is "CPU user, ns/packet"."""
-    words = _without(name, unit).replace("_", " ").split()
+    words = re.sub(r"(?<=p99)_(?=9)", ".", _without(name, unit)).replace("_", " ").split()
     text = " ".join(_WRITTEN.get(word, word) for word in words)
     return plain(f"{text}, {unit}" if text and unit else text or unit)
 

@@ -97,6 +97,7 @@ def test_a_ratio_reads_on_its_own_side_of_its_target():
         ("gbps", "Gbit/s", "Gbit/s"),
         ("dma_maps", "per packet", "DMA maps, per packet"),
         ("latency_p99_us", "us", "latency p99, us"),
+        ("gap_error_p99_9_ns", "ns", "gap error p99.9, ns"),
         ("gaps", "", "gaps"),
         ("dma_maps_per_1000", "per 1000 packets", "DMA maps, per 1000 packets"),
         ("kernel_instructions", "instructions/packet", "kernel, instructions/packet"),
