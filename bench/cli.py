@@ -95,6 +95,7 @@ def run(
     if any(out.glob("*.json")):
         results.load(out)  # or the report would fail for what else is there, when everything is measured
     wanted = names or [name for name, one in EXPERIMENTS.items() if one.in_quick or not quick]
+    wanted = runner.possible([EXPERIMENTS[name] for name in wanted], asked=bool(names))
     with places.chosen(machine, nics, interfaces, mode) as place:
         chosen = {name: EXPERIMENTS[name] for name in wanted}
         failed = runner.run(chosen, Plan(quick, rounds, arms), place, out)

@@ -62,7 +62,8 @@ class Experiment:
     and ``not_claimed``: a sentence each, for every table and picture. ``counted_by``: whose count is the
     result. ``laboratories``: by name, for each of which `measure` runs in a process of its own that stands in
     it; {} for one that needs none, or makes its own. ``quick_laboratories``: those of a quick run.
-    ``in_quick``: part of a quick run at all. ``packages``: sets of .ci/setup that it can use.
+    ``in_quick``: part of a quick run at all. ``needs_root``: an ordinary user's namespace is not
+    enough.
     ``minutes``: of a full run, about."""
 
     name: str
@@ -76,6 +77,7 @@ class Experiment:
     laboratories: Mapping[str, Laboratory] = field(default_factory=lambda: {"": Laboratory()})
     quick_laboratories: tuple[str, ...] | None = None
     in_quick: bool = True
+    needs_root: bool = False
     minutes: float = 1.0
     picture: str | None = None
     """figure of the picture; None: the first. "": there is none"""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ def check_programs() -> None:
             "the benchmark's programs in C are not built; in the sources: make build/native && "
             ".venv/bin/meson compile -C build/native, or make bench-quick, which does everything",
         )
+
+
+def possible(experiments: Sequence[Experiment], *, asked: bool) -> list[str]:
+    """Their names, without those that need root if this is an ordinary user, which is told. UnavailableError:
+    one of them was `asked` for."""
+    wanting = [one.name for one in experiments if one.needs_root] if os.geteuid() else []
+    if wanting and asked:
+        raise UnavailableError("bench run", " ".join(wanting), "needs root (sudo)")
+    for name in wanting:
+        print(f"{name}: left out, it needs root", file=sys.stderr)
+    return [one.name for one in experiments if one.name not in wanting]
 
 
 def measure(experiment: Experiment, plan: Plan, place: Place) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -70,7 +70,8 @@ class RecordedArm(Arm):
         with self._scene.at_peer():
             recorder = subprocess.Popen(
                 [
-                    *("tcpdump", "-i", RX, "-w", str(self.recorded), "-s", str(_SNAP_BYTES)),
+                    # In a user namespace there is no other user that it could become.
+                    *("tcpdump", "-Z", "root", "-i", RX, "-w", str(self.recorded), "-s", str(_SNAP_BYTES)),
                     *("-B", str(_BUFFER_KIB), "--immediate-mode", "--time-stamp-precision=nano"),
                     f"udp dst port {PORT}",
                 ],

@@ -92,5 +92,6 @@ EXPERIMENT = Experiment(
     measure=measure,
     laboratories={str(mtu): Laboratory(mtu=mtu, queues=2) for mtu in MEGABYTES},
     in_quick=False,
+    needs_root=True,
     minutes=3,
 )

@@ -60,5 +60,6 @@ EXPERIMENT = Experiment(
     measure=measure,
     laboratories={name: laboratory(wire) for name, wire in WIRES.items()},
     quick_laboratories=MANY_ON,
+    needs_root=True,
     minutes=5,
 )

@@ -80,5 +80,6 @@ EXPERIMENT = Experiment(
     measure=measure,
     laboratories={name: laboratory(wire) for name, wire in WIRES.items()},
     quick_laboratories=("65535", "1500, TSO and GSO off", "1500, TSO on"),
+    needs_root=True,
     minutes=4,
 )

@@ -178,5 +178,6 @@ EXPERIMENT = Experiment(
     measure=measure,
     laboratories={},
     in_quick=False,
+    needs_root=True,
     minutes=10,
 )

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from bench.arm import Arm, FunctionArm, Sample
+from bench.arm import AbsentError, Arm, FunctionArm, Sample
 from bench.arms.holding import EngineTcpArm, FragsArm, af_packet, kernel_tcp, kernel_udp
 from bench.experiment import Experiment, Laboratory, Outcome, Plan
 from bench.figures import Figure, value
@@ -57,7 +57,8 @@ def idle(opens: Callable[..., str]) -> Sample:
         timeout=60,
     )
     if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        said = done.stderr.strip().splitlines()[-1]
+        raise (AbsentError if "UnavailableError" in said else RuntimeError)(said)
     said = json.loads(done.stdout)
     return {"process_bytes": said["private"], "umem_bytes": said["umem"]}
 

@@ -72,5 +72,6 @@ EXPERIMENT = Experiment(
     figures=(PPS,),
     measure=measure,
     in_quick=False,
+    needs_root=True,
     minutes=1.7,
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -141,3 +142,14 @@ def test_a_child_that_fails_is_an_error():
 
 def test_there_are_experiments_for_the_machine():
     assert any(lab.mtu == places.MTU for one in EXPERIMENTS.values() for lab in one.laboratories.values())
+
+
+@pytest.mark.parametrize(("uid", "left"), [(0, ["a", "b"]), (1000, ["b"])])
+def test_an_ordinary_user_measures_what_needs_no_root(monkeypatch, capsys, uid, left):
+    monkeypatch.setattr(runner.os, "geteuid", lambda: uid)
+    both = [replace(experiment(), name="a", needs_root=True), replace(experiment(), name="b")]
+    assert runner.possible(both, asked=False) == left
+    assert ("a: left out" in capsys.readouterr().err) == bool(uid)
+    if uid:
+        with pytest.raises(UnavailableError, match="needs root"):
+            runner.possible(both, asked=True)
