@@ -66,12 +66,11 @@ class RecordedArm(Arm):
         return json.loads(self._said)
 
     def _start_recorder(self) -> subprocess.Popen[bytes]:
-        """RuntimeError: it does not listen."""
+        """AbsentError: it does not listen; in a user namespace there is no other user for it to become."""
         with self._scene.at_peer():
             recorder = subprocess.Popen(
                 [
-                    # In a user namespace there is no other user that it could become.
-                    *("tcpdump", "-Z", "root", "-i", RX, "-w", str(self.recorded), "-s", str(_SNAP_BYTES)),
+                    *("tcpdump", "-i", RX, "-w", str(self.recorded), "-s", str(_SNAP_BYTES)),
                     *("-B", str(_BUFFER_KIB), "--immediate-mode", "--time-stamp-precision=nano"),
                     f"udp dst port {PORT}",
                 ],
@@ -79,8 +78,10 @@ class RecordedArm(Arm):
                 preexec_fn=lambda: os.sched_setaffinity(0, {OTHER_CPU}),
             )
         assert recorder.stderr is not None
+        said = b""
         for line in recorder.stderr:
             if b"listening on" in line:
                 return recorder
+            said = line
         recorder.wait(10)
-        raise RuntimeError("tcpdump has ended")
+        raise AbsentError(said.decode(errors="replace").strip() or "tcpdump has ended")
