@@ -153,8 +153,8 @@ def compare(before: Path, after: Path, tolerance: float, changed: bool, as_json:
 
 @command.command("list")
 def list_() -> None:
-    """The experiments."""
+    """The experiments, with the minutes of a full run, about."""
     from bench.experiments import EXPERIMENTS
 
     for name, one in EXPERIMENTS.items():
-        click.echo(f"{name:12} {one.question}")
+        click.echo(f"{name:12} {one.minutes:4g} min  {one.question}")

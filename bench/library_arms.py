@@ -20,7 +20,7 @@ from xsk_engine.lab import topology
 PEER = (topology.RX_IPV4, 9000)
 PAYLOAD = bytes(int(sys.argv[4]))
 BATCH = 1000
-# 2 MiB. With the default, 256 KiB, a payload of 64 KiB leaves a quarter as often: each takes 17 chunks.
+# 2 MiB. In the default, 256 KiB, there is room for three payloads of 64 KiB: each takes 17 chunks.
 QUOTA_CHUNKS = 512
 PER_TURN = 100
 """datagrams of an asyncio sender before others have their turn"""

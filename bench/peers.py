@@ -257,7 +257,7 @@ class Peer:
     """``server``: a command that must listen at the peer before; ``undo``: commands that take away what a
     kill leaves; ``checksum``: of UDP: "right", "zero", or "offloaded" (the pseudo-header's sum). ``taps``: it
     holds a packet socket for everything, to which the kernel copies what others send through its stack, also
-    while it is stopped: each takes 7 % off kernel UDP; AF_XDP and what goes past the qdisc lose nothing.
+    while it is stopped: kernel UDP is slower beside it; AF_XDP and what goes past the qdisc are not.
     ``takes_arrivals``: what comes in on its queue is its own, also while it is stopped: TCP, and so iperf3's
     control connection, may get no ACKs beside it."""
 

@@ -18,6 +18,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "common.h"
+
 #define MOST (1u << 22)
 #define BATCH 64u
 #define BUFFER_BYTES (64 << 20)
@@ -25,14 +27,6 @@
 
 static int64_t *times;
 static size_t frames;
-
-static void check(int failed, const char *what)
-{
-	if (failed) {
-		perror(what);
-		exit(1);
-	}
-}
 
 static int open_socket(const char *interface, uint16_t port)
 {

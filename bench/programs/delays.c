@@ -29,6 +29,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
+
 #define MAGIC 0x78736b65u
 #define MOST (1u << 22)
 #define BATCH 64u
@@ -47,14 +49,6 @@ static struct seen *seen;
 static size_t frames, bytes;
 static int64_t tai_offset_ns;
 static atomic_int stopped;
-
-static void check(int failed, const char *what)
-{
-	if (failed) {
-		perror(what);
-		exit(1);
-	}
-}
 
 static void stop(int number)
 {

@@ -18,20 +18,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
+
 #define MOST (1u << 18)
 #define NSEC_PER_SEC 1000000000ull
 #define GIVE_UP_US 100000 /* longer than any scheduler's slice; shorter: what is late counts as lost */
 
 static int64_t trips[MOST];
 static atomic_int stopped;
-
-static void check(int failed, const char *what)
-{
-	if (failed) {
-		perror(what);
-		exit(1);
-	}
-}
 
 static void stop(int number)
 {

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "mark.h"
-#include "sender.h"
+#include "common.h"
 
 #define MEGABYTE (1u << 20)
 #define WRITE_BYTES (128u << 10) /* what iperf3 writes at once */

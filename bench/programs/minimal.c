@@ -16,7 +16,7 @@
 #include <xdp/xsk.h>
 
 #include "mark.h"
-#include "sender.h"
+#include "common.h"
 
 #define RING 2048u
 #define BATCH 64u

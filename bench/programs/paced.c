@@ -20,6 +20,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "common.h"
+
 #define MAGIC 0x78736b65u
 #define SIGNATURE_BYTES 24u
 #define HEADERS_BYTES 42u
@@ -31,14 +33,6 @@
 static uint8_t data[BATCH][MOST_BYTES];
 static struct mmsghdr messages[BATCH];
 static struct iovec vectors[BATCH];
-
-static void check(int failed, const char *what)
-{
-	if (failed) {
-		perror(what);
-		exit(1);
-	}
-}
 
 static uint64_t clock_ns(clockid_t clock)
 {

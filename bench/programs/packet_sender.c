@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "sender.h"
+#include "common.h"
 
 #define BATCH 64u /* frames of one sendmmsg: as many as the engine posts at once */
 /* 64 to 1024, kicked in parts or whole, are alike up to 1514 bytes; of 64 KiB frames more slots cost up to a quarter, as

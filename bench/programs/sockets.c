@@ -13,17 +13,11 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "common.h"
+
 #define MOST_BYTES 65507u /* of a datagram over IPv4 */
 
 static char payload[MOST_BYTES];
-
-static void check(int failed, const char *what)
-{
-	if (failed) {
-		perror(what);
-		exit(1);
-	}
-}
 
 /* An fd for each; the hard limit is not ours to raise. */
 static void allow_files(void)

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
+
 #define READ_BYTES (1u << 20)
 #define MOST_FLOWS 256
 #define LIMIT_S 60u
@@ -23,14 +25,6 @@ struct flow {
 	int fd;
 	uint64_t bytes, first_ns, last_ns;
 };
-
-static void check(int failed, const char *what)
-{
-	if (failed) {
-		perror(what);
-		exit(1);
-	}
-}
 
 static uint64_t now_ns(void)
 {
@@ -70,17 +64,6 @@ static int listen_at(const char *address)
 	printf("%d\n", ntohs(at.sin_port));
 	fflush(stdout);
 	return fd;
-}
-
-static void pin(int cpu)
-{
-	cpu_set_t cpus;
-
-	if (cpu < 0)
-		return;
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	check(sched_setaffinity(0, sizeof(cpus), &cpus), "sched_setaffinity");
 }
 
 int main(int argc, char **argv)

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "mark.h"
-#include "sender.h"
+#include "common.h"
 
 #define LIMIT_S 60u               /* of a run with a COUNT */
 #define SOURCE_PORT 9             /* as the frames of the other senders have it */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* sender.h - what the C senders of the benchmark share: a mistake ends them with its reason, one CPU is theirs, and a
+/* common.h - what the programs of the benchmark share: a mistake ends them with its reason, one CPU is theirs, and a
  * file holds the frame. */
-#ifndef BENCH_SENDER_H
-#define BENCH_SENDER_H
+#ifndef BENCH_COMMON_H
+#define BENCH_COMMON_H
 
 #include <sched.h>
 #include <stdio.h>
