@@ -23,7 +23,7 @@ LIBDIR ?= lib
 C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short \
+.PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short tsan test-faults \
 	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench bench-quick bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
@@ -62,6 +62,13 @@ test-native: setup-test build build/native build/tsan build/asan ## model tests,
 	$(BIN)/meson test -C build/asan --print-errorlogs
 	$(BIN)/meson test -C build/tsan --print-errorlogs
 	$(BIN)/python -m pytest -q -m "not slow" tests/native
+
+tsan: setup-test build build/tsan ## the native tests with real threads under ThreadSanitizer
+	$(BIN)/meson test -C build/tsan --print-errorlogs
+
+test-faults: setup-test build build/native ## what goes wrong with devices, kernels, processes and limits
+	$(BIN)/meson compile -C build/native >/dev/null
+	$(LAB) $(BIN)/python -m pytest -q $(LAB_TMP) tests/lab/faults tests/lab/test_trouble.py
 
 test-tcp: setup-test build build/native ## TCP between two engines, and with a small reference, over thousands of bad wires (some minutes)
 	$(BIN)/meson compile -C build/native >/dev/null

@@ -57,3 +57,10 @@ def test_each_setting_and_edit_is_explained():
 
 def test_no_figure_has_two_meanings():
     assert not set(report.FIELDS) & {figure.name for figure in figures.FIGURES}
+
+
+def test_each_promise_has_a_test():
+    """docs/reliability.md names tests that there are."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (ROOT / "docs/reliability.md").read_text())
+    for path, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.M), f"{path}::{name}"
