@@ -23,6 +23,7 @@ FLOORS = [
         "tcpoptions",
         "writebuffer",
         "iperf3protocol",
+        "signals",
     },
     {"spread", "socketlike"},
     {"stats", "arrivals", "iperf3report"},
