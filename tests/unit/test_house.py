@@ -25,7 +25,7 @@ FLOORS = [
         "iperf3protocol",
         "signals",
     },
-    {"spread", "socketlike"},
+    {"spread", "socketlike", "shortage"},
     {"stats", "arrivals", "iperf3report"},
     {"layers", "rfc2544"},
     {"headers"},
