@@ -143,6 +143,14 @@ static bool drive(struct xske_loop *l)
 	return txq_unseen(q) != unseen;
 }
 
+/* With nothing to send: is the device still there? A link that is down is no news before there is something. */
+void COLD loop_look(struct xske_loop *l)
+{
+	l->kicked_ns = l->now_ns;
+	if (kick(&l->txq->kick) == KICK_FATAL)
+		loop_fail(l, XSKE_ERROR_KICK, l->txq->kick.last_errno, txq_inflight(l->txq));
+}
+
 /* The link is down: one packet at a time asks whether it is back. */
 static bool probe_link(struct xske_loop *l)
 {
@@ -294,6 +302,7 @@ void loop_finish(struct xske_loop *l)
 	take_commands(l); /* what came too late ends as what was running does; the next is refused */
 	atomic_store_explicit(&l->ended, 1, memory_order_release);
 	pthread_mutex_unlock(&l->command_lock);
+	counters_publish(l); /* why, before anybody hears that it has ended */
 	start_draining(l);
 	while (l->endpoints)
 		endpoint_remove(l, l->endpoints);
