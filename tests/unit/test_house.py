@@ -35,7 +35,7 @@ FLOORS = [
     {"mixprogram", "edits", "figures"},
     {"replay"},
     {"plan", "report", "sinkreport", "measurereport", "picture", "tcpreport", "_ffi"},
-    {"umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside", "tcpport"},
+    {"umem", "opener", "ethtool", "netdev", "netdevgenl", "route", "history", "outside", "tcpport"},
     {
         "arena",
         "frag",

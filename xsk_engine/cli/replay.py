@@ -155,6 +155,7 @@ def _replay(arguments: dict[str, Any]) -> int:
         queues=arguments["queues"],
         cpus=arguments["cpus"] or (),
         mode=arguments["mode"],
+        opener=arguments["opener"],
         umem_bytes=umem_bytes,
         link_timeout_s=arguments["link_timeout"],
         max_frame_bytes=min(summary.longest_bytes or _ANY, device.max_frame_bytes + _TAG_BYTES),

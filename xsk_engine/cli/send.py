@@ -140,6 +140,7 @@ def _send(arguments: dict[str, Any]) -> int:
         queues=queues,
         cpus=arguments["cpus"] or (),
         mode=arguments["mode"],
+        opener=arguments["opener"],
         umem_bytes=_umem_bytes(arguments["umem_mb"], flows, len(queues)),
         tx_metadata_len=TX_METADATA_BYTES if metadata else 0,
         tx_metadata=frozenset(metadata),
