@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from xsk_engine import privileges
 from xsk_engine.capture import PcapWriter
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
@@ -165,6 +166,8 @@ def run(
     before = {n: signal.signal(n, _raise_interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         engine.open()
+        if config.drop_privileges:
+            privileges.drop()
         writer = PcapWriter(pcap_out, engine.captures) if pcap_out is not None else None
         try:
             # A flow that ends by itself leaves its errors in the workers; so does one that is stopped.

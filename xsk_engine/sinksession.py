@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from xsk_engine import privileges
 from xsk_engine.capture import PcapWriter
 from xsk_engine.errors import XskError
 from xsk_engine.sink import Sink, SinkConfig
@@ -130,6 +131,8 @@ def run(
     with contextlib.ExitStack() as stack:
         sink = Sink(config).open()
         stack.callback(sink.close)
+        if config.drop_privileges:
+            privileges.drop()
         stack.enter_context(_noted(stopped_by))
         writer = PcapWriter(pcap_out, [sink.capture]) if pcap_out is not None and sink.capture else None
         watch = _Watch(sink, until, outputs, interval_s)

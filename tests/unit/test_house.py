@@ -34,7 +34,7 @@ FLOORS = [
     {"mixprogram", "edits", "figures"},
     {"replay"},
     {"plan", "report", "sinkreport", "measurereport", "picture", "tcpreport", "_ffi"},
-    {"umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside", "tcpport"},
+    {"privileges", "umem", "ethtool", "netdev", "netdevgenl", "route", "history", "outside", "tcpport"},
     {
         "arena",
         "frag",
