@@ -15,6 +15,7 @@ from typing import Any
 
 from xsk_engine import iperf3protocol as protocol
 from xsk_engine import iperf3report as report
+from xsk_engine import privileges
 from xsk_engine.engine import Engine
 from xsk_engine.errors import DeadlineError, TcpError, XskError
 from xsk_engine.iperf3control import Control
@@ -215,6 +216,8 @@ class _Session:
                 stack.callback(control.close)
                 control.expect(protocol.PARAM_EXCHANGE)
             engine = stack.enter_context(Engine(self._target.engine))
+            if self._target.engine.drop_privileges:
+                privileges.drop()
             control.send_parameters(self._test)
             self._expect(control, protocol.CREATE_STREAMS)
             connections = [

@@ -57,6 +57,7 @@ class Worker:
         drain_timeout_s: float,
         on_stall: Callable[[Worker, Xsk], int],
         capture: Capture | None = None,
+        at_start: Callable[[], None] = lambda: None,
     ) -> None:
         self.xsk = xsk
         self.index = index
@@ -66,6 +67,7 @@ class Worker:
         self._umem = umem
         self._cpu = cpu
         self._on_stall = on_stall
+        self._at_start = at_start
         # Who holds it up may change sockets under the loop once its thread stands outside.
         self._turnstile = threading.Condition()
         self._held_up = False
@@ -130,6 +132,7 @@ class Worker:
         try:
             if self._cpu is not None:
                 os.sched_setaffinity(0, {self._cpu})
+            self._at_start()
             self._run_loop()
         except OSError as error:  # the loop itself signals its end
             self._failure = BrokenError(
