@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
+from xsk_engine import shortage
 from xsk_engine.arrivals import Arrivals, Reflected
 from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
@@ -110,7 +111,7 @@ class Sink:
     def open(self) -> Sink:
         """Everything or nothing, in the network namespace of this thread."""
         config = self.config
-        with contextlib.ExitStack() as stack:
+        with shortage.named("open", config.interface), contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
             self._checker = Checker(config.max_flows, reflected=config.match.reflected)
             stack.callback(self._checker.close)

@@ -202,6 +202,8 @@ def _bind_all(
             bound = umem.registration.open(netdev.name, netdev.ifindex, queue, flags, fill, **options)
             xsks.append(make(bound, queue))
     except BaseException as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOENT and not libc.may_open_more():
+            error.errno = errno.EMFILE  # glibc's if_nametoindex, which libxdp asks, says another thing
         for xsk in xsks:
             xsk.close()
         umem.unregister()

@@ -55,9 +55,9 @@ def command(**arguments: Any) -> int:
     Layers, fields, settings and paces: docs/traffic.md.
 
     Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
-    130 after Ctrl-C, 143 after SIGTERM.
+    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    from xsk_engine.session import Interrupted
+    from xsk_engine.signals import Interrupted
 
     try:
         return _dry_run(arguments) if arguments["dry_run"] else _send(arguments)
