@@ -85,8 +85,8 @@ class Soak:
         tcp = life % 2 == 1 and private.namespaces.may_make_networks() and _is_real_root()
         with xsk_engine.open("vtx", queues=(0, 1), tcp=tcp, timestamps=life % 4 == 2) as engine:
             rounds = 0
-            while self.at_s() < end_s and not self.problems:
-                self._round(engine, f"{self.seed}/{life}/{rounds}", min(round_s, end_s - self.at_s()))
+            while not rounds or (self.at_s() < end_s and not self.problems):
+                self._round(engine, f"{self.seed}/{life}/{rounds}", round_s)
                 rounds += 1
                 self._rest(engine, tcp)
             gc.collect()
