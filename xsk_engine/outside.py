@@ -13,7 +13,7 @@ from typing import TypeVar
 from xsk_engine._ffi.libc import new_eventfd
 
 # That it opens, its event loop's among them.
-_DESCRIPTORS = 4
+_DESCRIPTORS = 5
 
 T = TypeVar("T")
 
