@@ -561,8 +561,8 @@ XSKE_API int xske_loop_create(const struct xske_loop_config *config, struct xske
 XSKE_API void xske_loop_destroy(struct xske_loop *loop);
 /* Runs until drained, failed, paused or stalled; returns which enum xske_loop_state. */
 XSKE_API int xske_loop_run(struct xske_loop *loop);
-/* Instead of running on after XSKE_LOOP_STALLED or _PAUSED: ends the loop, with this enum xske_loop_error
- * unless it was draining. */
+/* By the loop's thread, instead of running on (after XSKE_LOOP_STALLED or _PAUSED) or for the first time: ends it, with this
+ * enum xske_loop_error unless it was draining. */
 XSKE_API void xske_loop_give_up(struct xske_loop *loop, uint32_t error);
 /* While it is away, and by the thread it is away with: does anybody want it back? An enum xske_called. */
 XSKE_API int xske_loop_called(struct xske_loop *loop);
