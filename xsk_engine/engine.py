@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from xsk_engine import lifetimes
+from xsk_engine import lifetimes, privileges, shortage
 from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding, open_binding
@@ -28,11 +28,9 @@ from xsk_engine.remote import Address, Remote
 from xsk_engine.replay import Replay
 from xsk_engine.run import TrafficRun
 from xsk_engine.running import RunningTraffic
-from xsk_engine.stall import StallJudge
+from xsk_engine.stall import make_judge
 from xsk_engine.umem import Umem
 from xsk_engine.units import Rate
-from xsk_engine.worker import Worker
-from xsk_engine.xsk import Xsk
 
 if TYPE_CHECKING:
     from xsk_engine.tcp import TcpConnection
@@ -59,7 +57,6 @@ class Engine(EngineFacts):
         super().__init__(config)
         self.netdev: NetDev | None = None
         """the interface as it was when it was opened; None before"""
-        self._stalls: StallJudge | None = None
         self.captures: list[Capture] = []
         self.event_fd = -1
         self._stack = contextlib.ExitStack()
@@ -75,17 +72,20 @@ class Engine(EngineFacts):
         that was opened before."""
         if self.workers or self.final is not None:
             raise ClosedError("open", self.config.interface, "it was opened before; make a new engine")
-        outside_event_loop(self._open)
+        with shortage.named("open", self.config.interface):
+            outside_event_loop(self._open)
         return self
 
     def _open(self) -> None:
         config = self.config
+        if config.sandbox:
+            privileges.check_sandbox()
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
             self.umem, self.binding = self._bind(stack)
             self.event_fd = self.umem.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
-            self._stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
+            judge = make_judge(stack, self.binding, config, self.workers)
             stack.callback(self.workers.clear)
             self._open_captures(stack)
             make_workers(
@@ -95,7 +95,7 @@ class Engine(EngineFacts):
                 self.umem,
                 self.binding,
                 self.event_fd,
-                self._judge_stall,
+                judge,
                 self.captures,
             )
             if config.tcp:
@@ -187,10 +187,6 @@ class Engine(EngineFacts):
         for worker in self.workers:
             worker.drain()
         self.join_workers(deadline)
-
-    def _judge_stall(self, worker: Worker, stalled_on: Xsk) -> int:
-        assert self._stalls is not None
-        return self._stalls.judge(worker, stalled_on, self.workers)
 
     def stop_deadline(self) -> float:
         return stop_deadline(self.config, self.binding)

@@ -20,6 +20,7 @@ def _config(
     mode: str,
     umem_mb: int,
     fd: int | Sequence[int] | None,
+    opener: str | None,
     cpus: Sequence[int],
     timestamps: bool,
     tcp: bool,
@@ -36,6 +37,7 @@ def _config(
         tx_metadata_len=TX_METADATA_BYTES if timestamps else 0,
         tx_metadata=frozenset({"timestamp"} if timestamps else ()),
         fds=fds,
+        opener=opener,
         tcp=tcp,
         debug=debug,
         link_timeout_s=_FOR_EVER_S if link_timeout in (None, math.inf) else link_timeout,
@@ -49,6 +51,7 @@ def open(
     mode: str = "auto",
     umem_mb: int = 4,
     fd: int | Sequence[int] | None = None,
+    opener: str | None = None,
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
@@ -59,10 +62,11 @@ def open(
 
     ``mode``: auto, copy or zerocopy. ``umem_mb``: MiB of memory for all that is inflight; 4 stays within
     the cache. ``fd``: AF_XDP sockets that somebody with CAP_NET_RAW has opened, one per queue, not bound;
-    they may be closed when it returns, and hold their queues until they are. ``cpus``: one for each queue's
-    thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes AF_XDP
-    sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN), and 2
-    MiB of umem more for each of them.
+    they may be closed when it returns, and hold their queues until they are. ``opener``: a program that opens
+    them instead, where the caller may not: "xsk-engine-open", or its path (docs/opener.md). ``cpus``: one for
+    each queue's thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes
+    AF_XDP sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN),
+    and 2 MiB of umem more for each of them.
     ``debug``: find who writes to frags that are gone. ``link_timeout``: seconds without a link before that
     is an error; None: never.
     ValueError for bad arguments, UnavailableError for what the environment lacks (QueueTakenError: another
@@ -78,6 +82,7 @@ def open(
             mode=mode,
             umem_mb=umem_mb,
             fd=fd,
+            opener=opener,
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
@@ -94,6 +99,7 @@ def aopen(
     mode: str = "auto",
     umem_mb: int = 4,
     fd: int | Sequence[int] | None = None,
+    opener: str | None = None,
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
@@ -114,6 +120,7 @@ def aopen(
             mode=mode,
             umem_mb=umem_mb,
             fd=fd,
+            opener=opener,
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
