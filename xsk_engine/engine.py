@@ -84,7 +84,7 @@ class Engine(EngineFacts):
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
             self.umem, self.binding = self._bind(stack)
-            self.event_fd = new_eventfd()
+            self.event_fd = self.umem.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
             judge = make_judge(stack, self.binding, config, self.workers)
             stack.callback(self.workers.clear)
@@ -190,6 +190,8 @@ class Engine(EngineFacts):
 
     def _close_event_fd(self) -> None:
         fd, self.event_fd = self.event_fd, -1
+        if self.umem is not None:
+            self.umem.event_fd = -1
         os.close(fd)
 
     def stop(self) -> None:
