@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xsk_engine import privileges
 from xsk_engine.endpoint import Endpoint, EndpointConfig
 from xsk_engine.errors import BusyError, ClosedError, XskError
 from xsk_engine.flow import Flow, Pace, Traffic
@@ -112,7 +113,9 @@ class Holdings:
         assert self._engine.netdev is not None
         with self._may_make():
             if self._neighbours is None:
-                self._neighbours = Neighbours(self._engine.netdev)
+                drops = self._engine.config.drop_privileges
+                at_start = privileges.at_start(drop_privileges=drops, sandbox=False)
+                self._neighbours = Neighbours(self._engine.netdev, at_start)
             return self._neighbours
 
     def ask(self, where: Remote) -> Future[Hop]:

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -77,14 +78,16 @@ class _Known:
 
 
 class Neighbours:
-    """Of one interface, in the network namespace of the thread that makes it. Any thread may ask."""
+    """Of one interface, in the network namespace of the thread that makes it. Any thread may ask. `at_start`:
+    what its own does first."""
 
-    def __init__(self, netdev: NetDev) -> None:
+    def __init__(self, netdev: NetDev, at_start: Callable[[], None] = lambda: None) -> None:
         self._netdev = netdev
         self._lock = threading.Lock()
         self._questions: list[_Question] = []
         self._known: dict[tuple[IPAddress, IPAddress | None, bool], _Known] = {}
         self._closed = False
+        self._at_start = at_start
         self._wake_fd = new_eventfd()
         self._thread = threading.Thread(target=self._run, name="xsk-neighbours", daemon=True)
         self._thread.start()
@@ -141,6 +144,7 @@ class Neighbours:
     # -- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._at_start()
         with socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,

@@ -23,6 +23,7 @@ def _config(
     cpus: Sequence[int],
     timestamps: bool,
     tcp: bool,
+    sandbox: bool,
     debug: bool,
     link_timeout: float | None,
 ) -> EngineConfig:
@@ -37,6 +38,7 @@ def _config(
         tx_metadata=frozenset({"timestamp"} if timestamps else ()),
         fds=fds,
         tcp=tcp,
+        sandbox=sandbox,
         debug=debug,
         link_timeout_s=_FOR_EVER_S if link_timeout in (None, math.inf) else link_timeout,
     )
@@ -52,6 +54,7 @@ def open(
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
+    sandbox: bool = False,
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> Engine:
@@ -63,10 +66,13 @@ def open(
     thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes AF_XDP
     sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN), and 2
     MiB of umem more for each of them.
+    ``sandbox``: its workers' threads lose their capabilities, and with them the system calls that a packet
+    never needs: files, sockets, programs (Linux's seccomp).
     ``debug``: find who writes to frags that are gone. ``link_timeout``: seconds without a link before that
     is an error; None: never.
     ValueError for bad arguments, UnavailableError for what the environment lacks (QueueTakenError: another
-    socket has the queue). Open and close in one thread. Drops no privileges and touches no signal handlers.
+    socket has the queue). Open and close in one thread. Touches no signal handlers, and no
+    privileges of other threads than its own.
 
         with xsk_engine.open("vtx") as engine:
             print(engine.mode)
@@ -81,6 +87,7 @@ def open(
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
+            sandbox=sandbox,
             debug=debug,
             link_timeout=link_timeout,
         )
@@ -97,6 +104,7 @@ def aopen(
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
+    sandbox: bool = False,
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> AsyncEngine:
@@ -117,6 +125,7 @@ def aopen(
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
+            sandbox=sandbox,
             debug=debug,
             link_timeout=link_timeout,
         )
