@@ -51,5 +51,6 @@ void xske_loop_give_up(struct xske_loop *l, uint32_t error)
 		loop_fail(l, (enum xske_loop_error)error, l->txq->kick.last_errno,
 		          error == XSKE_ERROR_LINK_DOWN ? now - l->away_since_ns + l->stalled_ns
 		                                        : txq_inflight(l->txq));
+	counters_publish(l); /* why, before anybody hears that it has ended */
 	loop_finish(l);
 }

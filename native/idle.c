@@ -115,10 +115,16 @@ void COLD loop_collect(struct xske_loop *l)
 	endpoints_park(l);
 }
 
-/* Inflight, and asleep for the longest time again and again. */
+/* Nothing moves: has it let the kernel alone for long enough? Asleep it has; it may be awake, before a paced packet. */
+bool loop_may_kick(const struct xske_loop *l)
+{
+	return l->sleep_ns <= BACKOFF_MIN_NS || l->now_ns - l->kicked_ns >= l->sleep_ns / 2;
+}
+
+/* Inflight, and at rest for the longest time again and again. */
 bool loop_backed_off(const struct xske_loop *l)
 {
-	return txq_inflight(l->txq) && l->sleep_ns >= BACKOFF_MAX_NS;
+	return txq_inflight(l->txq) && l->sleep_ns >= BACKOFF_MAX_NS && loop_may_kick(l);
 }
 
 void loop_set_clock(struct xske_loop *l)

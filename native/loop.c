@@ -118,6 +118,7 @@ static bool drive(struct xske_loop *l)
 	struct xske_txq *q = l->txq;
 	uint32_t unseen = txq_unseen(q);
 
+	l->kicked_ns = l->now_ns;
 	switch (kick(&q->kick)) {
 	case KICK_OK:
 		/* With nothing to send it only tells that our own end is up. */
@@ -149,7 +150,9 @@ static bool probe_link(struct xske_loop *l)
 		return false;
 	if (!txq_unseen(l->txq)) {
 		l->outlet.gaps = NULL; /* it comes when the probe does, not when it is due */
+		l->outlet.probing = true;
 		post(l, 1);
+		l->outlet.probing = false;
 		l->outlet.gaps = l->config.gaps;
 	}
 	drive(l);
@@ -216,7 +219,8 @@ static bool turn(struct xske_loop *l)
 	} else if (likely(l->state < XSKE_LOOP_STOPPED)) {
 		moved |= post(l, UINT32_MAX);
 		/* Also with nothing unseen: a zero-copy driver may need it to clean up what it has sent. */
-		if ((txq_unseen(l->txq) || (!moved && loop_backed_off(l))) && txq_wants_kick(l->txq))
+		if ((txq_unseen(l->txq) ? moved || loop_may_kick(l) : !moved && loop_backed_off(l)) &&
+		    txq_wants_kick(l->txq))
 			moved |= drive(l);
 	}
 	check_deadlines(l, before ? l->now_ns - before : 0);

@@ -45,6 +45,7 @@ struct xske_loop {
 	uint64_t idle_since_ns;
 	uint64_t collected_ns; /* the last time */
 	uint64_t sleep_ns;     /* the next back-off */
+	uint64_t kicked_ns;    /* the last time */
 	uint64_t spin_ns;      /* awake for so long before a paced packet */
 	uint64_t away_since_ns;
 	int away;           /* 0, XSKE_LOOP_PAUSED or XSKE_LOOP_STALLED: the caller has the thread */
@@ -96,6 +97,7 @@ void loop_rest(struct xske_loop *l);
 void loop_park(struct xske_loop *l);
 void loop_collect(struct xske_loop *l); /* a flow has no chunk: what endpoints keep and do not use */
 bool loop_has_work(const struct xske_loop *l);
+bool loop_may_kick(const struct xske_loop *l);
 bool loop_backed_off(const struct xske_loop *l);
 
 /* link.c */

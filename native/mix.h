@@ -49,6 +49,7 @@ struct outlet {
 	bool starved;    /* something was due and found no room or no chunk */
 	bool limited;    /* something was due and stood at its quota */
 	bool waits;      /* for whoever reads the capture */
+	bool probing;    /* the link is down: no pace is kept, and nothing is paid for it */
 	struct column column;
 };
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xsk_engine import privileges
+from xsk_engine import privileges, shortage
 from xsk_engine.async_endpoints import AsyncEndpoint, AsyncRawEndpoint, AsyncUdpEndpoint
 from xsk_engine.bell import Bell
 from xsk_engine.config import EngineConfig
@@ -56,7 +56,8 @@ class AsyncEngine(Single):
     async def open(self) -> AsyncEngine:
         """Everything or nothing, also when it is cancelled."""
         try:
-            await asyncio.to_thread(self._open)
+            with shortage.named("open", self.engine.config.interface):
+                await asyncio.to_thread(self._open)
         except asyncio.CancelledError:
             self._close()
             raise

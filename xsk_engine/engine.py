@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from xsk_engine import lifetimes, privileges
+from xsk_engine import lifetimes, privileges, shortage
 from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding, open_binding
@@ -72,7 +72,8 @@ class Engine(EngineFacts):
         that was opened before."""
         if self.workers or self.final is not None:
             raise ClosedError("open", self.config.interface, "it was opened before; make a new engine")
-        outside_event_loop(self._open)
+        with shortage.named("open", self.config.interface):
+            outside_event_loop(self._open)
         return self
 
     def _open(self) -> None:

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import resource
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from xsk_engine.errors import DeadlineError, TcpError, XskError
 from xsk_engine.iperf3control import Control
 from xsk_engine.iperf3protocol import COOKIE_BYTES, Iperf3Test, Results, StreamResult
 from xsk_engine.iperf3report import Ends, Moment
+from xsk_engine.signals import handled
 from xsk_engine.tcp import TcpConnection
 from xsk_engine.tcphandle import AGAIN
 from xsk_engine.tcptarget import TcpTarget
@@ -58,22 +58,15 @@ class _Stopped(Exception):
 
 
 class _Signals:
-    """SIGINT and SIGTERM are noted, and what runs looks; while it waits for the server, and by the second
-    one, it is stopped at once."""
+    """Those that end it are noted, and what runs looks; while it waits for the server, and by the second one,
+    it is stopped at once."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self._waiting = False
 
-    def __enter__(self) -> _Signals:
-        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
+    def note(self, number: int, _frame: object) -> None:
+        """The handler."""
         self.numbers.append(number)
         if self._waiting or len(self.numbers) > 1:
             raise _Stopped
@@ -376,9 +369,10 @@ def _close(connection: TcpConnection) -> None:
 
 def run(target: TcpTarget, host: str, test: Iperf3Test, tell: Tell) -> Outcome:
     """The whole test; whatever happens, there is a report. `host`: as the user has named it. Main thread
-    only: it handles SIGINT and SIGTERM."""
+    only: it handles the signals that end it."""
     error: XskError | None = None
-    with _Signals() as signals:
+    signals = _Signals()
+    with handled(signals.note):
         session = _Session(target, host, test, tell, signals)
         try:
             session.run()

@@ -20,6 +20,7 @@ def _config(
     mode: str,
     umem_mb: int,
     fd: int | Sequence[int] | None,
+    opener: str | None,
     cpus: Sequence[int],
     timestamps: bool,
     tcp: bool,
@@ -37,6 +38,7 @@ def _config(
         tx_metadata_len=TX_METADATA_BYTES if timestamps else 0,
         tx_metadata=frozenset({"timestamp"} if timestamps else ()),
         fds=fds,
+        opener=opener,
         tcp=tcp,
         sandbox=sandbox,
         debug=debug,
@@ -51,6 +53,7 @@ def open(
     mode: str = "auto",
     umem_mb: int = 4,
     fd: int | Sequence[int] | None = None,
+    opener: str | None = None,
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
@@ -62,10 +65,11 @@ def open(
 
     ``mode``: auto, copy or zerocopy. ``umem_mb``: MiB of memory for all that is inflight; 4 stays within
     the cache. ``fd``: AF_XDP sockets that somebody with CAP_NET_RAW has opened, one per queue, not bound;
-    they may be closed when it returns, and hold their queues until they are. ``cpus``: one for each queue's
-    thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes AF_XDP
-    sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN), and 2
-    MiB of umem more for each of them.
+    they may be closed when it returns, and hold their queues until they are. ``opener``: a program that opens
+    them instead, where the caller may not: "xsk-engine-open", or its path (docs/opener.md). ``cpus``: one for
+    each queue's thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes
+    AF_XDP sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN),
+    and 2 MiB of umem more for each of them.
     ``sandbox``: its workers' threads lose their capabilities, and with them the system calls that a packet
     never needs: files, sockets, programs (Linux's seccomp).
     ``debug``: find who writes to frags that are gone. ``link_timeout``: seconds without a link before that
@@ -84,6 +88,7 @@ def open(
             mode=mode,
             umem_mb=umem_mb,
             fd=fd,
+            opener=opener,
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
@@ -101,6 +106,7 @@ def aopen(
     mode: str = "auto",
     umem_mb: int = 4,
     fd: int | Sequence[int] | None = None,
+    opener: str | None = None,
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
@@ -122,6 +128,7 @@ def aopen(
             mode=mode,
             umem_mb=umem_mb,
             fd=fd,
+            opener=opener,
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,

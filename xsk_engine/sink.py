@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
-from xsk_engine import privileges
+from xsk_engine import privileges, shortage
 from xsk_engine.arrivals import Arrivals, Reflected
 from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
@@ -115,7 +115,7 @@ class Sink:
         config = self.config
         if config.sandbox:
             privileges.check_sandbox()
-        with contextlib.ExitStack() as stack:
+        with shortage.named("open", config.interface), contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
             self._checker = Checker(config.max_flows, reflected=config.match.reflected)
             stack.callback(self._checker.close)

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import select
-import signal
 import stat
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +17,7 @@ from xsk_engine import privileges
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.asynctcp import AsyncTcpConnection
 from xsk_engine.errors import BrokenError, DeadlineError, WouldBlockError, XskError
-from xsk_engine.session import Interrupted
+from xsk_engine.signals import Interrupted, ending
 from xsk_engine.tcpreport import TcpFigures, as_json
 from xsk_engine.tcptarget import TcpTarget
 
@@ -188,7 +187,7 @@ class _Stop:
         self.task = task
         self.connection: AsyncTcpConnection | None = None
         self.signals: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending():
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: int) -> None:
@@ -267,8 +266,9 @@ async def _run(
 
 
 def run(target: TcpTarget, source: int, sink: int, wait_s: float, watches: Sequence[Watch] = ()) -> Outcome:
-    """Sends what `source` gives and writes into `sink` what comes back. Main thread only: it handles SIGINT
-    and SIGTERM. UnavailableError, TcpError: there was no connection; Interrupted: a signal while opening.
+    """Sends what `source` gives and writes into `sink` what comes back. Main thread only: it handles the
+    signals that end it. UnavailableError, TcpError: there was no connection; Interrupted: a signal
+    while opening.
     """
     import uvloop
 

@@ -117,6 +117,8 @@ class TcpStack:
             if error.errno == errno.ENOBUFS:
                 text = "there are as many connections as tcp_connections says; close one, or raise it"
                 raise UnavailableError("connect", made.name, text, errno=error.errno) from None
+            if error.errno != errno.EAGAIN:
+                raise
             raise BusyError(
                 "connect", made.name, "the loop's command ring is full", errno=error.errno
             ) from None

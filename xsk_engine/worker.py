@@ -324,12 +324,14 @@ class Worker:
         number, argument = self.counters.error_errno, self.counters.error_arg
         inflight = self.counters.inflight_descs
         gone = "the device is gone" if number == errno.ENXIO else "the kernel refused"
+        look = "check the cable or the peer"
+        if number == errno.EBUSY:  # our own end is up
+            look = "every packet was dropped; check the peer, its link and its MTU"
         text = {
             ffi.ERROR_KICK: ("sendto", f"{gone}, {inflight} descs inflight"),
             ffi.ERROR_LINK_DOWN: (
                 "sendto",
-                f"the link was down for {argument / 1e9:.1f} s; check the cable or the peer, "
-                "or raise --link-timeout",
+                f"the link was down for {argument / 1e9:.1f} s; {look}, or raise --link-timeout",
             ),
             ffi.ERROR_NO_PROGRESS: ("post", "no chunk for its packets; use a larger --umem-mb")
             if not argument

@@ -59,7 +59,9 @@ def test_twenty_in_a_row(wire):
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signals_stop_it_with_a_summary(wire, number, code):
     with wire.counted() as arrived, wire.listening():
         process = start(*SEND, "--json", "--rate", "10kpps")
@@ -288,7 +290,7 @@ def has_sent(pid):
     return 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
     before = processes_of_the_demo()
     process = start("demo", "--seconds", "30")
@@ -304,7 +306,7 @@ def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
         assert "submitted" in out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_demo_that_is_stopped_at_once(wire, number):
     before = processes_of_the_demo()
     process = start("demo", "--seconds", "30")

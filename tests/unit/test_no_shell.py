@@ -16,6 +16,7 @@ ALLOWED = {
     ("lab/named.py", "os.execvp"),  # the user's own words, as they are: lab exec
     ("lab/private.py", "os.execvp"),  # lab peer
     ("lab/private.py", "os.execvpe"),  # lab run
+    ("opener.py", "subprocess.Popen"),  # the helper that the user names, without an argument
 }
 STARTERS = {
     "os": ("system", "popen", "spawn", "posix_spawn", "exec", "fork"),

@@ -54,6 +54,15 @@ def new_eventfd() -> int:
     return int(libc.eventfd(0, os.O_NONBLOCK | os.O_CLOEXEC))
 
 
+def may_open_more() -> bool:
+    """One more file descriptor."""
+    try:
+        os.close(new_eventfd())
+    except OSError:
+        return False
+    return True
+
+
 def set_option(fd: int, option: int, value: ctypes.Structure | int, level: int = uapi.SOL_XDP) -> None:
     """setsockopt; an int is passed as u32. (Python's socket objects do not take an AF_XDP fd.)"""
     data = c_uint32(value) if isinstance(value, int) else value

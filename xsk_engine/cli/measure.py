@@ -182,9 +182,9 @@ def command(**arguments: Any) -> int:
     What each figure is: docs/measuring.md.
 
     Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
-    130 after Ctrl-C, 143 after SIGTERM, both with what there is."""
+    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, each with what there is."""
     from xsk_engine import measurereport, measuring
-    from xsk_engine.session import Interrupted
+    from xsk_engine.signals import Interrupted
 
     config, software = _config(arguments), _software()
     options: dict[str, Any] = (

@@ -109,9 +109,9 @@ def command(**arguments: Any) -> int:
     It is loaded into the umem once and posted from there; one that does not fit is streamed.
 
     Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
-    130 after Ctrl-C, 143 after SIGTERM.
+    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    from xsk_engine.session import Interrupted
+    from xsk_engine.signals import Interrupted
 
     try:
         return _replay(arguments)
@@ -162,6 +162,7 @@ def _run(arguments: dict[str, Any], replay: Any, *, twice: bool) -> int:
         queues=arguments["queues"],
         cpus=arguments["cpus"] or (),
         mode=arguments["mode"],
+        opener=arguments["opener"],
         umem_bytes=umem_bytes,
         link_timeout_s=arguments["link_timeout"],
         max_frame_bytes=min(summary.longest_bytes or _ANY, device.max_frame_bytes + _TAG_BYTES),

@@ -49,6 +49,12 @@ _WHERE = (
     ),
     MODE,
     click.option("--umem-mb", type=click.IntRange(1, 65536), help="MiB  [default: 4, or what is needed]"),
+    click.option(
+        "--opener",
+        type=options.FILE,
+        metavar="PROGRAM",
+        help="Let it open the sockets, where you may not: xsk-engine-open, or its path.",
+    ),
     LINK_TIMEOUT,
     DEFAULT_ROUTE,
     SANDBOX,

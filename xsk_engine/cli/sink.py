@@ -118,7 +118,7 @@ def command(**arguments: Any) -> int:
     duplicated, reordered or corrupted, and how long they took. Everything else passes to the kernel. With
     --reflect they go back to their sender instead, who measures (send --rtt, measure --reflector).
 
-    Until --count, --duration, --idle or Ctrl-C, which are all a good end.
+    Until --count, --duration, --idle, Ctrl-C, SIGTERM or SIGHUP, which are all a good end.
 
     Exit codes: 0 done; 1 failed while running, or not as --expect has it; 2 usage; 3 the environment lacks
     something or refuses."""
