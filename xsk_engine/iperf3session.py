@@ -204,6 +204,7 @@ class _Session:
         self._test = test
         self._tell = tell
         self._signals = signals
+        self._version = importlib.metadata.version("xsk-engine")  # while files can be read
         self._cookie = protocol.make_cookie(os.urandom(COOKIE_BYTES - 1))
         self._cpu = _cpu_s()
         self.report: dict[str, Any] = {"start": {}, "intervals": [], "end": {}}
@@ -262,7 +263,7 @@ class _Session:
             control_mss=control.mss_bytes,
             send_buffer_bytes=options.send_buffer_bytes,
             receive_buffer_bytes=options.receive_buffer_bytes,
-            version=f"xsk-engine {importlib.metadata.version('xsk-engine')}",
+            version=f"xsk-engine {self._version}",
             system=" ".join(platform.uname()[:5]),
         )
         self._tell("start", self.report["start"])

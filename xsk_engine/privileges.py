@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from xsk_engine._ffi import libc, seccomp, uapi
 from xsk_engine.errors import UnavailableError
@@ -32,12 +32,18 @@ def has(capability: str) -> bool:
 
 
 def needs(*capabilities: str) -> str:
-    """For an error: which of them are missing, and what to do about it."""
+    """For an error: which it takes, which of them are missing, and what to do about it."""
     missing = [name for name in capabilities if not has(name)]
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        return f"{' and '.join(missing)} {verb} missing: run as root, or give it ({WHERE})"
-    return f"{' and '.join(capabilities)} do not count in a user namespace, or a security module forbids it"
+    text = f"needs {_listed(capabilities)}"
+    if not missing:
+        return f"{text} outside user namespaces (or a security module forbids it); see {WHERE}"
+    if len(missing) < len(capabilities):
+        text += f", of which {_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    return f"{text}: run as root, or give {'it' if len(missing) == 1 else 'them'}, see {WHERE}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def drop(keep: Collection[str] = ()) -> None:
@@ -49,7 +55,7 @@ def drop(keep: Collection[str] = ()) -> None:
     libc.set_no_new_privs()
     libc.clear_ambient_capabilities()
     with contextlib.suppress(PermissionError):  # without CAP_SETPCAP; with no_new_privs it gives nothing
-        libc.drop_from_bounding_set(mask)
+        libc.empty_bounding_set()
     mask &= libc.capabilities().permitted
     libc.set_capabilities(libc.Capabilities(mask, mask, 0))
 

@@ -108,11 +108,12 @@ class StallJudge:
 
 class JudgeThread:
     """Judges in a thread of its own, for workers that have no right to what it takes: reading files, opening
-    sockets. It has the capabilities for that while zero-copy `is_in_doubt`. judge() by any worker, close()
-    when they have ended."""
+    sockets. It has the capabilities for that while zero-copy `is_in_doubt`; with an `opener`, which has its
+    own from its file, it may run that. judge() by any worker, close() when they have ended."""
 
-    def __init__(self, judge: Judge, is_in_doubt: Callable[[], bool]) -> None:
+    def __init__(self, judge: Judge, is_in_doubt: Callable[[], bool], *, opener: bool) -> None:
         self._judge = judge
+        self._opener = opener
         self._is_in_doubt = is_in_doubt
         self._cases: queue.SimpleQueue[tuple[Worker, Xsk, Future[int]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="xsk-judge", daemon=True)
@@ -126,7 +127,8 @@ class JudgeThread:
 
     def _run(self) -> None:
         keeps = self._is_in_doubt()
-        privileges.drop(_TO_BIND_ANEW if keeps else ())
+        if not (keeps and self._opener):  # no_new_privs would take its privileges away
+            privileges.drop(_TO_BIND_ANEW if keeps else ())
         while True:
             with contextlib.suppress(queue.Empty):
                 case = self._cases.get(timeout=_LOOK_S if keeps else _REST_S)
@@ -158,6 +160,6 @@ def make_judge(
     def is_in_doubt() -> bool:
         return binding.may_fall_back and not any(worker.counters.completed_descs for worker in workers)
 
-    thread = JudgeThread(stalls.judge, is_in_doubt)
+    thread = JudgeThread(stalls.judge, is_in_doubt, opener=config.opener is not None)
     stack.callback(thread.close)
     return thread.judge

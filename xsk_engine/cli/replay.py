@@ -99,7 +99,7 @@ _WHERE = (
 
 @click.command("replay", cls=ConfigCommand, short_help="Send the packets of a capture file again.")
 @click.argument("interface", shell_complete=options.complete_interface)
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @options.in_sections(("How often, how fast", _FAST), ("What is changed", _CONTENT), ("Where", _WHERE))
 @run_options.run_options
 def command(**arguments: Any) -> int:
