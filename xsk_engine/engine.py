@@ -31,8 +31,6 @@ from xsk_engine.running import RunningTraffic
 from xsk_engine.stall import StallJudge
 from xsk_engine.umem import Umem
 from xsk_engine.units import Rate
-from xsk_engine.worker import Worker
-from xsk_engine.xsk import Xsk
 
 if TYPE_CHECKING:
     from xsk_engine.tcp import TcpConnection
@@ -59,7 +57,6 @@ class Engine(EngineFacts):
         super().__init__(config)
         self.netdev: NetDev | None = None
         """the interface as it was when it was opened; None before"""
-        self._stalls: StallJudge | None = None
         self.captures: list[Capture] = []
         self.event_fd = -1
         self._stack = contextlib.ExitStack()
@@ -87,17 +84,19 @@ class Engine(EngineFacts):
             self.umem, self.binding = self._bind(stack)
             self.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
-            self._stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
+            stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
             stack.callback(self.workers.clear)
             self._open_captures(stack)
+            workers = self.workers
             make_workers(
                 stack,
-                self.workers,
+                workers,
                 config,
                 self.umem,
                 self.binding,
                 self.event_fd,
-                self._judge_stall,
+                # Not a method of ours: its thread would keep an engine that nobody has any more.
+                lambda worker, stalled_on: stalls.judge(worker, stalled_on, workers),
                 self.captures,
             )
             if config.tcp:
@@ -146,6 +145,7 @@ class Engine(EngineFacts):
         assert self.netdev is not None
         assert isinstance(self.binding, SteeredBinding)
         self.tcp_stack = TcpStack(self.umem, self.workers[0], self.binding, self.netdev, self.config)
+        self.tcp_stack.owner = self
         stack.callback(self.tcp_stack.close)
 
     def close(self) -> None:
@@ -189,6 +189,10 @@ class Engine(EngineFacts):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "workers", None):  # closed, or never opened
+            lifetimes.close_later(self)
+
     def _close_event_fd(self) -> None:
         fd, self.event_fd = self.event_fd, -1
         os.close(fd)
@@ -201,10 +205,6 @@ class Engine(EngineFacts):
         for worker in self.workers:
             worker.drain()
         self.join_workers(deadline)
-
-    def _judge_stall(self, worker: Worker, stalled_on: Xsk) -> int:
-        assert self._stalls is not None
-        return self._stalls.judge(worker, stalled_on, self.workers)
 
     def stop_deadline(self) -> float:
         return stop_deadline(self.config, self.binding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Sequence
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ class Umem:
         self.tx_metadata_len = tx_metadata_len
         self.registration: Any = None
         self.handle: c_void_p | None = None
+        self.in_use = threading.RLock()
+        """held by who gives frags back that no endpoint knows: the collector, in any thread"""
         self.area = Area(length, numa_node)
         try:
             config = ffi.UmemConfig(self.area.address, length, chunk_size, tx_metadata_len)
@@ -125,11 +128,13 @@ class Umem:
     def forget(self) -> None:
         """In a forked child, which has no mapping of it."""
         self.registration = self.handle = None
+        self.in_use = threading.RLock()
 
     def close(self) -> None:
         """Idempotent. No frag may be used afterwards."""
         self.unregister()
-        handle, self.handle = self.handle, None
+        with self.in_use:
+            handle, self.handle = self.handle, None
         if handle is not None:
             native.umem_destroy(handle)
             self.area.close()
