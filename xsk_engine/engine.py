@@ -89,9 +89,10 @@ class Engine(EngineFacts):
             judge = make_judge(stack, self.binding, config, self.workers)
             stack.callback(self.workers.clear)
             self._open_captures(stack)
+            workers = self.workers
             make_workers(
                 stack,
-                self.workers,
+                workers,
                 config,
                 self.umem,
                 self.binding,
@@ -145,6 +146,7 @@ class Engine(EngineFacts):
         assert self.netdev is not None
         assert isinstance(self.binding, SteeredBinding)
         self.tcp_stack = TcpStack(self.umem, self.workers[0], self.binding, self.netdev, self.config)
+        self.tcp_stack.owner = self
         stack.callback(self.tcp_stack.close)
 
     def close(self) -> None:
@@ -187,6 +189,10 @@ class Engine(EngineFacts):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "workers", None):  # closed, or never opened
+            lifetimes.close_later(self)
 
     def _close_event_fd(self) -> None:
         fd, self.event_fd = self.event_fd, -1

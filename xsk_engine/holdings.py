@@ -66,6 +66,7 @@ class Holdings:
         most = engine.netdev.max_frame_bytes + tag_bytes
         with self._may_make():
             made = kind(engine.umem, worker, engine.config.interface, most, config)
+            made.owner = self._engine
             made.at_close = self._endpoints.discard
             self._endpoints.add(made)
         return made
@@ -171,6 +172,7 @@ class Holdings:
             except ClosedError:
                 engine.raise_failure()
                 raise
+            running.owner = engine
             self._running.add(running)  # goes on, followed, also when its caller forgets it
             running.at_end = self._running.discard
         for address, flows in resolved.followed.items():
