@@ -2,6 +2,7 @@
 before, /proc/PID/task/*/status afterwards."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -15,8 +16,12 @@ from privileged import SOMEBODY, privileges_of, run, tasks, with_only
 from tcppeer import ADDRESS, peer
 from wire import another_lab, first_line, frame, is_real_root, wait_until
 
+import xsk_engine
+from xsk_engine import privileges
+from xsk_engine._ffi.libbpf import BpfObject
 from xsk_engine.capture import HEADER
 from xsk_engine.lab.topology import LabOptions
+from xsk_engine.sink import Sink, SinkConfig
 
 SEND = ("send", "vtx", "--dst-ip", ADDRESS[4], "--dst-port", "9000")
 # No more than what anybody may lock in memory.
@@ -300,6 +305,31 @@ def test_round_trips_have_nothing_left(wire):
     assert json.loads(out)["rtt"]["sent_packets"]
 
 
+def test_a_kernel_that_wants_a_capability_for_open_maps(wire, real_root, monkeypatch):
+    """As older ones do: it is kept. This one does not, and nothing is."""
+    with xsk_engine.open("vtx", tcp=True) as engine:
+        assert engine.keeps == ()
+    for name in ("lookup_on_cpus", "update", "delete"):
+        monkeypatch.setattr(BpfObject, name, older(getattr(BpfObject, name)))
+    before = tasks(os.getpid())[0]["CapEff"]
+    with xsk_engine.open("vtx", tcp=True) as engine:
+        assert engine.keeps == ("CAP_BPF",)
+        assert tasks(os.getpid())[0]["CapEff"] == before
+    with wire.in_rx(), Sink(SinkConfig("vrx", method="xdp")) as sink:
+        assert sink.way.keeps == ("CAP_BPF",)
+    with wire.in_rx(), Sink(SinkConfig("vrx", reflect=True)) as sink:
+        assert sink.way.keeps == ("CAP_BPF",)
+
+
+def older(call):
+    def checked(self, *arguments):
+        if not privileges.has("CAP_BPF"):
+            raise PermissionError(errno.EPERM, "bpf")
+        return call(self, *arguments)
+
+    return checked
+
+
 def test_an_interface_that_goes_ends_the_run_as_ever(wire):
     with another_lab(LabOptions()) as lab, running(wire, None, *SEND, "--rate", "1kpps") as process:
         has_nothing(process)
@@ -322,8 +352,6 @@ def test_a_link_that_goes_is_still_waited_for(wire):
 
 def test_who_uses_the_library_keeps_what_he_has(wire):
     before = tasks(os.getpid())[0]
-    import xsk_engine
-
     with xsk_engine.open("vtx"):
         assert {one["CapEff"] for one in tasks(os.getpid())} == {before["CapEff"]}
         assert {one["NoNewPrivs"] for one in tasks(os.getpid())} == {before["NoNewPrivs"]}
