@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,8 @@ class Engine(EngineFacts):
         self._stack = contextlib.ExitStack()
         self.holdings = Holdings(self)
         """what applications have of it"""
-        self._closing = threading.Lock()
+        self._changing = threading.Lock()
+        self._changed_by: int | None = None
         lifetimes.register(self)
 
     # -- opening and closing ---------------------------------------------------------------------------
@@ -83,7 +84,7 @@ class Engine(EngineFacts):
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
             self.umem, self.binding = self._bind(stack)
-            self.event_fd = new_eventfd()
+            self.event_fd = self.umem.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
             judge = make_judge(stack, self.binding, config, self.workers)
             stack.callback(self.workers.clear)
@@ -102,10 +103,22 @@ class Engine(EngineFacts):
                 self._open_tcp(stack)
             for worker in self.workers:
                 worker.probe_invalid()
-            stack.callback(self.stop)
-            for worker in self.workers:
-                worker.start()
-            self._stack = stack.pop_all()
+            with self._change():
+                lifetimes.check_going_on(config.interface)
+                stack.callback(self.stop)
+                for worker in self.workers:
+                    worker.start()
+                self._stack = stack.pop_all()
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """One thread at a time."""
+        with self._changing:
+            self._changed_by = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._changed_by = None
 
     def _bind(self, stack: contextlib.ExitStack) -> tuple[Umem, Binding]:
         assert self.netdev is not None
@@ -136,9 +149,11 @@ class Engine(EngineFacts):
 
     def close(self) -> None:
         """Drains, stops and closes everything; idempotent. BrokenError when the final audit finds a fault."""
-        if self.forked:
+        if (
+            self.forked or self._changed_by == threading.get_ident()
+        ):  # a signal handler's, in the middle of it
             return
-        with self._closing:  # a second thread waits for the first
+        with self._change():  # a second thread waits for the first
             self._close()
 
     def _close(self) -> None:
@@ -175,6 +190,8 @@ class Engine(EngineFacts):
 
     def _close_event_fd(self) -> None:
         fd, self.event_fd = self.event_fd, -1
+        if self.umem is not None:
+            self.umem.event_fd = -1
         os.close(fd)
 
     def stop(self) -> None:

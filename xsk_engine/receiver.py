@@ -123,6 +123,8 @@ class Receiver:
         except OSError as error:
             gone = "the device is gone" if error.errno == errno.ENXIO else "the kernel gives nothing more"
             self._failure = BrokenError("receive", self._interface, gone, errno=error.errno)
+        except Exception as error:  # whatever it is: nobody would hear of it
+            self._failure = BrokenError("receive", self._interface, f"its thread has died: {error!r}")
 
     def failure(self) -> BrokenError | None:
         """Why it has ended by itself, or None."""

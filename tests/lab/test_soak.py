@@ -15,7 +15,7 @@ def soak(tmp_path, *arguments):
 
 
 def test_it_finds_nothing(tmp_path):
-    result = soak(tmp_path, "--seconds", "15")
+    result = soak(tmp_path, "--seconds", "10")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "BAD" not in result.stdout
 

@@ -57,7 +57,7 @@ def new_eventfd() -> int:
 def may_open_more() -> bool:
     """One more file descriptor."""
     try:
-        os.close(new_eventfd())
+        os.close(os.eventfd(0, os.EFD_CLOEXEC))
     except OSError:
         return False
     return True
