@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from wire import cli, frame, holdings
+from wire import cli, frame, holdings, wait_until
 
 import xsk_engine
 from xsk_engine import opener
@@ -50,18 +50,20 @@ def send(frames, **options):
         return engine.binding.mode, engine.binding.reason
 
 
-def ask(fds=None, version=1, queues=(0,), ring_size=64, name=b"vtx", tail=b""):
+def a_request(version=1, queues=(0,), ring_size=64, name=b"vtx", tail=b""):
+    rest = [0] * (64 - len(queues))
+    return opener._REQUEST.pack(version, 0, 0, 4096, 0, ring_size, len(queues), *queues, *rest, name) + tail
+
+
+def ask(fds=None, **odd):
     """What the helper says to a request of our own making, with the umem or these fds."""
     area = memory.Area(1 << 20, shared=True)
-    request = opener._REQUEST.pack(
-        version, 0, 0, 4096, 0, ring_size, len(queues), *queues, *([0] * (64 - len(queues))), name
-    )
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with its:
                 process = subprocess.Popen([HELPER], stdin=its, stdout=subprocess.DEVNULL)
-            socket.send_fds(ours, [request + tail], [area.fd] if fds is None else fds)
+            socket.send_fds(ours, [a_request(**odd)], [area.fd] if fds is None else fds)
             answer, received, _, _ = socket.recv_fds(ours, 512, 64)
         process.wait(10)
     finally:
@@ -236,6 +238,47 @@ def test_another_name_of_the_interface_is_not_its_own(wire, file, real_root, req
     number, text, received = ask(name=b"vtx-too")
     assert (number, received) == (errno.ENODEV, 0)
     assert "not its own name" in text
+
+
+@pytest.fixture
+def waiting(wire, file, mortal):
+    """A helper that waits for a queue which is taken, started with what a caller may leave to it."""
+    area = memory.Area(1 << 20, shared=True)
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with xsk_engine.open("vtx", mode="copy"), ours, its, open("/dev/null") as inherited:
+        process = mortal(
+            subprocess.Popen(
+                ["sh", "-c", f"trap '' ALRM; exec {HELPER}"], stdin=its, pass_fds=(inherited.fileno(),)
+            )
+        )
+        socket.send_fds(ours, [a_request()], [area.fd])
+        yield process, ours
+    area.close()
+
+
+def test_what_it_still_has_while_it_binds(waiting):
+    """Of the capabilities CAP_IPC_LOCK at most; of fds stdin, stdout, stderr, the umem, its socket and the
+    file."""
+    process, ours = waiting
+
+    def status():
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+    wait_until(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) == 6, 2)
+    found = status()
+    for name in ("CapPrm", "CapEff"):
+        assert int(found[name], 16) & ~(1 << 14) == 0, name
+    assert found["NoNewPrivs"] == "1"
+    assert int(found["SigIgn"], 16) & 1 << 13 == 0  # SIGALRM
+    number = opener._REPLY.unpack(ours.recv(512))[1]
+    assert number == errno.EBUSY
+
+
+def test_a_file_of_somebody_elses(wire, file, real_root):
+    os.chown(file, NOBODY, 0)
+    with pytest.raises(UnavailableError, match="must be a plain file that is root's"):
+        send([frame()])
 
 
 def test_started_by_hand(file):
