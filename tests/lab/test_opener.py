@@ -55,14 +55,14 @@ def a_request(version=1, queues=(0,), ring_size=64, name=b"vtx", tail=b""):
     return opener._REQUEST.pack(version, 0, 0, 4096, 0, ring_size, len(queues), *queues, *rest, name) + tail
 
 
-def ask(fds=None, **odd):
+def ask(fds=None, program=HELPER, **odd):
     """What the helper says to a request of our own making, with the umem or these fds."""
     area = memory.Area(1 << 20, shared=True)
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with its:
-                process = subprocess.Popen([HELPER], stdin=its, stdout=subprocess.DEVNULL)
+                process = subprocess.Popen([program], stdin=its, stdout=subprocess.DEVNULL)
             socket.send_fds(ours, [a_request(**odd)], [area.fd] if fds is None else fds)
             answer, received, _, _ = socket.recv_fds(ours, 512, 64)
         process.wait(10)
@@ -273,6 +273,28 @@ def test_what_it_still_has_while_it_binds(waiting):
     assert int(found["SigIgn"], 16) & 1 << 13 == 0  # SIGALRM
     number = opener._REPLY.unpack(ours.recv(512))[1]
     assert number == errno.EBUSY
+
+
+def test_the_log_has_every_answer(wire, file, tmp_path, real_root):
+    """In a mount namespace of its own, whose /dev/log is ours."""
+    program = tmp_path / "logged"
+    program.write_text(
+        "#!/bin/sh\nPATH=/bin:/usr/bin:/sbin\n"
+        "exec unshare -m sh -c 'mount -t tmpfs none /dev && touch /dev/log && mount --bind log /dev/log"
+        f" && exec {HELPER}'\n"
+    )
+    program.chmod(0o755)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind("log")
+        log.settimeout(5)
+        assert ask(program=str(program), queues=(1, 0))[0] == 0
+        said = log.recv(1024).decode()
+        assert "xsk-engine-open: uid 0, vtx, 2 queue(s) from 1 on, copy, 1048576 bytes: xsk" in said
+        assert "xsk-engine.toml:2: opened" in said
+        assert ask(program=str(program), name=b"vtx\nuid 0")[0] == errno.EACCES
+        said = log.recv(1024).decode()
+        assert "uid 0, vtx?uid?0, 1 queue(s)" in said
+        assert "no rule of this user's is for this interface" in said
 
 
 def test_a_file_of_somebody_elses(wire, file, real_root):
