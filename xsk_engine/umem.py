@@ -121,6 +121,7 @@ class Umem:
     def forget(self) -> None:
         """In a forked child, which has no mapping of it."""
         self.registration = self.handle = None
+        self.area.close_fd()
 
     def close(self) -> None:
         """Idempotent. No frag may be used afterwards."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from wire import cli, frame, holdings, wait_until
+from wire import cli, exit_code_of, frame, holdings, wait_until
 
 import xsk_engine
 from xsk_engine import opener
@@ -118,6 +118,27 @@ def test_a_queue_is_free_again_and_nothing_is_left(wire, file):
         send([frame()], mode="copy")
     assert holdings() == before
     assert not psutil.Process().children()
+
+
+def has_umem():
+    open_files = (os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+    return any("xsk-umem" in path for path in open_files)
+
+
+def test_a_forked_child_has_nothing_of_it(wire, file):
+    with xsk_engine.open("vtx", opener=HELPER, mode="copy"):
+        child = os.fork()
+        if not child:
+            os._exit(has_umem())
+        assert has_umem()
+        assert exit_code_of(child) == 0
+
+
+def test_without_the_huge_pages_that_there_seemed_to_be(wire, file, monkeypatch):
+    monkeypatch.setattr(memory, "_free_huge_pages", lambda: 1 << 20)
+    before = holdings()
+    send([frame()], mode="copy")
+    assert holdings() == before
 
 
 def test_a_queue_that_is_taken(wire, file):
