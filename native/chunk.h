@@ -92,7 +92,8 @@ static inline void chunk_set_arena(struct chunk *c, struct xske_arena *a)
 
 static inline void chunk_move(struct chunk *c, enum chunk_place place)
 {
-	atomic_store_explicit(&c->place, place, memory_order_relaxed);
+	/* Release: `arena` before it, see span.c. */
+	atomic_store_explicit(&c->place, place, memory_order_release);
 }
 
 /* Is [addr, addr + len) a desc that the kernel accepts? net/xdp/xsk_queue.h, xp_aligned_validate_desc(). */

@@ -276,7 +276,7 @@ void xske_loop_destroy(struct xske_loop *l)
 	free(l);
 }
 
-static int begin(struct xske_loop *l)
+int loop_begin(struct xske_loop *l)
 {
 	int err = xske_arena_enter(l->arena);
 
@@ -309,7 +309,7 @@ void loop_finish(struct xske_loop *l)
 int xske_loop_step(struct xske_loop *l)
 {
 	if (l->state == XSKE_LOOP_NEW) {
-		int err = begin(l);
+		int err = loop_begin(l);
 
 		if (err)
 			return err;

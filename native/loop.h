@@ -109,6 +109,7 @@ void link_dropped(struct xske_loop *l);            /* the kernel dropped one */
 
 /* loop.c */
 void loop_fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg);
+int loop_begin(struct xske_loop *l);
 void loop_finish(struct xske_loop *l);
 
 /* schedule.c */

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xsk_engine import netdev as netdevs
-from xsk_engine import netdevgenl
+from xsk_engine import netdevgenl, privileges
 from xsk_engine.config import MODES, EngineConfig
 from xsk_engine.errors import QueueTakenError, UnavailableError, XskError, errno_name
 from xsk_engine.netdev import NetDev
@@ -53,7 +53,7 @@ class Binding:
     UnavailableError says what is missing, ValueError an unknown mode.
     """
 
-    needs = "CAP_NET_RAW: run as root, or setcap cap_net_raw+ep on the interpreter"
+    needs: tuple[str, ...] = ("CAP_NET_RAW",)
 
     def __init__(
         self,
@@ -253,7 +253,7 @@ class Binding:
                 if not umem.tx_metadata_len
                 else "the kernel has no tx metadata (Linux 6.11), which timestamps and checksum offload need"
             ),
-            errno.EPERM: f"needs {self.needs}",
+            errno.EPERM: privileges.needs(*self.needs),
             errno.ENOBUFS: (
                 f"the umem of {umem.area.length} bytes exceeds the locked-memory limit{self._to_receive()}; "
                 "raise it (ulimit -l), use a smaller --umem-mb, or run with CAP_IPC_LOCK"

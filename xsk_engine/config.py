@@ -45,6 +45,10 @@ class EngineConfig:
     program steers their packets there"""
     tcp_connections: int = 4096
     """at most so many at a time, those in TIME-WAIT included"""
+    drop_privileges: bool = False
+    """its threads have no capability; who opens it drops by himself (privileges.py)"""
+    sandbox: bool = False
+    """and most system calls are refused to its workers"""
     debug: bool = False
     """find who writes to frags that are gone; costs speed"""
     link_timeout_s: float = 5.0

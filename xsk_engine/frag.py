@@ -63,7 +63,8 @@ class Hold(Single):
         descs = self.descs[mine & self.held]
         self.spent(rows)
         if len(descs) and self.umem.handle is not None:
-            native.frags_unref(self.umem.handle, pointer_to(descs), len(descs))
+            if native.frags_unref(self.umem.handle, pointer_to(descs), len(descs)):
+                self.umem.wake_owners()
 
     def __del__(self) -> None:
         if _is_finalizing() or not hasattr(self, "views") or self.umem.handle is None:

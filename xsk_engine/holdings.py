@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xsk_engine import shortage
+from xsk_engine import privileges, shortage
 from xsk_engine.endpoint import Endpoint, EndpointConfig
 from xsk_engine.errors import BusyError, ClosedError, XskError
 from xsk_engine.flow import Flow, Pace, Traffic
@@ -113,8 +113,10 @@ class Holdings:
         assert self._engine.netdev is not None
         with self._may_make():
             if self._neighbours is None:
+                drops = self._engine.config.drop_privileges
+                at_start = privileges.at_start(drop_privileges=drops, sandbox=False)
                 with shortage.named("resolve", self._engine.config.interface):
-                    self._neighbours = Neighbours(self._engine.netdev)
+                    self._neighbours = Neighbours(self._engine.netdev, at_start)
             return self._neighbours
 
     def ask(self, where: Remote) -> Future[Hop]:

@@ -9,10 +9,13 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING
 
+from xsk_engine.errors import ClosedError
+
 if TYPE_CHECKING:
     from xsk_engine.engine import Engine
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_ended = False
 
 
 def register(engine: Engine) -> None:
@@ -25,8 +28,16 @@ def _after_fork_in_child() -> None:
         engine.after_fork_in_child()
 
 
+def check_going_on(interface: str) -> None:
+    """ClosedError when it is too late for another engine."""
+    if _ended:
+        raise ClosedError("open", interface, "the interpreter is ending")
+
+
 def _close_all() -> None:
     """A loop must not run on when the interpreter takes its memory away."""
+    global _ended
+    _ended = True
     for engine in list(_engines):
         if engine.workers:
             warnings.warn(

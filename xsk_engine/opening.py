@@ -24,6 +24,7 @@ def _config(
     cpus: Sequence[int],
     timestamps: bool,
     tcp: bool,
+    sandbox: bool,
     debug: bool,
     link_timeout: float | None,
 ) -> EngineConfig:
@@ -39,6 +40,7 @@ def _config(
         fds=fds,
         opener=opener,
         tcp=tcp,
+        sandbox=sandbox,
         debug=debug,
         link_timeout_s=_FOR_EVER_S if link_timeout in (None, math.inf) else link_timeout,
     )
@@ -55,6 +57,7 @@ def open(
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
+    sandbox: bool = False,
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> Engine:
@@ -67,10 +70,13 @@ def open(
     each queue's thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes
     AF_XDP sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN),
     and 2 MiB of umem more for each of them.
+    ``sandbox``: its workers' threads lose their capabilities, and with them the system calls that a packet
+    never needs: files, sockets, programs (Linux's seccomp).
     ``debug``: find who writes to frags that are gone. ``link_timeout``: seconds without a link before that
     is an error; None: never.
     ValueError for bad arguments, UnavailableError for what the environment lacks (QueueTakenError: another
-    socket has the queue). Open and close in one thread. Drops no privileges and touches no signal handlers.
+    socket has the queue). Open and close in one thread. Touches no signal handlers, and no
+    privileges of other threads than its own.
 
         with xsk_engine.open("vtx") as engine:
             print(engine.mode)
@@ -86,6 +92,7 @@ def open(
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
+            sandbox=sandbox,
             debug=debug,
             link_timeout=link_timeout,
         )
@@ -103,6 +110,7 @@ def aopen(
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
+    sandbox: bool = False,
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> AsyncEngine:
@@ -124,6 +132,7 @@ def aopen(
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
+            sandbox=sandbox,
             debug=debug,
             link_timeout=link_timeout,
         )

@@ -10,10 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from xsk_engine._ffi.libc import new_eventfd
-
 # That it opens, its event loop's among them.
-_DESCRIPTORS = 4
+_DESCRIPTORS = 5
 
 T = TypeVar("T")
 
@@ -49,4 +47,4 @@ def check_descriptors() -> None:
     """OSError (EMFILE) before it begins: of what its event loop cannot open, that complains when it goes."""
     with contextlib.ExitStack() as stack:
         for _ in range(_DESCRIPTORS):
-            stack.callback(os.close, new_eventfd())
+            stack.callback(os.close, os.eventfd(0, os.EFD_CLOEXEC))

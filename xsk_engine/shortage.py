@@ -8,31 +8,25 @@ from collections.abc import Iterator
 
 from xsk_engine.errors import UnavailableError
 
-_MEMORY = (
-    "no memory is left, or this process may have no more (ulimit -v, ulimit -d, memory.max of its cgroup); "
-    "a smaller umem may do (--umem-mb)"
-)
 _THREADS = (
     "no thread can be started: the user or the cgroup has as many as it may (ulimit -u, pids.max), or there "
     "is no memory for its stack"
 )
-_DESCRIPTORS = {
+_REMEDIES = {
     errno.EMFILE: "this process has as many file descriptors as it may; raise the limit (ulimit -n)",
     errno.ENFILE: "the machine has as many open files as it may; raise fs.file-max",
+    errno.ENOMEM: "no memory is left, or this process may have no more (ulimit -v, ulimit -d); use a smaller "
+    "--umem-mb",
 }
 
 
 def unavailable(error: Exception, operation: str, arguments: str) -> UnavailableError | None:
-    """The error for whoever did this, if it is a shortage."""
-    number = getattr(error, "errno", None)
-    if number in _DESCRIPTORS:  # whatever else is said of it
+    """What to raise instead if it is a shortage; `operation`, `arguments`: where it does not say them."""
+    number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    if number in _REMEDIES:  # whatever else was said of it
         operation = getattr(error, "operation", operation)
         arguments = getattr(error, "arguments", arguments)
-        return UnavailableError(operation, arguments, _DESCRIPTORS[number], errno=number)
-    if isinstance(error, UnavailableError):
-        return None
-    if isinstance(error, MemoryError) or number == errno.ENOMEM:
-        return UnavailableError(operation, arguments, _MEMORY, errno=errno.ENOMEM)
+        return UnavailableError(operation, arguments, _REMEDIES[number], errno=number)
     if isinstance(error, RuntimeError) and "new thread" in str(error):
         return UnavailableError(operation, arguments, _THREADS, errno=errno.EAGAIN)
     return None

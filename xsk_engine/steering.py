@@ -10,12 +10,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xsk_engine import privileges
 from xsk_engine.arrivals import Reflected
 from xsk_engine.errors import ClosedError, UnavailableError
 from xsk_engine.netdev import NetDev
 from xsk_engine.packet import IPAddress
 from xsk_engine.payload import MAGIC, REFLECTED_MAGIC, SIGNATURE_BYTES
-from xsk_engine.program import AttachedProgram
+from xsk_engine.program import NEEDS, AttachedProgram
 from xsk_engine.xsk import RxXsk
 
 # native/bpf/steer.h; tests/ffi compares them.
@@ -125,11 +126,7 @@ class Steering:
         try:
             self._object = BpfObject(path)
         except OSError as error:
-            hint = (
-                "needs CAP_BPF and CAP_NET_ADMIN"
-                if error.errno in (errno.EPERM, errno.EACCES)
-                else str(error)
-            )
+            hint = privileges.needs(*NEEDS) if error.errno in (errno.EPERM, errno.EACCES) else str(error)
             raise UnavailableError("load", _PROGRAM, hint, errno=error.errno) from None
         try:
             for port in match.ports:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import sys
 from collections.abc import Callable
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
@@ -72,6 +75,8 @@ class Umem:
         self.tx_metadata_len = tx_metadata_len
         self.registration: Any = None
         self.handle: c_void_p | None = None
+        self.event_fd = -1
+        """eventfd of who waits for chunks; -1: nobody can"""
         self.area = Area(length, numa_node, shared=shared)
         try:
             config = ffi.UmemConfig(self.area.address, length, chunk_size, tx_metadata_len)
@@ -117,6 +122,12 @@ class Umem:
         if result:
             raise BrokenError("umem.audit", "", str(audit), errno=errno.EUCLEAN)
         return audit
+
+    def wake_owners(self) -> None:
+        """Chunks have come back that somebody waits for; as the loop says it. Any thread."""
+        if self.event_fd >= 0:
+            with contextlib.suppress(BlockingIOError):  # full: whoever watches it has not looked yet
+                os.write(self.event_fd, (1).to_bytes(8, sys.byteorder))
 
     def forget(self) -> None:
         """In a forked child, which has no mapping of it."""

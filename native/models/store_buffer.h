@@ -20,7 +20,9 @@ active proctype Machine()
 
 end:	do
 	:: atomic { buffer[0]?which, value; word[which] = value; which = 0; value = 0 }
+#if THREADS > 1
 	:: atomic { buffer[1]?which, value; word[which] = value; which = 0; value = 0 }
+#endif
 #if THREADS > 2
 	:: atomic { buffer[2]?which, value; word[which] = value; which = 0; value = 0 }
 #endif

@@ -147,6 +147,8 @@ def _send(arguments: dict[str, Any]) -> int:
         link_timeout_s=arguments["link_timeout"],
         max_frame_bytes=longest,
         capture_packets=None if arguments["pcap_out"] is None else arguments["pcap_count"] or 0,
+        drop_privileges=True,
+        sandbox=arguments["sandbox"],
     )
     watches = [lambda engine: follow.follow(engine, resolved.followed)] if resolved.followed else []
     with contextlib.ExitStack() as stack:
@@ -154,8 +156,7 @@ def _send(arguments: dict[str, Any]) -> int:
         if arguments["rtt"]:
             from xsk_engine.roundtrip import RoundTrip
 
-            many, timeout_s = resolved.traffic.all_flows, arguments["link_timeout"]
-            back = stack.enter_context(RoundTrip(device, many, link_timeout_s=timeout_s))
+            back = stack.enter_context(RoundTrip(device, resolved.traffic.all_flows, config))
         return run_options.run(config, plan_traffic(resolved.traffic, programs), watches, arguments, back)
 
 
