@@ -89,10 +89,9 @@ class Engine(EngineFacts):
             judge = make_judge(stack, self.binding, config, self.workers)
             stack.callback(self.workers.clear)
             self._open_captures(stack)
-            workers = self.workers
             make_workers(
                 stack,
-                workers,
+                self.workers,
                 config,
                 self.umem,
                 self.binding,

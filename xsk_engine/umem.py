@@ -136,6 +136,7 @@ class Umem:
         """In a forked child, which has no mapping of it."""
         self.registration = self.handle = None
         self.in_use = threading.RLock()
+        self.area.close_fd()
 
     def close(self) -> None:
         """Idempotent. No frag may be used afterwards."""

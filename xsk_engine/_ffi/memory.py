@@ -91,11 +91,15 @@ class Area:
         """Writable bytes [offset, offset + length)."""
         return memoryview(self._map)[offset : offset + length]
 
-    def close(self) -> None:
-        """Unmaps now, or when the last view of it dies."""
-        del self._pin
+    def close_fd(self) -> None:
+        """Nobody else is to map it any more. Idempotent."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def close(self) -> None:
+        """Unmaps now, or when the last view of it dies."""
+        del self._pin
+        self.close_fd()
         with contextlib.suppress(BufferError):  # a view lives: its death unmaps
             self._map.close()
