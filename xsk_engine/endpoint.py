@@ -65,8 +65,11 @@ class Endpoint(Single):
     """What all endpoints have in common: an arena, a submit ring into a worker's loop, a header or none.
 
     One thread at a time may use it; a call that would race raises BusyError. Used after fork by the child:
-    BrokenError.
+    BrokenError. One that nobody holds any more sends what was sent, and is closed then.
     """
+
+    at_end: Callable[[Any], None] | None = None
+    """called with it when nobody holds it any more, and it is open"""
 
     def __init__(
         self,
@@ -326,6 +329,11 @@ class Endpoint(Single):
         self._arena.close()
         if self.at_close is not None:
             self.at_close(self)
+
+    def __del__(self) -> None:
+        # What was sent goes out before it is closed; not here, where any thread may be, with any lock.
+        if self.at_end is not None and not self._closed and os.getpid() == self._pid:
+            self.at_end(self)
 
     def _remove(self, handle: c_void_p) -> None:
         with contextlib.suppress(ClosedError):
