@@ -68,9 +68,6 @@ class Endpoint(Single):
     BrokenError. One that nobody holds any more sends what was sent, and is closed then.
     """
 
-    at_end: Callable[[Any], None] | None = None
-    """called with it when nobody holds it any more, and it is open"""
-
     def __init__(
         self,
         umem: Umem,
@@ -101,6 +98,8 @@ class Endpoint(Single):
         self.handle: int | None = None
         self.at_close: Callable[[Any], None] | None = None
         """called with it when it is closed"""
+        self.at_end: Callable[[Any], None] | None = None
+        """called with it when nobody holds it any more and it is open: in any thread, under any lock"""
         try:
             self._open(config)
         except BaseException:
@@ -331,9 +330,9 @@ class Endpoint(Single):
             self.at_close(self)
 
     def __del__(self) -> None:
-        # What was sent goes out before it is closed; not here, where any thread may be, with any lock.
-        if self.at_end is not None and not self._closed and os.getpid() == self._pid:
-            self.at_end(self)
+        at_end = getattr(self, "at_end", None)  # None as well: it was never made
+        if at_end is not None and not self._closed and os.getpid() == self._pid:
+            at_end(self)
 
     def _remove(self, handle: c_void_p) -> None:
         with contextlib.suppress(ClosedError):
