@@ -154,8 +154,11 @@ class Soak:
         self._sample("tcp" if tcp else "plain", engine, rest=True)
 
     def _sample(self, place: str, engine: xsk_engine.Engine | None = None, *, rest: bool = False) -> None:
-        counts = self.receiver.counts()
+        counts, untrimmed = self.receiver.counts(), judge.held()["rss_bytes"]
+        if rest:
+            judge.trim()
         sample: dict[str, Any] = {"at_s": round(self.at_s(), 1), "place": place, "rest": rest} | judge.held()
+        sample["untrimmed_rss_bytes"] = untrimmed
         if engine is not None:
             now, audit = engine.snapshot(), engine.umem.audit(strict=False)
             sample |= {
