@@ -66,7 +66,11 @@ class Hold(Single):
         self.spent(rows)
         with self.umem.in_use:
             handle = self.umem.handle
-            if len(descs) and handle is not None and native.frags_unref(handle, pointer_to(descs), len(descs)):
+            if (
+                len(descs)
+                and handle is not None
+                and native.frags_unref(handle, pointer_to(descs), len(descs))
+            ):
                 self.umem.wake_owners()
 
     def __del__(self) -> None:

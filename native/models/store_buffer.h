@@ -9,22 +9,46 @@
 byte word[WORDS];
 chan buffer[THREADS] = [DEPTH] of { byte, byte };
 
-#define STORE(thread, which, value) buffer[thread]!which, value
+#define STORE(thread, which, value) buffer[thread] !which, value
 #define FENCE(thread) (empty(buffer[thread]))
 /* One step: a read-modify-write, of a word or of what nobody stores plainly. */
-#define RMW(thread, code) atomic { empty(buffer[thread]); code }
+#define RMW(thread, code)                                                                                    \
+	atomic                                                                                               \
+	{                                                                                                    \
+		empty(buffer[thread]);                                                                       \
+		code                                                                                         \
+	}
 
 active proctype Machine()
 {
 	byte which, value;
 
-end:	do
-	:: atomic { buffer[0]?which, value; word[which] = value; which = 0; value = 0 }
+end:
+	do
+		::atomic
+		{
+			buffer[0] ? which, value;
+			word[which] = value;
+			which = 0;
+			value = 0
+		}
 #if THREADS > 1
-	:: atomic { buffer[1]?which, value; word[which] = value; which = 0; value = 0 }
+	::atomic
+	{
+		buffer[1] ? which, value;
+		word[which] = value;
+		which = 0;
+		value = 0
+	}
 #endif
 #if THREADS > 2
-	:: atomic { buffer[2]?which, value; word[which] = value; which = 0; value = 0 }
+	::atomic
+	{
+		buffer[2] ? which, value;
+		word[which] = value;
+		which = 0;
+		value = 0
+	}
 #endif
 	od
 }

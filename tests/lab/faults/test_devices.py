@@ -249,9 +249,7 @@ def test_a_carrier_that_flaps(end):
     """Fifty times within five seconds, at either end: no error, and afterwards it sends as before."""
     with another_lab(LabOptions()) as lab, lab.counted() as arrived:
         rx = end == "vrx"
-        flaps = [
-            (0.05 * i, ("link", "set", end, "up" if i % 2 else "down"), rx) for i in range(2, 102)
-        ]
+        flaps = [(0.05 * i, ("link", "set", end, "up" if i % 2 else "down"), rx) for i in range(2, 102)]
         traffic = Traffic(frame(60), duration_s=3.0, rate=Fraction(5000))
         engine, error = during(lab, traffic, *flaps)
         assert error is None
