@@ -208,8 +208,8 @@ def another_lab(options):
 
 
 def during(lab, traffic, *actions, **config):
-    """Runs traffic while (seconds, ip arguments or something to call, rx) happen to the interfaces; the closed
-    engine, its error."""
+    """Runs traffic while (seconds, ip arguments or something to call, rx) happen to the interfaces; the
+    closed engine, its error."""
     error = None
 
     async def run(engine):

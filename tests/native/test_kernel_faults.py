@@ -1,5 +1,5 @@
-"""A kernel that misbehaves, against the loop: completions that stop or cannot be, rings that lie, kicks that fail
-in storms. Every bench is closed with its audit (conftest.py); time is the fake kernel's."""
+"""A kernel that misbehaves, against the loop: completions that stop or cannot be, rings that lie, kicks that
+fail in storms. Every bench is closed with its audit (conftest.py); time is the fake kernel's."""
 
 import ctypes
 import errno

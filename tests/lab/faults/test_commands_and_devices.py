@@ -43,7 +43,8 @@ def test_senders_and_sinks(mortal, tmp_path, end):
     with another_lab(LabOptions(queues=3)) as lab:
         methods = ("xdp", "packet") if is_real_root() else ("packet",)
         sinks = [mortal(at_rx(lab, "sink", "vrx", "--method", method)) for method in methods]
-        figures = ("--jsonl", "-", "--interval", "100ms")
+        # Three of them within an ordinary user's locked memory.
+        figures = ("--umem-mb", "1", "--jsonl", "-", "--interval", "100ms")
         replay = ("replay", "vtx", str(tmp_path / "some.pcap"), "--loop", "0", "--rate", "1kpps")
         senders = [
             mortal(start("send", *TO, "--rate", "1kpps", *figures)),

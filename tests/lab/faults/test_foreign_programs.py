@@ -1,5 +1,5 @@
-"""Another program attaches and detaches XDP while we send or receive: sending goes on, and what is not ours is
-left alone."""
+"""Another program attaches and detaches XDP while we send or receive: sending goes on, and what is not ours
+is left alone."""
 
 import contextlib
 import hashlib
@@ -121,7 +121,7 @@ def test_one_that_is_there_when_we_need_the_place(generic):
 def refused(other):
     """Nobody can put a program into our program's place, or take ours away."""
     mine = other.attached()
-    with pytest.raises(OSError, match="busy|exists"):
+    with pytest.raises(OSError, match=r"busy|exists"):
         other.attach()
     for form in ("xdp", "xdpgeneric", "xdpdrv"):
         with other._enter():
