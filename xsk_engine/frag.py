@@ -62,9 +62,10 @@ class Hold(Single):
         mine[rows] = True
         descs = self.descs[mine & self.held]
         self.spent(rows)
-        if len(descs) and self.umem.handle is not None:
-            if native.frags_unref(self.umem.handle, pointer_to(descs), len(descs)):
-                self.umem.wake_owners()
+        if not len(descs) or self.umem.handle is None:
+            return
+        if native.frags_unref(self.umem.handle, pointer_to(descs), len(descs)):
+            self.umem.wake_owners()
 
     def __del__(self) -> None:
         if _is_finalizing() or not hasattr(self, "views") or self.umem.handle is None:
