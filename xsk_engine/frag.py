@@ -65,12 +65,9 @@ class Hold(Single):
         descs = self.descs[mine & self.held]
         self.spent(rows)
         with self.umem.in_use:
-            handle = self.umem.handle
-            if (
-                len(descs)
-                and handle is not None
-                and native.frags_unref(handle, pointer_to(descs), len(descs))
-            ):
+            if not len(descs) or self.umem.handle is None:
+                return
+            if native.frags_unref(self.umem.handle, pointer_to(descs), len(descs)):
                 self.umem.wake_owners()
 
     def __del__(self) -> None:

@@ -25,7 +25,7 @@
 #define WORDS 4
 #define THREADS 3
 #define DEPTH 2
-#include "store_buffer.h"
+#include "store_buffer.inc"
 
 #define LOOP 2
 #define SLOTS 2

@@ -34,7 +34,7 @@
 #define WORDS 7
 #define THREADS 3
 #define DEPTH 4
-#include "store_buffer.h"
+#include "store_buffer.inc"
 
 #define SENDER 0
 #define LOOP 1
