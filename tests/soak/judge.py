@@ -24,8 +24,8 @@ _libc = ctypes.CDLL(None)
 _libc.mallinfo2.restype = _Mallinfo
 
 MIB = 1 << 20
-# Of each how much more per 10 minutes is still flat, and in which unit. Lower: pages that cannot be given back, as
-# something else lies in them, too; higher: 1 MiB is 1800 bytes a second, and a leak of so much is not seen.
+# Of each how much more per 10 minutes is still flat, and in which unit. Lower: pages that cannot be given
+# back because something else lies in them; higher: 1 MiB is 1800 bytes a second, and what leaks less is not seen.
 SLOPES = {
     "rss_bytes": (1.0, MIB, "MiB"),
     "malloc_bytes": (0.5, MIB, "MiB"),
