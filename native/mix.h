@@ -27,7 +27,7 @@ struct xske_mix {
 	uint32_t quota_frags; /* of what its account has inflight */
 	uint32_t account;
 	int error;              /* why it could not start */
-	_Atomic uint32_t ended; /* the loop has forgotten it */
+	_Atomic uint32_t ended; /* the loop has forgotten it: released, acquired by who then frees it */
 	uint32_t flow_count;
 	uint32_t order_len;
 	uint32_t at; /* in order */

@@ -27,8 +27,8 @@ struct xske_tracker {
 	 * the user adds to it, while it is not 0: relaxed. */
 	_Atomic uint32_t pending;
 	_Atomic uint32_t lost; /* relaxed: stored before its watch is settled, loaded behind `pending` */
-	bool closed;   /* its user's, as the next two */
-	uint32_t used; /* watches given out */
+	bool closed;           /* its user's, as the next two */
+	uint32_t used;         /* watches given out */
 	uint32_t n;
 	uint64_t *stamps;
 	struct watch watches[];

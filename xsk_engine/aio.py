@@ -73,7 +73,7 @@ class AsyncEngine(Single):
                 raise ClosedError("open", self.engine.config.interface, "it was closed before")
             self.engine.open()
             if self.engine.config.drop_privileges:
-                privileges.drop()
+                privileges.drop(self.engine.keeps)
 
     def _close(self) -> None:
         """Also when it is just being opened: when it is open."""

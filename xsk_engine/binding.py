@@ -95,6 +95,11 @@ class Binding:
             raise
 
     @property
+    def keeps(self) -> tuple[str, ...]:
+        """Capabilities of whoever uses it, until it is closed."""
+        return ()
+
+    @property
     def may_fall_back(self) -> bool:
         """Zero-copy that nobody insisted on."""
         return self._asked == "auto" and self.mode == "zerocopy"

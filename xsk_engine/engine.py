@@ -145,6 +145,7 @@ class Engine(EngineFacts):
         assert self.netdev is not None
         assert isinstance(self.binding, SteeredBinding)
         self.tcp_stack = TcpStack(self.umem, self.workers[0], self.binding, self.netdev, self.config)
+        self.tcp_stack.owner = self
         stack.callback(self.tcp_stack.close)
 
     def close(self) -> None:
@@ -187,6 +188,10 @@ class Engine(EngineFacts):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "workers", None):  # closed, or never opened
+            lifetimes.close_later(self)
 
     def _close_event_fd(self) -> None:
         fd, self.event_fd = self.event_fd, -1

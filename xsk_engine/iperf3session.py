@@ -218,7 +218,7 @@ class _Session:
                 control.expect(protocol.PARAM_EXCHANGE)
             engine = stack.enter_context(Engine(self._target.engine))
             if self._target.engine.drop_privileges:
-                privileges.drop()
+                privileges.drop(engine.keeps)
             control.send_parameters(self._test)
             self._expect(control, protocol.CREATE_STREAMS)
             connections = [

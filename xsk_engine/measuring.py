@@ -105,7 +105,7 @@ def run(
         with handled(raise_interrupted):
             stack.enter_context(link)
         if config.drop_privileges:
-            privileges.drop(keep)
+            privileges.drop((*link.sink.way.keeps, *keep))
         stack.enter_context(handled(note))
         try:
             on_open(link)

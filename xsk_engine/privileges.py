@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 from xsk_engine._ffi import libc, seccomp, uapi
 from xsk_engine.errors import UnavailableError
@@ -44,6 +45,17 @@ def needs(*capabilities: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+@contextlib.contextmanager
+def without_effective() -> Iterator[None]:
+    """To see what can be done without any: this thread has none in effect, and then again what it had."""
+    had = libc.capabilities()
+    libc.set_capabilities(replace(had, effective=0))
+    try:
+        yield
+    finally:
+        libc.set_capabilities(had)
 
 
 def drop(keep: Collection[str] = ()) -> None:

@@ -46,6 +46,10 @@ class Receiving(Protocol):
     def receiver(self) -> Counting:
         """Counts."""
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Capabilities of whoever uses it from begin() on, until it is closed."""
+
     def begin(self) -> None:
         """Packets come from now on. UnavailableError."""
 
@@ -150,6 +154,10 @@ class XdpReceiving:
         }
         return UnavailableError("bind", arguments, hints.get(number, "the kernel refused"), errno=number)
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        return self._steering.keeps if self._steering is not None else ()
+
     def begin(self) -> None:
         self.receiver.start()
         self._steering = Steering(self._netdev, self._match, self._xsks)
@@ -205,6 +213,7 @@ class PacketReceiving:
 
     method = "packet"
     mode = "copy"
+    keeps = ()
 
     def __init__(
         self,

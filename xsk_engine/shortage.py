@@ -23,7 +23,9 @@ _REMEDIES = {
 def unavailable(error: Exception, operation: str, arguments: str) -> UnavailableError | None:
     """What to raise instead if it is a shortage; `operation`, `arguments`: where it does not say them."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
-    if number in _REMEDIES:  # whatever else was said of it
+    if isinstance(error, UnavailableError) and number not in (errno.EMFILE, errno.ENFILE):
+        return None  # who raised it knows more
+    if number in _REMEDIES:
         operation = getattr(error, "operation", operation)
         arguments = getattr(error, "arguments", arguments)
         return UnavailableError(operation, arguments, _REMEDIES[number], errno=number)

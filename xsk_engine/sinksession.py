@@ -131,7 +131,7 @@ def run(
         sink = Sink(config).open()
         stack.callback(sink.close)
         if config.drop_privileges:
-            privileges.drop()
+            privileges.drop(sink.way.keeps)
         stack.enter_context(handled(lambda number, _: stopped_by.append(number)))
         writer = PcapWriter(pcap_out, [sink.capture]) if pcap_out is not None and sink.capture else None
         watch = _Watch(sink, until, outputs, interval_s)

@@ -142,6 +142,14 @@ class Steering:
             raise
         self.mode = self._program.mode
         """"driver", or "generic": copied once more"""
+        self.keeps: tuple[str, ...] = ()
+        """capabilities that every call takes, until it is closed: older kernels, where unprivileged BPF is
+        disabled, want CAP_BPF for maps that are open, too"""
+        try:
+            with privileges.without_effective():
+                self.reflected()
+        except PermissionError:
+            self.keeps = ("CAP_BPF",)
 
     def add_tuple(self, connection: Tuple) -> None:
         """What comes of this connection goes to the sockets from now on, and so do ICMP errors about what it

@@ -69,6 +69,11 @@ class SteeredBinding(Binding):
         self.rx_chunks = entries * len(self.rx_xsks)
 
     @property
+    def keeps(self) -> tuple[str, ...]:
+        """As Binding's."""
+        return self.steering.keeps if self.steering is not None else ()
+
+    @property
     def may_fall_back(self) -> bool:
         """Only while it is opened: the loop keeps its receive rings."""
         return False

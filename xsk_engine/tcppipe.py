@@ -218,10 +218,11 @@ async def _run(
     drops = target.engine.drop_privileges
     try:
         if drops:
-            privileges.drop(_TO_CONNECT if 0 < target.source_port < _FIRST_FREE_PORT else ())
+            low = _TO_CONNECT if 0 < target.source_port < _FIRST_FREE_PORT else ()
+            privileges.drop((*engine.engine.keeps, *low))
         connection = await engine.tcp(target.remote, target.port, **target.ends)
         if drops:
-            privileges.drop()
+            privileges.drop(engine.engine.keeps)
         stop.connection = connection
         pipe = TcpPipe(connection, source, sink, wait_s)
         stop.task = running = asyncio.ensure_future(pipe.run())

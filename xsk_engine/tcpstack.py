@@ -46,6 +46,8 @@ class TcpStack:
         self, umem: Umem, worker: Worker, binding: SteeredBinding, netdev: NetDev, config: EngineConfig
     ):
         assert binding.steering is not None
+        self.owner: object = None
+        """lives as long as one of its connections is held"""
         self.umem = umem
         self.worker = worker
         self.interface = config.interface

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ class Umem:
         self.handle: c_void_p | None = None
         self.event_fd = -1
         """eventfd of who waits for chunks; -1: nobody can"""
+        self.in_use = threading.RLock()
+        """held by who gives frags back that no endpoint knows: the collector, in any thread"""
         self.area = Area(length, numa_node, shared=shared)
         try:
             config = ffi.UmemConfig(self.area.address, length, chunk_size, tx_metadata_len)
@@ -132,11 +135,14 @@ class Umem:
     def forget(self) -> None:
         """In a forked child, which has no mapping of it."""
         self.registration = self.handle = None
+        self.in_use = threading.RLock()
+        self.area.close_fd()
 
     def close(self) -> None:
         """Idempotent. No frag may be used afterwards."""
         self.unregister()
-        handle, self.handle = self.handle, None
+        with self.in_use:
+            handle, self.handle = self.handle, None
         if handle is not None:
             native.umem_destroy(handle)
             self.area.close()

@@ -40,7 +40,7 @@
 #define WORDS 3
 #define THREADS 2
 #define DEPTH 2
-#include "store_buffer.h"
+#include "store_buffer.inc"
 
 #define LOOP 0
 #define APP 1

@@ -11,7 +11,7 @@
  * mirrors native/spsc.h spsc_pop 6d55fd85
  * mirrors native/loop.c xske_loop_command 021d4330
  * mirrors native/loop.c take_commands dee501ae
- * mirrors native/loop.c loop_finish 49be61b3
+ * mirrors native/loop.c loop_finish 8c19178e
  *
  * holds
  * breaks -DNO_LOCK: two producers
@@ -25,7 +25,7 @@
 #define WORDS 4
 #define THREADS 3
 #define DEPTH 2
-#include "store_buffer.h"
+#include "store_buffer.inc"
 
 #define LOOP 2
 #define SLOTS 2

@@ -44,7 +44,9 @@
 #define WORDS 1
 #define THREADS 1
 #define DEPTH 1
-#include "store_buffer.h"
+#include "store_buffer.inc"
+
+#define WHEN(condition, code) if :: condition -> code :: else fi
 
 #define OWNER 0
 #define WAITING 0 /* the word */
@@ -77,10 +79,7 @@ inline disown(c)
 	assert(refs[c] == 0);
 	where[c] = POOLED;
 	owned--;
-	if
-	:: owned == 0 && closed -> unlinked++
-	:: else
-	fi
+	WHEN(owned == 0 && closed, unlinked++)
 }
 
 inline push_stack(c)
@@ -110,10 +109,7 @@ inline fetch_sub(c, n)
 #endif
 		last = left == 0;
 		left = 0;
-		if
-		:: last -> assert(where[c] == REFERENCED); where[c] = FALLEN
-		:: else
-		fi
+		WHEN(last, assert(where[c] == REFERENCED); where[c] = FALLEN)
 	}
 }
 
@@ -129,10 +125,7 @@ inline retire()
 	fetch_sub(c, BIAS - handed);
 #endif
 	handed = 0;
-	if
-	:: last -> push_stack(c)
-	:: else
-	fi;
+	WHEN(last, push_stack(c));
 	last = false
 }
 
@@ -178,10 +171,7 @@ inline grow()
 		:: c < CHUNKS && where[c] != POOLED -> c++
 		:: else -> break
 		od;
-		if
-		:: c < CHUNKS -> owned++; where[c] = FALLEN; push_stack(c)
-		:: else
-		fi;
+		WHEN(c < CHUNKS, owned++; where[c] = FALLEN; push_stack(c));
 		c = 0
 	}
 }
@@ -206,17 +196,11 @@ inline open_chunk()
 		if
 		:: stack == NONE && returns != NONE ->
 			exchange_returns(NONE);
-			if
-			:: list != PARKED -> stack = list
-			:: else
-			fi;
+			WHEN(list != PARKED, stack = list);
 			list = 0
 		:: else
 		fi;
-		if
-		:: stack == NONE -> grow()
-		:: else
-		fi;
+		WHEN(stack == NONE, grow());
 		if
 		:: stack != NONE ->
 			d_step {
@@ -236,15 +220,9 @@ inline open_chunk()
 inline alloc()
 {
 	atomic { entered == FREE -> entered = USED };
-	if
-	:: open == NONE || used == FRAGS -> open_chunk()
-	:: else
-	fi;
+	WHEN(open == NONE || used == FRAGS, open_chunk());
 	got = open != NONE;
-	if
-	:: got -> d_step { used++; handed++; frag = open }
-	:: else
-	fi;
+	WHEN(got, d_step { used++; handed++; frag = open });
 	entered = FREE
 }
 
@@ -284,10 +262,7 @@ inline drop_own()
 	:: frag == open -> handed--
 	:: else ->
 		fetch_sub(frag, 1);
-		if
-		:: last -> push_stack(frag)
-		:: else
-		fi;
+		WHEN(last, push_stack(frag));
 		last = false
 	fi;
 	entered = FREE
@@ -301,10 +276,7 @@ proctype Owner()
 	for (i : 1 .. ALLOCS) {
 		do
 		:: alloc();
-			if
-			:: got -> break
-			:: else
-			fi;
+			WHEN(got, break);
 			/* xske_arena_await(), and look again before waiting. */
 			STORE(OWNER, WAITING, 1);
 #ifndef NO_FENCE
@@ -312,10 +284,7 @@ proctype Owner()
 #endif
 #ifndef NO_SECOND_LOOK
 			alloc();
-			if
-			:: got -> break
-			:: else
-			fi;
+			WHEN(got, break);
 #endif
 			atomic { event -> event = false }
 		od;
@@ -334,10 +303,7 @@ proctype Owner()
 	park();
 	d_step {
 		closed = true;
-		if
-		:: owned == 0 -> unlinked++
-		:: else
-		fi
+		WHEN(owned == 0, unlinked++)
 	}
 }
 
@@ -347,10 +313,7 @@ inline look_who_waits()
 	:: word[WAITING] == 0
 	:: else ->
 		atomic { waits = word[WAITING]; word[WAITING] = 0 };
-		if
-		:: waits -> atomic { event = true; waits = false }
-		:: else
-		fi
+		WHEN(waits, atomic { event = true; waits = false })
 	fi
 }
 
@@ -395,15 +358,9 @@ proctype Dropper(byte me)
 	parks = me == 0;
 	do
 	:: gives[me]?frag ->
-		if
-		:: frag == STOP -> break
-		:: else
-		fi;
+		WHEN(frag == STOP, break);
 		fetch_sub(frag, 1);
-		if
-		:: last -> recycle(frag)
-		:: else
-		fi;
+		WHEN(last, recycle(frag));
 		last = false;
 		frag = 0
 #ifdef PARKED_UNENTERED

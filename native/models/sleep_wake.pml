@@ -29,7 +29,7 @@
 #define WORDS 4
 #define THREADS 3
 #define DEPTH 2
-#include "store_buffer.h"
+#include "store_buffer.inc"
 
 #define LOOP 2 /* threads 0 and 1 are the senders; an endpoint has its sender's number */
 #define NONE 3

@@ -19,7 +19,7 @@
  * mirrors native/endpoint.c forget_pending 5997634e
  * mirrors native/endpoint.c endpoint_remove 6030f467
  * mirrors native/endpoint.c xske_endpoint_destroy 8730c88d
- * mirrors native/loop.c loop_finish 49be61b3
+ * mirrors native/loop.c loop_finish 8c19178e
  *
  * holds
  * breaks -DHEAD_BY_ONE: half a packet is published
@@ -34,7 +34,7 @@
 #define WORDS 7
 #define THREADS 3
 #define DEPTH 4
-#include "store_buffer.h"
+#include "store_buffer.inc"
 
 #define SENDER 0
 #define LOOP 1

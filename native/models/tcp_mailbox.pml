@@ -30,7 +30,7 @@
 #define WORDS 4
 #define THREADS 3
 #define DEPTH 2
-#include "store_buffer.h"
+#include "store_buffer.inc"
 
 #define WRITER 0
 #define LOOP 1

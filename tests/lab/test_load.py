@@ -23,7 +23,7 @@ def chunks_in_use(engine):
     return audit.chunks - audit.pooled
 
 
-# What changes in a packet decides where it is made: one of 10,000 still ones lies in the umem as long as they run.
+# What changes in a packet decides where it is made: 10,000 that stay the same lie in the umem all the time.
 @pytest.mark.parametrize(
     ("size", "most_chunks"), [("60", 2 * FLOWS * 64 // 4096 + SLABS), ("60 ; @50/4=random", 64 + SLABS)]
 )
@@ -62,7 +62,7 @@ def wide(wire):
 
 
 def test_sixty_four_queues_send_side_by_side(wide):
-    """Each has an endpoint of its own and its part of a flow, out of the umem that one queue has by default."""
+    """Each with an endpoint and its part of a flow, out of the umem that one queue has by default."""
     flow = xsk_engine.parse_flow(
         f"ip dst={topology.RX_IPV4} / udp src=2000-{2000 + QUEUES - 1} dst=9000 ; size=100 ; @50/4=random"
     )

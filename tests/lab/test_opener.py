@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from wire import cli, frame, holdings
+from wire import cli, exit_code_of, frame, holdings, wait_until
 
 import xsk_engine
 from xsk_engine import opener
@@ -50,18 +50,20 @@ def send(frames, **options):
         return engine.binding.mode, engine.binding.reason
 
 
-def ask(fds=None, version=1, queues=(0,), ring_size=64, name=b"vtx", tail=b""):
+def a_request(version=1, queues=(0,), ring_size=64, name=b"vtx", tail=b""):
+    rest = [0] * (64 - len(queues))
+    return opener._REQUEST.pack(version, 0, 0, 4096, 0, ring_size, len(queues), *queues, *rest, name) + tail
+
+
+def ask(fds=None, program=HELPER, **odd):
     """What the helper says to a request of our own making, with the umem or these fds."""
     area = memory.Area(1 << 20, shared=True)
-    request = opener._REQUEST.pack(
-        version, 0, 0, 4096, 0, ring_size, len(queues), *queues, *([0] * (64 - len(queues))), name
-    )
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with its:
-                process = subprocess.Popen([HELPER], stdin=its, stdout=subprocess.DEVNULL)
-            socket.send_fds(ours, [request + tail], [area.fd] if fds is None else fds)
+                process = subprocess.Popen([program], stdin=its, stdout=subprocess.DEVNULL)
+            socket.send_fds(ours, [a_request(**odd)], [area.fd] if fds is None else fds)
             answer, received, _, _ = socket.recv_fds(ours, 512, 64)
         process.wait(10)
     finally:
@@ -116,6 +118,27 @@ def test_a_queue_is_free_again_and_nothing_is_left(wire, file):
         send([frame()], mode="copy")
     assert holdings() == before
     assert not psutil.Process().children()
+
+
+def has_umem():
+    open_files = (os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+    return any("xsk-umem" in path for path in open_files)
+
+
+def test_a_forked_child_has_nothing_of_it(wire, file):
+    with xsk_engine.open("vtx", opener=HELPER, mode="copy"):
+        child = os.fork()
+        if not child:
+            os._exit(has_umem())
+        assert has_umem()
+        assert exit_code_of(child) == 0
+
+
+def test_without_the_huge_pages_that_there_seemed_to_be(wire, file, monkeypatch):
+    monkeypatch.setattr(memory, "_free_huge_pages", lambda: 1 << 20)
+    before = holdings()
+    send([frame()], mode="copy")
+    assert holdings() == before
 
 
 def test_a_queue_that_is_taken(wire, file):
@@ -236,6 +259,69 @@ def test_another_name_of_the_interface_is_not_its_own(wire, file, real_root, req
     number, text, received = ask(name=b"vtx-too")
     assert (number, received) == (errno.ENODEV, 0)
     assert "not its own name" in text
+
+
+@pytest.fixture
+def waiting(wire, file, mortal):
+    """A helper that waits for a queue which is taken, started with what a caller may leave to it."""
+    area = memory.Area(1 << 20, shared=True)
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with xsk_engine.open("vtx", mode="copy"), ours, its, open("/dev/null") as inherited:
+        process = mortal(
+            subprocess.Popen(
+                ["sh", "-c", f"trap '' ALRM; exec {HELPER}"], stdin=its, pass_fds=(inherited.fileno(),)
+            )
+        )
+        socket.send_fds(ours, [a_request()], [area.fd])
+        yield process, ours
+    area.close()
+
+
+def test_what_it_still_has_while_it_binds(waiting):
+    """Of the capabilities CAP_IPC_LOCK at most; of fds stdin, stdout, stderr, the umem, its socket and the
+    file."""
+    process, ours = waiting
+
+    def status():
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+    wait_until(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) == 6, 2)
+    found = status()
+    for name in ("CapPrm", "CapEff"):
+        assert int(found[name], 16) & ~(1 << 14) == 0, name
+    assert found["NoNewPrivs"] == "1"
+    assert int(found["SigIgn"], 16) & 1 << 13 == 0  # SIGALRM
+    number = opener._REPLY.unpack(ours.recv(512))[1]
+    assert number == errno.EBUSY
+
+
+def test_the_log_has_every_answer(wire, file, tmp_path, real_root):
+    """In a mount namespace of its own, whose /dev/log is ours."""
+    program = tmp_path / "logged"
+    program.write_text(
+        "#!/bin/sh\nPATH=/bin:/usr/bin:/sbin\n"
+        "exec unshare -m sh -c 'mount -t tmpfs none /dev && touch /dev/log && mount --bind log /dev/log"
+        f" && exec {HELPER}'\n"
+    )
+    program.chmod(0o755)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind("log")
+        log.settimeout(5)
+        assert ask(program=str(program), queues=(1, 0))[0] == 0
+        said = log.recv(1024).decode()
+        assert "xsk-engine-open: uid 0, vtx, 2 queue(s) from 1 on, copy, 1048576 bytes: xsk" in said
+        assert "xsk-engine.toml:2: opened" in said
+        assert ask(program=str(program), name=b"vtx\nuid 0")[0] == errno.EACCES
+        said = log.recv(1024).decode()
+        assert "uid 0, vtx?uid?0, 1 queue(s)" in said
+        assert "no rule of this user's is for this interface" in said
+
+
+def test_a_file_of_somebody_elses(wire, file, real_root):
+    os.chown(file, NOBODY, 0)
+    with pytest.raises(UnavailableError, match="must be a plain file that is root's"):
+        send([frame()])
 
 
 def test_started_by_hand(file):

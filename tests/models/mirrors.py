@@ -1,7 +1,8 @@
 """What a model in native/models says of itself, and which C it stands for.
 
-``mirrors FILE FUNCTION HASH`` in its head names a function and what its text was when the two were last compared;
-``holds FLAGS`` and ``breaks FLAGS`` how it is run: without a mistake, and with one that must be found.
+In its head, ``mirrors FILE FUNCTION HASH`` names a function and what its text was when the two were last
+compared; ``holds FLAGS`` and ``breaks FLAGS`` how it is run: without a mistake, and with one that must be
+found.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import dataclasses
 import faulthandler
 import gc
 import json
+import logging
 import os
 import random
 import socket
@@ -61,6 +62,9 @@ class Soak:
         return time.monotonic() - self.start
 
     def run(self) -> None:
+        logging.getLogger("asyncio").addHandler(_Noting(self.problems))
+        sys.unraisablehook = lambda raised: self.problems.append(f"{raised.object}: {raised.exc_value!r}")
+        threading.excepthook = lambda raised: self.problems.append(f"{raised.thread}: {raised.exc_value!r}")
         round_s = min(10.0, self.seconds / 6)
         lives = max(2, 2 * round(self.seconds / 600))
         with contextlib.ExitStack() as stack:
@@ -82,8 +86,11 @@ class Soak:
 
     def _live(self, life: int, end_s: float, round_s: float) -> None:
         """An engine from its opening to its end; every second one with TCP, where that is allowed."""
-        tcp = life % 2 == 1 and private.namespaces.may_make_networks() and _is_real_root()
-        with xsk_engine.open("vtx", queues=(0, 1), tcp=tcp, timestamps=life % 4 == 2) as engine:
+        tcp = life % 2 == 1 and _is_real_root()
+        umem_mb = 4 if _is_real_root() else 2
+        with xsk_engine.open(
+            "vtx", queues=(0, 1), tcp=tcp, timestamps=life % 4 == 2, umem_mb=umem_mb
+        ) as engine:
             rounds = 0
             while not rounds or (self.at_s() < end_s and not self.problems):
                 self._round(engine, f"{self.seed}/{life}/{rounds}", round_s)
@@ -154,8 +161,11 @@ class Soak:
         self._sample("tcp" if tcp else "plain", engine, rest=True)
 
     def _sample(self, place: str, engine: xsk_engine.Engine | None = None, *, rest: bool = False) -> None:
-        counts = self.receiver.counts()
+        counts, untrimmed = self.receiver.counts(), judge.held()["rss_bytes"]
+        if rest:
+            judge.trim()
         sample: dict[str, Any] = {"at_s": round(self.at_s(), 1), "place": place, "rest": rest} | judge.held()
+        sample["untrimmed_rss_bytes"] = untrimmed
         if engine is not None:
             now, audit = engine.snapshot(), engine.umem.audit(strict=False)
             sample |= {
@@ -209,6 +219,17 @@ class Soak:
             ),
         ]
         return found + judge.findings(self.rests)
+
+
+class _Noting(logging.Handler):
+    """What tasks have raised and nobody has seen."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._problems = problems
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._problems.append(self.format(record))
 
 
 def _is_at_rest(engine: xsk_engine.Engine) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 from xsk_engine._ffi import libc
 from xsk_engine.errors import UnavailableError
 
-_MAP_HUGETLB = 0x40000  # include/uapi/asm-generic/mman-common.h
+_MAP_FIXED = 0x10  # include/uapi/asm-generic/mman-common.h, as the next
+_MAP_HUGETLB = 0x40000
 _MFD_HUGETLB = 0x4  # include/uapi/linux/memfd.h
 _HUGE_PAGE_BYTES = 2 << 20
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -32,7 +33,11 @@ def _map_shared(length: int, flags: int) -> tuple[mmap.mmap, int]:
     try:
         os.ftruncate(fd, length)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        return mmap.mmap(fd, length), fd
+        # Python's mmap of an fd keeps a second one, which a forked child could not close.
+        area = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        place = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        libc.libc.mmap(place, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED, fd, 0)
+        return area, fd
     except BaseException:
         os.close(fd)
         raise
@@ -91,11 +96,15 @@ class Area:
         """Writable bytes [offset, offset + length)."""
         return memoryview(self._map)[offset : offset + length]
 
-    def close(self) -> None:
-        """Unmaps now, or when the last view of it dies."""
-        del self._pin
+    def close_fd(self) -> None:
+        """Nobody else is to map it any more. Idempotent."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def close(self) -> None:
+        """Unmaps now, or when the last view of it dies."""
+        del self._pin
+        self.close_fd()
         with contextlib.suppress(BufferError):  # a view lives: its death unmaps
             self._map.close()
