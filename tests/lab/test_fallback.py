@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import pytest
 from privileged import tasks
+from test_opener import HELPER, RULE
 from wire import another_lab, deafen_zerocopy, frame, holdings, wait_until
 
 from xsk_engine import binding, netdev
@@ -52,8 +53,8 @@ def sequences(frames):
     return sorted(int.from_bytes(f[42:50], "big") for f in frames)
 
 
-def send_through_a_fallback(traffic, queues):
-    with Engine(EngineConfig("vtx", queues=queues, progress_timeout_s=0.3)) as engine:
+def send_through_a_fallback(traffic, queues, **options):
+    with Engine(EngineConfig("vtx", queues=queues, progress_timeout_s=0.3, **options)) as engine:
         assert engine.binding.mode == "zerocopy"
         asyncio.run(engine.run(traffic))
     snapshot = engine.snapshot()
@@ -69,6 +70,19 @@ def test_every_packet_once(wire, pretender, queues, count):
         send_through_a_fallback(Traffic(Flow(frame(100), SEQUENCE), count=count, rate=RATE), queues)
         wait_until(lambda: len(frames) >= count)
     assert sequences(frames) == list(range(count))
+
+
+@pytest.mark.parametrize("confined", [{}, {"drop_privileges": True}], ids=["as it is", "without privileges"])
+def test_the_opener_is_asked_once_more(wire, pretender, tmp_path, confined):
+    """For the same umem."""
+    pretender.chdir(tmp_path)
+    (tmp_path / "xsk-engine.toml").write_text(RULE)
+    (tmp_path / "xsk-engine.toml").chmod(0o644)
+    with wire.capture() as frames:
+        traffic = Traffic(Flow(frame(100), SEQUENCE), count=100, rate=RATE)
+        send_through_a_fallback(traffic, (0, 1), opener=HELPER, **confined)
+        wait_until(lambda: len(frames) >= 100)
+    assert sequences(frames) == list(range(100))
 
 
 @pytest.mark.parametrize("confined", ["drop_privileges", "sandbox"])
