@@ -26,7 +26,7 @@ LIBDIR ?= lib
 C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short tsan test-faults soak soak-descs \
+.PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short tsan test-faults model soak-descs soak \
 	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench bench-quick bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
@@ -55,7 +55,7 @@ demo: build ## frames through a private laboratory, every one checked; their lat
 	@mkdir -p build
 	@$(BIN)/xsk-engine demo --picture build/demo-latency.svg
 
-test: test-unit test-native test-lab test-machine-short ## all tests but the long ones of the machine
+test: test-unit model test-native test-lab test-machine-short ## all tests but the long ones of the machine
 
 test-unit: setup-test build ## parsing, packets, layouts: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/ffi
@@ -65,6 +65,9 @@ test-native: setup-test build build/native build/tsan build/asan ## model tests,
 	$(BIN)/meson test -C build/asan --print-errorlogs
 	$(BIN)/meson test -C build/tsan --print-errorlogs
 	$(BIN)/python -m pytest -q -m "not slow" tests/native
+
+model: setup-test build ## return list, rings, sleep and wake and their like: all interleavings of the models in native/models, by spin
+	$(BIN)/python -m tests.models
 
 tsan: setup-test build build/tsan ## the native tests with real threads under ThreadSanitizer
 	$(BIN)/meson test -C build/tsan --print-errorlogs

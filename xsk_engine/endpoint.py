@@ -96,6 +96,8 @@ class Endpoint(Single):
         self._arena = Arena(umem, config.quota_chunks, worker.index, poison=config.debug)
         self._where = ""
         self.handle: int | None = None
+        self.owner: object = None
+        """its engine, which lives as long as it is held"""
         self.at_close: Callable[[Any], None] | None = None
         """called with it when it is closed"""
         self.at_end: Callable[[Any], None] | None = None
@@ -236,6 +238,7 @@ class Endpoint(Single):
         try:
             addrs = numpy.arange(n, dtype=numpy.uint64) * span.pitch + span.addr
             hold = Hold(self.umem, addrs, front, size, f"an endpoint on {self.interface}")
+            hold.owner = self.owner
         except BaseException:  # no memory for it, say
             for i in range(n):
                 native.frag_unref(self.umem.handle, None, span.addr + i * span.pitch)

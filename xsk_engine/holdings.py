@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xsk_engine import privileges, shortage
 from xsk_engine.endpoint import Endpoint, EndpointConfig
 from xsk_engine.errors import BusyError, ClosedError, XskError
 from xsk_engine.flow import Flow, Pace, Traffic
@@ -71,6 +72,7 @@ class Holdings:
         with self._may_make():
             self._sweep()
             made = kind(engine.umem, worker, engine.config.interface, most, config)
+            made.owner = self._engine
             self._endpoints[id(made)] = weakref.ref(made)
             made.at_close, made.at_end = self._forget_endpoint, self._keep
         return made
@@ -121,7 +123,7 @@ class Holdings:
             raise TypeError(f"tcp: there is no option {unknown.pop()!r}; there are {known}")
         chosen = TcpOptions(**options)
         self._engine.raise_failure()
-        with self._may_make():
+        with self._may_make(), shortage.named("tcp", f"{where.dst} port {where.dst_port}"):
             made = self._engine.open_tcp().connect(kind, where, port, hop, chosen)
         if where.dst_mac is None and hop is not None:
             self.neighbours.follow(where.dst, where.src, hop, made)
@@ -142,7 +144,10 @@ class Holdings:
         assert self._engine.netdev is not None
         with self._may_make():
             if self._neighbours is None:
-                self._neighbours = Neighbours(self._engine.netdev)
+                drops = self._engine.config.drop_privileges
+                at_start = privileges.at_start(drop_privileges=drops, sandbox=False)
+                with shortage.named("resolve", self._engine.config.interface):
+                    self._neighbours = Neighbours(self._engine.netdev, at_start)
             return self._neighbours
 
     def ask(self, where: Remote) -> Future[Hop]:
@@ -174,7 +179,8 @@ class Holdings:
         elif (rate, count, duration) != (None, None, None):
             raise ValueError("start: a Traffic has rate, count and duration of its own")
         ask = functools.partial(resolve, traffic, self._engine.netdev, "eth(dst=) and ip(src=)")
-        return outside_event_loop(ask)
+        with shortage.named("resolve", self._engine.config.interface):
+            return outside_event_loop(ask)
 
     def launch(self, resolved: Resolved, changed: Changed | None) -> RunningTraffic:
         """Starts it; `changed` for who awaits its end."""
@@ -196,6 +202,7 @@ class Holdings:
             except ClosedError:
                 engine.raise_failure()
                 raise
+            running.owner = engine
             self._running.add(running)  # goes on, followed, also when its caller forgets it
             running.at_end = self._running.discard
         for address, flows in resolved.followed.items():
@@ -239,4 +246,4 @@ class Holdings:
             endpoint.forget()
         for running in self._running:
             running.forget()
-        return [self._neighbours.fileno()] if self._neighbours is not None else []
+        return self._neighbours.fds() if self._neighbours is not None else []
