@@ -74,7 +74,7 @@ def test_it_comes_and_goes_while_we_send(end, generic):
     with another_lab(LabOptions()) as lab, lab.counted() as arrived, Foreign(lab, end, generic) as other:
         with xsk_engine.open("vtx") as engine:
             running = engine.start(xsk_engine.Flow(frame(60)), rate=5000)
-            for _ in range(10):
+            for _ in range(5):
                 other.attach()
                 await_more(engine, 100)
                 other.detach()
