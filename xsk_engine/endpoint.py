@@ -334,7 +334,7 @@ class Endpoint(Single):
 
     def __del__(self) -> None:
         at_end = getattr(self, "at_end", None)  # None as well: it was never made
-        if at_end is not None and not self._closed and os.getpid() == self._pid:
+        if at_end is not None and self.handle is not None and os.getpid() == self._pid:
             at_end(self)
 
     def _remove(self, handle: c_void_p) -> None:

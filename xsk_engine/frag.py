@@ -7,7 +7,7 @@ import ctypes
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,9 +20,6 @@ from xsk_engine.umem import Umem
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
-
-
-_is_finalizing = sys.is_finalizing  # modules are gone by then
 
 
 class Hold(Single):
@@ -70,8 +67,9 @@ class Hold(Single):
             if native.frags_unref(self.umem.handle, pointer_to(descs), len(descs)):
                 self.umem.wake_owners()
 
-    def __del__(self) -> None:
-        if _is_finalizing() or not hasattr(self, "views") or self.umem.handle is None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # By then modules' names are None.
+        if is_finalizing() or not hasattr(self, "views") or self.umem.handle is None:
             return
         left = int(self.held.sum())
         if not left:

@@ -277,6 +277,7 @@ def main(seconds: float, seed: int | None, out: Path, leak: str | None) -> None:
     """Everything at once in a laboratory of lab run --queues 2, and then: was anything lost, wrong, or kept?
     Exit code 1 if so."""
     faulthandler.enable()
+    judge.few_arenas()
     warnings.simplefilter("ignore", ResourceWarning)  # frags that are let go
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
     out.mkdir(parents=True, exist_ok=True)

@@ -21,11 +21,12 @@ class _Mallinfo(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None)
+_M_ARENA_MAX = -8  # mallopt(3)
 _libc.mallinfo2.restype = _Mallinfo
 
 MIB = 1 << 20
 # Of each how much more per 10 minutes is still flat, and in which unit. Lower: pages that cannot be given
-# back because something else lies in them; higher: 1 MiB is 1800 bytes a second, and what leaks less is not seen.
+# back because something else lies in them; higher: 1 MiB is 1800 bytes a second, and less is not seen.
 SLOPES = {
     "rss_bytes": (1.0, MIB, "MiB"),
     "malloc_bytes": (0.5, MIB, "MiB"),
@@ -35,6 +36,12 @@ SLOPES = {
 JUDGED_FROM_S = 120.0
 """a last half that is shorter says nothing of slopes"""
 EXACT = ("fds", "threads", "socket_mappings")
+
+
+def few_arenas() -> None:
+    """Before there are threads: glibc gives each its own arena, up to 8 per core, and what is left over in
+    all of them goes on growing for hours."""
+    _libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def trim() -> None:

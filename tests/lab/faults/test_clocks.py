@@ -1,6 +1,5 @@
-"""Clocks that are set while the engine runs. Only in the test's own processes: the machine's are left alone."""
+"""Clocks that are set while the engine runs: of the test's own processes, not the machine's."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -19,8 +18,7 @@ SEND = ("send", "vtx", "--dst-ip", topology.RX_IPV4, "--dst-port", str(PORT), "-
 
 @pytest.fixture(scope="module")
 def clocks(tmp_path_factory):
-    """The environment of a process whose CLOCK_REALTIME and CLOCK_TAI go an hour forward and back, 25 times a
-    second."""
+    """The environment of a process whose clocks are set: see clocks.c."""
     library = tmp_path_factory.mktemp("clocks") / "clocks.so"
     source = Path(__file__).parent / "clocks.c"
     command = [
@@ -119,13 +117,12 @@ def test_a_connection_heeds_no_wall_clock(wire, real_root, clocks, tmp_path):
     assert json.loads(done.stderr)["tcp"]["timeouts"] == 0
 
 
-@pytest.mark.parametrize("queue", ["0", "0-1"])
-def test_an_hour_is_missing(wire, clocks, queue):
-    """CLOCK_MONOTONIC itself goes forward, as for a process that was frozen and moved: nothing has timed out, and
-    a pace catches up on one second."""
+def test_an_hour_is_missing(wire, clocks):
+    """CLOCK_MONOTONIC itself goes forward, as for a process that was frozen and moved: nothing has timed out,
+    and a pace catches up on one second."""
     with wire.counted() as arrived:
         began = time.monotonic()
-        count = ("--rate", "1kpps", "--count", "4000", "--queue", queue)
+        count = ("--rate", "1kpps", "--count", "4000", "--queue", "0-1")
         done = cli(*SEND, *count, env=clocks | {"CLOCKS_JUMP_MS": "2000"})
         took = time.monotonic() - began
         assert done.returncode == 0, done.stderr
@@ -134,5 +131,3 @@ def test_an_hour_is_missing(wire, clocks, queue):
     assert report["error"] is None
     assert report["completed_packets"] == 4000
     assert took > 3  # not all of the hour at once
-    with contextlib.suppress(KeyError):
-        assert report["gaps"]["post"]["max_ns"] > 0

@@ -177,6 +177,6 @@ def test_an_interpreter_ends_with_a_connection_open(wire, real_root, name):
             assert one.result()[0] == 100_000  # what was written was sent off before
 
 
-@pytest.mark.parametrize("pause_ms", [0, 1, 3, 10, 30, 60])
+@pytest.mark.parametrize("pause_ms", [0, 3, 30])
 def test_an_interpreter_ends_while_a_thread_opens(wire, pause_ms):
     ended(f"threading.Thread(target=opened, daemon=True).start(); time.sleep({pause_ms / 1000})", 0, "")
