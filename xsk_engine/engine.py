@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from xsk_engine import lifetimes, shortage
+from xsk_engine import lifetimes, privileges, shortage
 from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding, open_binding
@@ -28,7 +28,7 @@ from xsk_engine.remote import Address, Remote
 from xsk_engine.replay import Replay
 from xsk_engine.run import TrafficRun
 from xsk_engine.running import RunningTraffic
-from xsk_engine.stall import StallJudge
+from xsk_engine.stall import make_judge
 from xsk_engine.umem import Umem
 from xsk_engine.units import Rate
 
@@ -79,24 +79,24 @@ class Engine(EngineFacts):
 
     def _open(self) -> None:
         config = self.config
+        if config.sandbox:
+            privileges.check_sandbox()
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
             self.umem, self.binding = self._bind(stack)
-            self.event_fd = new_eventfd()
+            self.event_fd = self.umem.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
-            stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
+            judge = make_judge(stack, self.binding, config, self.workers)
             stack.callback(self.workers.clear)
             self._open_captures(stack)
-            workers = self.workers
             make_workers(
                 stack,
-                workers,
+                self.workers,
                 config,
                 self.umem,
                 self.binding,
                 self.event_fd,
-                # Not a method of ours: its thread would keep an engine that nobody has any more.
-                lambda worker, stalled_on: stalls.judge(worker, stalled_on, workers),
+                judge,
                 self.captures,
             )
             if config.tcp:
@@ -195,6 +195,8 @@ class Engine(EngineFacts):
 
     def _close_event_fd(self) -> None:
         fd, self.event_fd = self.event_fd, -1
+        if self.umem is not None:
+            self.umem.event_fd = -1
         os.close(fd)
 
     def stop(self) -> None:

@@ -65,8 +65,10 @@ class Hold(Single):
         descs = self.descs[mine & self.held]
         self.spent(rows)
         with self.umem.in_use:
-            if len(descs) and self.umem.handle is not None:
-                native.frags_unref(self.umem.handle, pointer_to(descs), len(descs))
+            if not len(descs) or self.umem.handle is None:
+                return
+            if native.frags_unref(self.umem.handle, pointer_to(descs), len(descs)):
+                self.umem.wake_owners()
 
     def __del__(self) -> None:
         if _is_finalizing() or not hasattr(self, "views") or self.umem.handle is None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from xsk_engine import iperf3protocol as protocol
 from xsk_engine import iperf3report as report
+from xsk_engine import privileges
 from xsk_engine.engine import Engine
 from xsk_engine.errors import DeadlineError, TcpError, XskError
 from xsk_engine.iperf3control import Control
@@ -203,6 +204,7 @@ class _Session:
         self._test = test
         self._tell = tell
         self._signals = signals
+        self._version = importlib.metadata.version("xsk-engine")  # while files can be read
         self._cookie = protocol.make_cookie(os.urandom(COOKIE_BYTES - 1))
         self._cpu = _cpu_s()
         self.report: dict[str, Any] = {"start": {}, "intervals": [], "end": {}}
@@ -215,6 +217,8 @@ class _Session:
                 stack.callback(control.close)
                 control.expect(protocol.PARAM_EXCHANGE)
             engine = stack.enter_context(Engine(self._target.engine))
+            if self._target.engine.drop_privileges:
+                privileges.drop(engine.keeps)
             control.send_parameters(self._test)
             self._expect(control, protocol.CREATE_STREAMS)
             connections = [
@@ -259,7 +263,7 @@ class _Session:
             control_mss=control.mss_bytes,
             send_buffer_bytes=options.send_buffer_bytes,
             receive_buffer_bytes=options.receive_buffer_bytes,
-            version=f"xsk-engine {importlib.metadata.version('xsk-engine')}",
+            version=f"xsk-engine {self._version}",
             system=" ".join(platform.uname()[:5]),
         )
         self._tell("start", self.report["start"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from xsk_engine import rfc2544
+from xsk_engine import privileges, rfc2544
 from xsk_engine.errors import BrokenError, XskError
 from xsk_engine.rfc2544 import SizeResult, Trial
 from xsk_engine.signals import handled, raise_interrupted
@@ -87,19 +87,25 @@ def run(
     *,
     on_open: Callable[[Link], None] = lambda link: None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
+    keep: Collection[str] = (),
 ) -> Measured:
     """Measures until it is done or a signal that ends it comes (handled here, main thread only), and returns
-    what there is. ValueError. UnavailableError, Interrupted: nothing stays open.
+    what there is. `keep`: capabilities that the caller still needs then. ValueError. UnavailableError,
+    Interrupted: nothing stays open.
     """
     measured, stopped_by, started = Measured(), list[int](), time.monotonic()
 
     def note(number: int, _frame: object) -> None:
         stopped_by.append(number)
 
+    from xsk_engine import resolve  # noqa: F401 - Engine.start() wants it, when files cannot be read any more
+
     link = Link(config, lambda: bool(stopped_by), on_trial)
     with contextlib.ExitStack() as stack:
         with handled(raise_interrupted):
             stack.enter_context(link)
+        if config.drop_privileges:
+            privileges.drop((*link.sink.way.keeps, *keep))
         stack.enter_context(handled(note))
         try:
             on_open(link)

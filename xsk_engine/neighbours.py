@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -90,14 +91,16 @@ def _events() -> socket.socket:
 
 
 class Neighbours:
-    """Of one interface, in the network namespace of the thread that makes it. Any thread may ask."""
+    """Of one interface, in the network namespace of the thread that makes it. Any thread may ask. `at_start`:
+    what its own does first."""
 
-    def __init__(self, netdev: NetDev) -> None:
+    def __init__(self, netdev: NetDev, at_start: Callable[[], None] = lambda: None) -> None:
         self._netdev = netdev
         self._lock = threading.Lock()
         self._questions: list[_Question] = []
         self._known: dict[tuple[IPAddress, IPAddress | None, bool], _Known] = {}
         self._closed = False
+        self._at_start = at_start
         with contextlib.ExitStack() as stack:
             self._wake_fd = new_eventfd()
             stack.callback(os.close, self._wake_fd)
@@ -158,6 +161,7 @@ class Neighbours:
     # -- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._at_start()
         poll = select.poll()
         poll.register(self._events.fileno(), select.POLLIN)
         poll.register(self._wake_fd, select.POLLIN)

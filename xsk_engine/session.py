@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from xsk_engine import privileges
 from xsk_engine.capture import PcapWriter
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
@@ -153,6 +154,8 @@ def run(
     engine = Engine(config)
     with handled(raise_interrupted) as numbers:
         engine.open()
+        if config.drop_privileges:
+            privileges.drop()
         writer = PcapWriter(pcap_out, engine.captures) if pcap_out is not None else None
         try:
             # A flow that ends by itself leaves its errors in the workers; so does one that is stopped.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from xsk_engine import privileges
 from xsk_engine.capture import PcapWriter
 from xsk_engine.errors import XskError
 from xsk_engine.signals import handled
@@ -129,6 +130,8 @@ def run(
     with contextlib.ExitStack() as stack:
         sink = Sink(config).open()
         stack.callback(sink.close)
+        if config.drop_privileges:
+            privileges.drop(sink.way.keeps)
         stack.enter_context(handled(lambda number, _: stopped_by.append(number)))
         writer = PcapWriter(pcap_out, [sink.capture]) if pcap_out is not None and sink.capture else None
         watch = _Watch(sink, until, outputs, interval_s)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xsk_engine import privileges
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.asynctcp import AsyncTcpConnection
 from xsk_engine.errors import BrokenError, DeadlineError, WouldBlockError, XskError
@@ -32,6 +33,9 @@ _RECV_BYTES = 64 << 10
 _LOOK_S = 0.25
 # After a signal: what is written has so long to be acknowledged. As the engine's own drain, for a longer way.
 _GRACE_S = 2.0
+# net.ipv4.ip_unprivileged_port_start, unless somebody has changed it
+_FIRST_FREE_PORT = 1024
+_TO_CONNECT = ("CAP_NET_BIND_SERVICE",)
 
 Watch = Callable[["TcpPipe"], Awaitable[None]]
 """Runs beside it (a live view, say), until it is cancelled"""
@@ -211,8 +215,14 @@ async def _run(
 ) -> Outcome:
     error: XskError | None = None
     engine = await AsyncEngine(target.engine).open()
+    drops = target.engine.drop_privileges
     try:
+        if drops:
+            low = _TO_CONNECT if 0 < target.source_port < _FIRST_FREE_PORT else ()
+            privileges.drop((*engine.engine.keeps, *low))
         connection = await engine.tcp(target.remote, target.port, **target.ends)
+        if drops:
+            privileges.drop(engine.engine.keeps)
         stop.connection = connection
         pipe = TcpPipe(connection, source, sink, wait_s)
         stop.task = running = asyncio.ensure_future(pipe.run())

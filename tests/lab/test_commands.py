@@ -98,6 +98,17 @@ def test_a_failure_while_running_exits_1_with_json(wire):
     assert len(err.splitlines()) == 1
 
 
+def test_lab_run_gives_the_words_as_they_are(tmp_path):
+    """There is no shell in between."""
+    words = ["$(touch shell)", "`id`", "a b", "x; touch shell", "*", "> shell"]
+    outer = {name: text for name, text in os.environ.items() if not name.startswith("XSK_LAB_")}
+    done = cli("lab", "run", "--", "printf", r"%s\n", *words, env=outer, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == words
+    assert cli("lab", "run", "--", "true; touch shell", env=outer, cwd=tmp_path).returncode != 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_closed_stdout_exits_1(wire):
     with open("/dev/full", "w") as full:
         result = subprocess.run(

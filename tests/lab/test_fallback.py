@@ -5,10 +5,12 @@ import asyncio
 import errno
 import gc
 import os
+import threading
 import time
 from fractions import Fraction
 
 import pytest
+from privileged import tasks
 from wire import another_lab, deafen_zerocopy, frame, holdings, wait_until
 
 from xsk_engine import binding, netdev
@@ -19,6 +21,7 @@ from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, UnavailableError, XskError
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab.topology import LabOptions
+from xsk_engine.privileges import NUMBERS
 from xsk_engine.program import PassProgram
 from xsk_engine.stall import StallJudge
 from xsk_engine.values import Sequence
@@ -66,6 +69,48 @@ def test_every_packet_once(wire, pretender, queues, count):
         send_through_a_fallback(Traffic(Flow(frame(100), SEQUENCE), count=count, rate=RATE), queues)
         wait_until(lambda: len(frames) >= count)
     assert sequences(frames) == list(range(count))
+
+
+@pytest.mark.parametrize("confined", ["drop_privileges", "sandbox"])
+def test_by_who_may_do_nothing_any_more(wire, pretender, confined):
+    """A thread opens the new sockets that has kept what that takes until it is known which mode it is."""
+    seen, real = [], StallJudge.judge
+
+    def judge(self, *arguments):
+        verdict = real(self, *arguments)
+        seen.append(threading.get_native_id())
+        return verdict
+
+    pretender.setattr(StallJudge, "judge", judge)
+    config = EngineConfig("vtx", queues=(0, 1), progress_timeout_s=0.3, **{confined: True})
+    with wire.counted() as arrived, wire.listening(), Engine(config) as engine:
+        (keeper,) = [one for one in threading.enumerate() if one.name == "xsk-judge"]
+        wait_until(lambda: effective(keeper) == {"CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_IPC_LOCK"})
+        for worker in engine.workers:
+            wait_until(lambda worker=worker: not effective(worker._thread))
+        asyncio.run(engine.run(Traffic(Flow(frame(100), SEQUENCE), count=100, rate=RATE)))
+        assert engine.binding.mode == "copy"
+        wait_until(lambda: arrived() == 100)
+        assert set(seen) == {keeper.native_id}
+        wait_until(lambda: not effective(keeper))
+
+
+def test_zerocopy_that_works_ends_the_doubt(wire, pretender):
+    """The same, when completions come."""
+    with Engine(EngineConfig("vtx", drop_privileges=True)) as engine:
+        (keeper,) = [one for one in threading.enumerate() if one.name == "xsk-judge"]
+        wait_until(lambda: effective(keeper))
+        time.sleep(0.3)
+        assert effective(keeper)
+        engine.workers[0].counters.completed_descs = 1
+        wait_until(lambda: not effective(keeper))
+        engine.workers[0].counters.completed_descs = 0
+
+
+def effective(thread):
+    """Capabilities of a thread, by their names."""
+    (task,) = [one for one in tasks(os.getpid()) if one["Pid"] == str(thread.native_id)]
+    return {name for name, number in NUMBERS.items() if int(task["CapEff"], 16) >> number & 1}
 
 
 @pytest.mark.parametrize("queues", [(0,), (0, 1)])

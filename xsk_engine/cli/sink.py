@@ -82,6 +82,7 @@ _PORTS = options.Parsed("list", _ports)
             ),
             run_options.LINK_TIMEOUT,
             run_options.DEFAULT_ROUTE,
+            run_options.SANDBOX,
         ],
     ),
     (
@@ -138,6 +139,8 @@ def command(**arguments: Any) -> int:
         reflect=arguments["reflect"],
         link_timeout_s=arguments["link_timeout"],
         busy_poll=arguments["busy_poll"],
+        drop_privileges=True,
+        sandbox=arguments["sandbox"],
     )
     run_options.device_for("sink", arguments)
     until = sinksession.Until(arguments["duration"], arguments["count"], arguments["idle"])
