@@ -302,7 +302,7 @@ void loop_finish(struct xske_loop *l)
 	take_commands(l); /* what came too late ends as what was running does; the next is refused */
 	atomic_store_explicit(&l->ended, 1, memory_order_release);
 	pthread_mutex_unlock(&l->command_lock);
-	counters_publish(l); /* why, before anybody hears that it has ended */
+	counters_show(l); /* why, before anybody hears that it has ended */
 	start_draining(l);
 	while (l->endpoints)
 		endpoint_remove(l, l->endpoints);

@@ -136,7 +136,9 @@ void mixes_shift(struct xske_loop *l, uint64_t ns);
 void loop_leave(struct xske_loop *l, enum xske_loop_state why);
 void loop_come_back(struct xske_loop *l);
 
-void counters_publish(struct xske_loop *l); /* counters.c */
+/* counters.c */
+void counters_show(struct xske_loop *l);    /* all but the state */
+void counters_publish(struct xske_loop *l);
 
 /* endpoint.c, for who sends. */
 bool endpoint_is_open(const struct xske_endpoint *e);
