@@ -281,7 +281,7 @@ def main(seconds: float, seed: int | None, out: Path, leak: str | None) -> None:
     warnings.simplefilter("ignore", ResourceWarning)  # frags that are let go
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
     out.mkdir(parents=True, exist_ok=True)
-    path = out / time.strftime("%Y%m%d-%H%M%S.jsonl")
+    path = out / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}.jsonl")
     print(f"seed {seed}, {seconds:g} s; samples in {path}", flush=True)
     with path.open("w") as log:
         soak = Soak(seconds, seed, log, leak)
