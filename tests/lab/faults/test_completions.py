@@ -1,6 +1,6 @@
 """A kernel that gives nothing back, late, or what it never had; and a send buffer with room for some packets.
 
-Completions of veth in copy mode come when the peer's NAPI takes the packets. A NAPI thread of the kernel cannot
+Completions of veth in copy mode come when the peer's NAPI takes the packets. No NAPI thread of the kernel can
 be stopped, and packets that wait behind it (in a bridge and tbf) are no longer the sender's. But with an XDP
 program at the peer, napi_defer_hard_irqs and a gro_flush_timeout its NAPI polls once, keeps its notifications
 masked, and comes back when the timeout has passed; meanwhile its ring of 256 fills up."""
