@@ -137,7 +137,7 @@ void loop_leave(struct xske_loop *l, enum xske_loop_state why);
 void loop_come_back(struct xske_loop *l);
 
 /* counters.c */
-void counters_show(struct xske_loop *l);    /* all but the state */
+void counters_show(struct xske_loop *l); /* all but the state */
 void counters_publish(struct xske_loop *l);
 
 /* endpoint.c, for who sends. */

@@ -19,7 +19,7 @@
  * mirrors native/endpoint.c forget_pending 5997634e
  * mirrors native/endpoint.c endpoint_remove 6030f467
  * mirrors native/endpoint.c xske_endpoint_destroy 8730c88d
- * mirrors native/loop.c loop_finish 8c19178e
+ * mirrors native/loop.c loop_finish 336d331f
  *
  * holds
  * breaks -DHEAD_BY_ONE: half a packet is published

@@ -39,7 +39,8 @@ static long offset_s(clockid_t clock)
 	case CLOCK_TAI:
 		return now_ms() / 20 % 2 ? HOUR_S : 0;
 	case CLOCK_MONOTONIC:
-		return jump_ms && syscall(SYS_gettid) != getpid() && now_ms() - started_ms > jump_ms ? HOUR_S : 0;
+		return jump_ms && syscall(SYS_gettid) != getpid() && now_ms() - started_ms > jump_ms ? HOUR_S
+		                                                                                     : 0;
 	default:
 		return 0;
 	}
