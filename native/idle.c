@@ -115,10 +115,10 @@ void COLD loop_collect(struct xske_loop *l)
 	endpoints_park(l);
 }
 
-/* Inflight, and asleep for the longest time again and again. */
+/* Inflight or stuck, and asleep for the longest time again and again. */
 bool loop_backed_off(const struct xske_loop *l)
 {
-	return txq_inflight(l->txq) && l->sleep_ns >= BACKOFF_MAX_NS;
+	return l->sleep_ns >= BACKOFF_MAX_NS && (txq_inflight(l->txq) || txq_is_stuck(l->txq));
 }
 
 void loop_set_clock(struct xske_loop *l)
@@ -180,8 +180,8 @@ void loop_rest(struct xske_loop *l)
 		return;
 	}
 	next = min_u64(mixes_next_ns(l), timer > now ? timer : now);
-	if (l->outlet.starved || l->outlet.waits || tcps_have_work(l))
-		next = now; /* for completions, or the capture's reader */
+	if (l->outlet.starved || l->outlet.waits || l->backlog || tcps_have_work(l))
+		next = now; /* for completions, room, or the capture's reader */
 	if (txq_inflight(l->txq) || next == now) {
 		ns = l->sleep_ns;
 		l->sleep_ns = min_u64(2 * ns, BACKOFF_MAX_NS);

@@ -5,11 +5,12 @@ import errno
 import random
 
 import pytest
-from fake import fake, patch
+from fake import Bench, fake, patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
+from sender import Sender, finish
 
 from xsk_engine import packet
 from xsk_engine._ffi import native as ffi
@@ -283,6 +284,25 @@ def test_a_lossy_receiver_is_no_lost_link(bench):
     assert one.counters.state == ffi.LOOP_RUNNING
     assert one.counters.kick_ebusy > 10_000
     assert one.counters.link_down_ns == 0
+
+
+@pytest.mark.parametrize("by", ["a flow", "an endpoint"])
+def test_a_full_ring_whose_last_packet_is_dropped(by):
+    """All of it has come back, and the kernel does not say yet that there is room."""
+    one = Bench(ring=64, chunks=256)
+    fake.policy(one.kernel, 1 << 30, 1)
+    fake.lossy(one.kernel, 63)
+    fake.script(one.kernel, errno.EBUSY, 1)
+    apps = []
+    if by == "a flow":
+        one.start(count=100, batch=64)
+    else:
+        apps.append(Sender(one, entries=128, batch=64))
+        for _ in range(100):
+            apps[0].send(b"e" * 60)
+    one.step(200)
+    assert (one.counters.completed_packets, one.counters.kick_ebusy) == (100, 1)
+    finish(one, *apps)
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOBUFS])
