@@ -86,8 +86,10 @@ static bool has_mail(struct xske_loop *l)
 {
 	uint32_t first;
 
-	/* A backlog waits for completions, not for mail. */
-	return spsc_ready(&l->commands, &first) || (!l->backlog && !l->served && endpoints_have_work(l)) ||
+	/* A backlog waits for completions, not for mail; and what cannot be posted is none yet. */
+	return spsc_ready(&l->commands, &first) ||
+	       (!l->down_since_ns && !l->backlog && !l->served && txq_room(l->txq, 1) &&
+	        endpoints_have_work(l)) ||
 	       tcps_have_mail(l) || atomic_load_explicit(&l->aborted, memory_order_relaxed);
 }
 

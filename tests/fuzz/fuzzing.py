@@ -16,6 +16,7 @@ from xsk_engine.errors import XskError
 MOST_S = 1.0
 """of this process's own time"""
 MOST_GROWTH_KIB = 128 << 10
+MOST_CHARACTERS = 1 << 14
 REFUSALS = (ValueError, click.UsageError, XskError)
 
 
@@ -42,7 +43,7 @@ class Input:
     def text(self, words, most=48):
         """Of words, of other characters, and now and then of very much of one."""
         parts = []
-        while self and len(parts) < most:
+        while self and len(parts) < most and sum(map(len, parts)) < MOST_CHARACTERS:
             what = self.byte()
             if what < 208:
                 parts.append(words[what % len(words)])
@@ -54,7 +55,7 @@ class Input:
                 parts.append(chr(self.byte() << 8 | self.byte()).encode(errors="ignore").decode())
             else:
                 parts.append((parts[-1] if parts else words[0]) * (1 << self.byte() % 13))
-                parts[-1] = parts[-1][: 1 << 14]
+                parts[-1] = parts[-1][:MOST_CHARACTERS]
         return "".join(parts)
 
 

@@ -305,6 +305,22 @@ def test_a_full_ring_whose_last_packet_is_dropped(by):
     finish(one, *apps)
 
 
+@pytest.mark.parametrize("number", [errno.ENETDOWN, 0])
+def test_what_cannot_be_sent_yet_keeps_nobody_awake(number):
+    """An application goes on sending while the link is down, or while a flow has filled the ring."""
+    one = Bench(ring=64, chunks=256)
+    app = Sender(one, entries=128)
+    fake.script(one.kernel, number, 1 << 30)
+    one.start(batch=64)
+    one.step(5)
+    app.send(b"e" * 60)
+    before = fake.slept_ns(one.kernel)
+    one.step(100)
+    assert fake.slept_ns(one.kernel) - before > 1_000_000
+    fake.script(one.kernel, 0, 0)
+    finish(one, app)
+
+
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOBUFS])
 def test_a_link_that_is_down_and_then_stuck_has_a_deadline(bench, number):
     one = bench(ring=64, link_timeout_ns=2 * SECOND)
