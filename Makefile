@@ -27,7 +27,7 @@ C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short tsan test-faults model soak-descs soak \
-	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp test-tcp bench bench-quick bench-micro bench-limit bench-start \
+	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz test-fuzz test-tcp bench bench-quick bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
 
@@ -55,7 +55,7 @@ demo: build ## frames through a private laboratory, every one checked; their lat
 	@mkdir -p build
 	@$(BIN)/xsk-engine demo --picture build/demo-latency.svg
 
-test: test-unit model test-native test-lab test-machine-short ## all tests but the long ones of the machine
+test: test-unit model test-native test-lab test-fuzz test-machine-short ## all tests but the long ones of the machine
 
 test-unit: setup-test build ## parsing, packets, layouts: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/ffi
@@ -115,18 +115,11 @@ example-http_upload: build ## a file by HTTP through the engine's TCP, to Python
 		trap "kill $$receiver" EXIT; sleep 1; \
 		$(BIN)/python examples/http_upload.py vtx http://10.77.0.2:8080/readme README.md'
 
-# What one of them needs besides the library.
-FUZZ_WITH_tcp := tests/fuzz/tcp_scene.c tests/native/fake_kernel.c tests/native/fake_device.c
+fuzz: setup-test build $(STAMP)-fuzz ## hostile input of every kind, FUZZ_SECONDS=300 for each target; FUZZ="tcp values": only these
+	@$(MAKE) --no-print-directory -s -k -j $$(nproc) -f tests/fuzz/fuzz.mk SECONDS=$(FUZZ_SECONDS) $(FUZZ)
 
-fuzz: fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp ## libFuzzer over flows, edits, received frames, receive rings, TCP segments and connections: ASan, UBSan; FUZZ_SECONDS=300
-
-fuzz-flow fuzz-edit fuzz-check fuzz-receive fuzz-segment fuzz-tcp: fuzz-%: build
-	@PYTHON=$(PYTHON) .ci/setup fuzz
-	mkdir -p build/fuzz/$*
-	clang -g -O1 -std=c11 -D_GNU_SOURCE -Inative -Itests/native $$(pkg-config --cflags libxdp libbpf) -fsanitize=fuzzer,address,undefined \
-		-fno-sanitize-recover=undefined tests/fuzz/$*_fuzz.c $(FUZZ_WITH_$*) native/*.c native/tcp/*.c -lpthread -lm -o build/fuzz/$*_fuzz
-	build/fuzz/$*_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=400 -print_final_stats=1 \
-		-artifact_prefix=build/fuzz/ build/fuzz/$* $(wildcard tests/fuzz/corpus/$*)
+test-fuzz:
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=20
 
 test-machine-short: setup-test build
 	$(BIN)/python -m pytest -q -rs -m "not slow" -o faulthandler_timeout=900 tests/machine
@@ -223,6 +216,10 @@ bench-tcp: setup-test build build/native ## TCP of the engine beside the kernel'
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(BIN)/python -m bench run instructions goodput connections $(if $(ROUNDS),--rounds $(ROUNDS))
 
+$(STAMP)-fuzz: $(STAMP)
+	$(PIP) install --no-build-isolation --editable '.[fuzz]'
+	@touch $@
+
 $(STAMP)-bench: $(STAMP)
 	$(PIP) install --no-build-isolation --editable '.[bench]'
 	@touch $@
@@ -243,7 +240,7 @@ example-c: build ## examples/c_sender.c: the arena and the loop from C, in a pri
 	$(LAB) build/c/c_sender vtx 02:77:00:00:00:01 02:77:00:00:00:02 10.77.0.1 10.77.0.2 9000 100000
 
 clean: ## what was built; the emulated machine's packages stay
-	rm -rf build dist $(STAMP) $(STAMP)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist $(STAMP) $(STAMP)-bench $(STAMP)-fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 distclean: clean ## and the virtual environment and the machine's packages
 	rm -rf $(VENV) .machine

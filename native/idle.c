@@ -86,8 +86,10 @@ static bool has_mail(struct xske_loop *l)
 {
 	uint32_t first;
 
-	/* A backlog waits for completions, not for mail. */
-	return spsc_ready(&l->commands, &first) || (!l->backlog && !l->served && endpoints_have_work(l)) ||
+	/* A backlog waits for completions, not for mail; and what cannot be posted is none yet. */
+	return spsc_ready(&l->commands, &first) ||
+	       (!l->down_since_ns && !l->backlog && !l->served && txq_room(l->txq, 1) &&
+	        endpoints_have_work(l)) ||
 	       tcps_have_mail(l) || atomic_load_explicit(&l->aborted, memory_order_relaxed);
 }
 
@@ -125,10 +127,10 @@ bool loop_may_kick(const struct xske_loop *l)
 	return l->sleep_ns <= BACKOFF_MIN_NS || l->now_ns - l->kicked_ns >= l->sleep_ns / 2;
 }
 
-/* Inflight, and at rest for the longest time again and again. */
+/* Inflight or stuck, and at rest for the longest time again and again. */
 bool loop_backed_off(const struct xske_loop *l)
 {
-	return txq_inflight(l->txq) && l->sleep_ns >= BACKOFF_MAX_NS && loop_may_kick(l);
+	return l->sleep_ns >= BACKOFF_MAX_NS && (txq_inflight(l->txq) || txq_is_stuck(l->txq)) && loop_may_kick(l);
 }
 
 void loop_set_clock(struct xske_loop *l)
@@ -197,8 +199,8 @@ void loop_rest(struct xske_loop *l)
 		return;
 	}
 	next = min_u64(mixes_next_ns(l), timer > now ? timer : now);
-	if (l->outlet.starved || l->outlet.waits || tcps_have_work(l))
-		next = now; /* for completions, or the capture's reader */
+	if (l->outlet.starved || l->outlet.waits || l->backlog || tcps_have_work(l))
+		next = now; /* for completions, room, or the capture's reader */
 	if (txq_inflight(l->txq) || next == now) {
 		ns = l->sleep_ns;
 		l->sleep_ns = min_u64(2 * ns, BACKOFF_MAX_NS);

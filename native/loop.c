@@ -192,8 +192,9 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 		else if (l->draining_ns > l->config.drain_timeout_ns)
 			end_drain(l);
 	}
-	/* A flow may wait for chunks that applications hold; without those it waits in vain. */
-	starved = l->outlet.starved && !l->endpoints;
+	/* A flow may wait for chunks that applications hold; without those it waits in vain. So does everybody for a kernel
+	 * that takes nothing off the ring. */
+	starved = (l->outlet.starved && !l->endpoints) || (txq_is_stuck(l->txq) && loop_has_work(l));
 	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns || (!txq_inflight(l->txq) && !starved)) {
 		l->stalled_ns = 0;
 		return;

@@ -90,6 +90,13 @@ static inline uint32_t txq_room(struct xske_txq *q, uint32_t want)
 	return min_u32(comp, tx);
 }
 
+/* Everything has come back, and still there is no room: after an EBUSY for the last desc of a full ring the kernel
+ * publishes its consumer index with the next kick only (net/xdp/xsk_queue.h, xskq_cons_get_entries). */
+static inline bool txq_is_stuck(struct xske_txq *q)
+{
+	return !txq_inflight(q) && !txq_room(q, 1);
+}
+
 /* Where the next desc will lie in the tx ring. */
 static inline uint32_t txq_next_slot(const struct xske_txq *q)
 {

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 PORT = 5201
@@ -21,6 +22,7 @@ MOST_BLOCK_BYTES = 1 << 20
 DEFAULT_BLOCK_BYTES = 128 << 10
 MOST_JSON_BYTES = 1 << 20
 """a server that announces more has lost its way"""
+_MOST_FIGURE = 1 << 63
 
 TEST_START = 1
 TEST_RUNNING = 2
@@ -72,12 +74,12 @@ class Iperf3Test:
 
 def parse_bytes(text: str) -> int:
     """``100``, ``64K``, ``1.5G``: as iperf3, K is 1024. ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,30}(?:\.\d{1,30})?)([KMGT]?)B?", text.strip(), re.IGNORECASE)
     if not match:
         raise ValueError(f"bytes: {text!r} is not a number, with K, M, G or T of 1024 if it has one")
-    n = int(float(match[1]) * _UNITS[match[2].upper()])
+    n = int(Fraction(match[1]) * _UNITS[match[2].upper()])
     if not 1 <= n < 1 << 62:
-        raise ValueError(f"bytes: {text!r} is not above 0")
+        raise ValueError(f"bytes: {text!r} is not in 1 to {(1 << 62) - 1}")
     return n
 
 
@@ -187,23 +189,39 @@ class Results:
         }
 
 
+def _figure(value: Any, what: str) -> float:
+    """JSON as Python reads it has numbers of any size, and some that are none."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(what)
+    if not abs(value) < _MOST_FIGURE:
+        raise ValueError(f"the server's results have a {what} that cannot be")
+    return value
+
+
+def _stream(one: Mapping[str, Any]) -> StreamResult:
+    start, end = (_figure(one.get(name, 0), name) for name in ("start_time", "end_time"))
+    return StreamResult(int(_figure(one["bytes"], "bytes")), 0, float(end - start))
+
+
 def parse_results(message: bytes, streams: int) -> Results:
     """The server's. ValueError for what is none."""
     try:
         value = json.loads(message)
         by_id = {one["id"]: one for one in value["streams"]}
         found = [by_id[number] for number in stream_ids(streams)]
+        total, user, system = (
+            float(_figure(value[name], name))
+            for name in ("cpu_util_total", "cpu_util_user", "cpu_util_system")
+        )
+        congestion = value.get("congestion_used")
         return Results(
-            float(value["cpu_util_total"]),
-            float(value["cpu_util_user"]),
-            float(value["cpu_util_system"]),
-            [
-                StreamResult(
-                    int(one["bytes"]), 0, float(one.get("end_time", 0)) - float(one.get("start_time", 0))
-                )
-                for one in found
-            ],
-            value.get("congestion_used"),
+            total,
+            user,
+            system,
+            [_stream(one) for one in found],
+            None if congestion is None else str(congestion),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the server's results lack {error}") from None
+    except RecursionError:
+        raise ValueError("the server's results are nested too deep") from None

@@ -13,11 +13,11 @@ from fractions import Fraction
 
 _DECIMAL = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3}
 _TIMES = {"": Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%_0-9]*)")
+_NUMBER = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*((?:[A-Za-z%_][A-Za-z%_0-9]*)?)")
 _MAX_LIST = 4096
 _ROUNDS_UP = 0.9995
 """with three digits it is the next unit's 1 from here on"""
-_ADDRESS = re.compile(r"(?:(?P<host>\[[^]]+\]|[^:]+):)?(?P<port>\d+)")
+_ADDRESS = re.compile(r"(?:(?P<host>\[[^]]+\]|[^:]+):)?(?P<port>\d{1,5})")
 
 
 def _split(text: str, what: str) -> tuple[Fraction, str]:
@@ -101,7 +101,7 @@ def parse_int_list(text: str, what: str) -> list[int]:
     """The numbers of ``0,2-3``: in that order, each once."""
     numbers: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,30})(?:-(\d{1,30}))?\s*", part)
         if not match:
             raise ValueError(f"{what}: {text!r} is not a list like 0,2-3")
         low, high = int(match[1]), int(match[2] or match[1])

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_CHOICES = 65536
+_MOST_HYPHENS = 11
+"""of a range of MAC addresses that are written with them"""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def as_values(given: object, number: Callable[[str], int], name: str) -> Values:
 def _parse_range(text: str, number: Callable[[str], int]) -> Range | None:
     """None when it is no range. A hyphen may also be part of a number (a MAC address)."""
     body, slash, step = text.partition("/")
+    if body.count("-") > _MOST_HYPHENS:
+        return None
     for at in (i for i, c in enumerate(body) if c == "-" and i):
         try:
             first, last = number(body[:at].strip()), number(body[at + 1 :].strip())

@@ -4,26 +4,15 @@
  * frame is counted as exactly one thing, the pieces make no difference, and what flows count adds up. Half of the
  * frames get right checksums and a signature, or hardly one would come further than those.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "check.h"
 #include "edit.h"
+#include "fuzz.h"
 
 #define FLOWS 4u
 #define MOST_PIECES 8u
 #define CONTROL_BYTES 12u
 #define SIGN 1u
 #define FIX 2u
-
-static void must(int is, const char *what)
-{
-	if (is)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
 
 /* Numbers around which something changes, near each other and far apart. */
 static uint64_t number(uint8_t kind, uint8_t by)

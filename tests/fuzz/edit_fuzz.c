@@ -4,21 +4,10 @@
  * touched, lengths change by VLAN tags only, and a packet whose checksums were computed keeps them when it is edited
  * and they are computed again.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "edit.h"
+#include "fuzz.h"
 
 #define MOST_EDITS 4u
-
-static void must(int is, const char *what)
-{
-	if (is)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
 
 /* Sound ones, as xske_trace_create() lets through. */
 static struct xske_edit edit_of(const uint8_t *from)

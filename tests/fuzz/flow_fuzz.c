@@ -4,41 +4,13 @@
  * the right length whose checksums add up, and leave no chunk behind. Offsets, masks, lengths, orders, paces and the
  * order of completions come from the input; which checksum covers which field is worked out here, by the bytes.
  */
-#include <stdio.h>
-#include <stdlib.h>
-
+#include "fuzz.h"
 #include "mix.h"
 
 #define CHUNKS 64u
 #define RING 64u
 #define MOST_FRAME 12000u
 #define TURNS 24u
-
-struct input {
-	const uint8_t *at, *end;
-};
-
-static uint64_t take(struct input *in, uint32_t bytes)
-{
-	uint64_t value = 0;
-
-	while (bytes-- > 0)
-		value = value << 8 | (in->at < in->end ? *in->at++ : 0);
-	return value;
-}
-
-static uint32_t below(struct input *in, uint32_t n)
-{
-	return (uint32_t)take(in, n > 256 ? 2 : 1) % n;
-}
-
-static void must(bool is, const char *what)
-{
-	if (is)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
 
 /* ---- the smallest kernel: holds what it took, completes when told ------------------------------------- */
 

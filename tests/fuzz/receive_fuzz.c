@@ -4,24 +4,13 @@
  * it does not have. Whatever it does, nothing outside a chunk is read and no list overflows; and as long as it names only
  * chunks that it has, it gets each of them back once and none is lost.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "arena.h"
+#include "fuzz.h"
 #include "rxq.h"
 
 #define ENTRIES 16u
 #define CHUNK 2048u
 #define CHUNKS (ENTRIES + 4u) /* and some that are not the ring's */
-
-static void must(int is, const char *what)
-{
-	if (is)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
 
 struct kernel {
 	uint32_t rx_producer, rx_consumer, fill_producer, fill_consumer, flags;

@@ -5,12 +5,10 @@
  * was. Half of the frames get right headers and checksums, or hardly one would come further than those.
  */
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "csum.h"
 #include "edit.h"
+#include "fuzz.h"
 #include "tcp/segment.h"
 
 #define CONTROL_BYTES 4u
@@ -22,14 +20,6 @@
 #define SHAPE 32u
 #define IP_AT 14u
 #define MOST_BYTES 2048u
-
-static void must(int is, const char *what)
-{
-	if (is)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
 
 /* An IP header whose lengths are right, and a protocol that is looked into. */
 static void shape(uint8_t *frame, uint32_t len, uint32_t how)

@@ -1,33 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * libFuzzer over a TCP connection between a hostile peer and a careless application: segments of any kind (right headers
- * around anything), broken frames, ICMP, calls in any order, time, and a device that completes when it likes. Whatever
- * happens: what leaves is a right segment of the stream that was written and leaves no gap, nothing that is inflight
+ * around anything), broken frames, ICMP, calls in any order, time, and a device that completes when it likes and gives descs
+ * that no kernel may give. Whatever happens: what leaves is a right segment of the stream that was written and leaves no gap, nothing that is inflight
  * changes, no chunk is lost, the loop comes to rest, and in the end everything is back.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "tcp_scene.h"
 
 #define LONGEST 9014u
-
-/* The script. */
-struct input {
-	const uint8_t *at, *end;
-};
-
-static uint32_t byte(struct input *in)
-{
-	return in->at < in->end ? *in->at++ : 0;
-}
-
-static uint32_t word(struct input *in)
-{
-	uint32_t high = byte(in);
-
-	return high << 8 | byte(in);
-}
 
 /* ---- what comes ------------------------------------------------------------------------------------ */
 
@@ -173,6 +153,26 @@ static void send_garbage(struct scene *s, struct input *in)
 	give(s, in, frame, len, 0);
 }
 
+/* Of any chunk, or none, and any length: a broken kernel's. */
+static void send_desc(struct scene *s, struct input *in)
+{
+	struct xske_ring rx, fill;
+	uint32_t how = byte(in);
+	struct xske_desc d = {.addr = take(in, 3), .len = word(in), .options = how & 1};
+
+	fake_rx_rings(s->rx, &rx, &fill);
+	if (*rx.producer - *rx.consumer > rx.mask)
+		return;
+	if (how & 2) /* one that it could have */
+		d.addr = ((uint64_t *)fill.ring)[d.addr & fill.mask] + HEADROOM;
+	else if (how & 4)
+		d.addr <<= 40;
+	if (how & 8)
+		d.len %= s->chunk_size - HEADROOM + 1;
+	((struct xske_desc *)rx.ring)[*rx.producer & rx.mask] = d;
+	*rx.producer += 1;
+}
+
 /* ---- the application -------------------------------------------------------------------------------- */
 
 static void write_some(struct scene *s, uint32_t len)
@@ -272,6 +272,8 @@ static void act(struct scene *s, struct input *in)
 	case 9:
 		if (what >> 4 == 15)
 			send_garbage(s, in);
+		else if (what >> 4 == 14)
+			send_desc(s, in);
 		else
 			xske_tcp_await(s->conn, what >> 4);
 		break;

@@ -1,23 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "tcp_scene.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #define CHUNKS 256u
-#define HEADROOM 64u
 #define MOST_TURNS 20000u
 
 const uint8_t OURS[16] = {0x20, 1, 0xd, 0xb8, [15] = 1}, PEERS[16] = {0x20, 1, 0xd, 0xb8, [15] = 2};
-
-void must(int is, const char *what)
-{
-	if (is)
-		return;
-	fprintf(stderr, "violated: %s\n", what);
-	abort();
-}
 
 /* ---- what leaves ---------------------------------------------------------------------------------- */
 

@@ -5,8 +5,10 @@
 
 #include "csum.h"
 #include "fake_device.h"
+#include "fuzz.h"
 
 #define RING 32u
+#define HEADROOM 64u
 #define LOCAL_PORT 40000u
 #define REMOTE_PORT 5001u
 
@@ -44,7 +46,6 @@ struct scene *scene_create(uint32_t how, uint32_t more);
 void scene_destroy(struct scene *s);
 /* So much time passes; what leaves is judged. */
 void scene_run(struct scene *s, uint64_t ns);
-void must(int is, const char *what);
 
 /* The stream's byte number `at`. */
 static inline uint8_t stream_byte(uint32_t at)

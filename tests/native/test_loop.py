@@ -5,11 +5,12 @@ import errno
 import random
 
 import pytest
-from fake import fake, patch
+from fake import Bench, fake, patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
+from sender import Sender, finish
 
 from xsk_engine import packet
 from xsk_engine._ffi import native as ffi
@@ -283,6 +284,41 @@ def test_a_lossy_receiver_is_no_lost_link(bench):
     assert one.counters.state == ffi.LOOP_RUNNING
     assert one.counters.kick_ebusy > 10_000
     assert one.counters.link_down_ns == 0
+
+
+@pytest.mark.parametrize("by", ["a flow", "an endpoint"])
+def test_a_full_ring_whose_last_packet_is_dropped(by):
+    """All of it has come back, and the kernel does not say yet that there is room."""
+    one = Bench(ring=64, chunks=256)
+    fake.policy(one.kernel, 1 << 30, 1)
+    fake.lossy(one.kernel, 63)
+    fake.script(one.kernel, errno.EBUSY, 1)
+    apps = []
+    if by == "a flow":
+        one.start(count=100, batch=64)
+    else:
+        apps.append(Sender(one, entries=128, batch=64))
+        for _ in range(100):
+            apps[0].send(b"e" * 60)
+    one.step(200)
+    assert (one.counters.completed_packets, one.counters.kick_ebusy) == (100, 1)
+    finish(one, *apps)
+
+
+@pytest.mark.parametrize("number", [errno.ENETDOWN, 0])
+def test_what_cannot_be_sent_yet_keeps_nobody_awake(number):
+    """An application goes on sending while the link is down, or while a flow has filled the ring."""
+    one = Bench(ring=64, chunks=256)
+    app = Sender(one, entries=128)
+    fake.script(one.kernel, number, 1 << 30)
+    one.start(batch=64)
+    one.step(5)
+    app.send(b"e" * 60)
+    before = fake.slept_ns(one.kernel)
+    one.step(100)
+    assert fake.slept_ns(one.kernel) - before > 1_000_000
+    fake.script(one.kernel, 0, 0)
+    finish(one, app)
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOBUFS])

@@ -81,6 +81,8 @@ def run(*arguments, **options):
         (["measure", "lo", "lo", "--tests", "speed"], "none of throughput"),
         (["measure", "lo", "lo", "--loss", "x"], "no percentage"),
         (["measure", "lo", "lo", "--load", "0"], "above 0"),
+        (["measure", "lo", "lo", "--load", "9" * 400], "no percentage"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--field", "@4\n2/4=x"], "field @4 2/4"),
         (["measure", "lo", "lo", "--resolution", "0"], "above 0%"),
         (["measure", "lo", "lo", "--dst-ip", "10.0.0.300"], "10.0.0.300"),
         (["measure", "lo", "lo", "--plot", "x.gif"], ".png or .svg"),

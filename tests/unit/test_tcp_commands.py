@@ -76,6 +76,27 @@ def test_results_that_are_none(message):
         protocol.parse_results(message, 2)
 
 
+def _results(**figures):
+    """As text, so that figures may be what json does not write."""
+    figures = {"bytes": "1", "end_time": "1", "cpu": "1", **figures}
+    stream = f'{{"id":1,"bytes":{figures["bytes"]},"end_time":{figures["end_time"]}}}'
+    cpu = ",".join(f'"cpu_util_{name}":{figures["cpu"]}' for name in ("total", "user", "system"))
+    return f'{{{cpu},"streams":[{stream}]}}'.encode()
+
+
+@pytest.mark.parametrize("figure", ["1e999", "-1e999", "NaN", "9" * 400, "1e300", '"1"', "[]"])
+@pytest.mark.parametrize("name", ["bytes", "end_time", "cpu"])
+def test_figures_that_cannot_be(name, figure):
+    assert protocol.parse_results(_results(), 1).streams[0].transferred_bytes == 1
+    with pytest.raises(ValueError, match="the server's results"):
+        protocol.parse_results(_results(**{name: figure}), 1)
+
+
+def test_results_that_are_nested_without_end():
+    with pytest.raises(ValueError, match="nested too deep"):
+        protocol.parse_results(b"[" * 100_000, 1)
+
+
 def test_streams_are_numbered_without_a_two():
     assert protocol.stream_ids(1) == [1]
     assert protocol.stream_ids(4) == [1, 3, 4, 5]
@@ -124,7 +145,7 @@ def test_bytes_are_iperf3s(text, n):
     assert protocol.parse_bytes(text) == n
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1 k", "1X", "0.1", "9999999T"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "1 k", "1X", "0.1", "9999999T", "9" * 400])
 def test_what_no_bytes_are(text):
     with pytest.raises(ValueError, match="bytes"):
         protocol.parse_bytes(text)

@@ -43,6 +43,12 @@ def test_rate_refuses(text):
         units.parse_rate(text)
 
 
+@pytest.mark.parametrize("parse", [units.parse_rate, units.parse_count, units.parse_seconds])
+def test_a_number_without_end_is_refused_at_once(parse):
+    with pytest.raises(ValueError, match="is not a positive number"):
+        parse("2" * 10**6 + "!")
+
+
 def test_counts_and_times():
     assert units.parse_count("1M") == 10**6
     assert units.parse_seconds("20ms") == pytest.approx(0.02)

@@ -49,6 +49,7 @@ def test_shares_are_of_the_direction():
         ("drop", "not NAME=VALUE"),
         ("drop=", "not NAME=VALUE"),
         ("drop=0.1,", "not NAME=VALUE"),
+        ("drop=1\n2", "not NAME=VALUE"),
         ("drop=2", "drop=2 is not a chance from 0 to 1"),
         ("drop=-0.1", "drop=-0.1 is not a chance"),
         ("drop=1/2", "not a chance"),

@@ -175,15 +175,16 @@ def _extra_fields(texts: tuple[str, ...]) -> dict[str, Any]:
     fields = {}
     for text in texts:
         path, equals, values = text.partition("=")
+        path = " ".join(path.split())
         if not equals:
             raise ValueError(f"field: {text!r} is not FIELD=VALUES, as ipv4.id=sequence")
-        layer, dot, name = path.strip().partition(".")
+        layer, dot, name = path.partition(".")
         layer = layer.split("[")[0]
         parse = LAYERS[layer].find(name).parse if dot and layer in LAYERS and layer != "gre" else integer
         try:
-            fields[path.strip()] = parse_values(values, parse)
+            fields[path] = parse_values(values, parse)
         except ValueError as error:
-            raise ValueError(f"field {path.strip()}: {error}") from None
+            raise ValueError(f"field {path}: {error}") from None
     return fields
 
 

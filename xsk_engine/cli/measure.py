@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from fractions import Fraction
 from typing import Any
@@ -19,7 +20,7 @@ from xsk_engine.units import parse_int_list
 def _percent(text: str) -> Fraction:
     """``0.1%``, also without the sign."""
     number = text.strip().removesuffix("%").strip()
-    if not number.replace(".", "", 1).isdecimal():
+    if not re.fullmatch(r"\d{1,30}(\.\d{0,30})?|\.\d{1,30}", number):
         raise ValueError(f"{text!r} is no percentage, as 0.1%")
     return Fraction(number) / 100
 

@@ -119,6 +119,8 @@ def parse_wire(text: str) -> WireSpec:
     values: dict[str, Fraction | int | str] = {}
     if text.strip() == "clean":
         return WireSpec()
+    if not text.isprintable():  # errors quote it as it is
+        raise ValueError(f"wire: {text!r} is not NAME=VALUE, as drop=0.01; or clean")
     for word in text.split(","):
         name, equals, value = (part.strip() for part in word.partition("="))
         if not equals or not value:
