@@ -6,7 +6,7 @@
  * is lost stays lost: at a standstill everything that was brought must have been taken.
  *
  * mirrors native/idle.c loop_wake ed839518
- * mirrors native/idle.c has_mail 39db28cb
+ * mirrors native/idle.c has_mail b714603a
  * mirrors native/idle.c doze 9890b5e0
  * mirrors native/endpoint.c endpoint_hand_over e1ea925f
  * mirrors native/endpoint.c begin_round 1578c504
