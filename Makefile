@@ -17,13 +17,16 @@ NICS ?= igb
 
 FUZZ_SECONDS ?= 300
 
+SOAK_SECONDS ?= 1800
+SOAK_DESCS ?= 10000000000
+
 # Where install-c puts things, below DESTDIR; LIBDIR within PREFIX. The example has a prefix of its own.
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short tsan test-faults \
+.PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short tsan test-faults model soak-descs soak \
 	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz test-fuzz test-tcp bench bench-quick bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
@@ -52,7 +55,7 @@ demo: build ## frames through a private laboratory, every one checked; their lat
 	@mkdir -p build
 	@$(BIN)/xsk-engine demo --picture build/demo-latency.svg
 
-test: test-unit test-native test-lab test-fuzz test-machine-short ## all tests but the long ones of the machine
+test: test-unit model test-native test-lab test-fuzz test-machine-short ## all tests but the long ones of the machine
 
 test-unit: setup-test build ## parsing, packets, layouts: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/ffi
@@ -63,12 +66,22 @@ test-native: setup-test build build/native build/tsan build/asan ## model tests,
 	$(BIN)/meson test -C build/tsan --print-errorlogs
 	$(BIN)/python -m pytest -q -m "not slow" tests/native
 
+model: setup-test build ## return list, rings, sleep and wake and their like: all interleavings of the models in native/models, by spin
+	$(BIN)/python -m tests.models
+
 tsan: setup-test build build/tsan ## the native tests with real threads under ThreadSanitizer
 	$(BIN)/meson test -C build/tsan --print-errorlogs
 
 test-faults: setup-test build build/native ## what goes wrong with devices, kernels, processes and limits
 	$(BIN)/meson compile -C build/native >/dev/null
 	$(LAB) $(BIN)/python -m pytest -q $(LAB_TMP) tests/lab/faults tests/lab/test_trouble.py
+
+soak: setup-test build ## 30 minutes at full rate, with flows, endpoints, connections and engines that come and go: what is lost, wrong or kept? SOAK_SECONDS=
+	$(LAB) $(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
+soak-descs: setup-test build build/native ## 10^10 descs on the fake kernel from 1000 before an index wraps: three wraps (some minutes); SOAK_DESCS=
+	$(BIN)/meson compile -C build/native >/dev/null
+	build/native/tests/native/wraps $(SOAK_DESCS)
 
 test-tcp: setup-test build build/native ## TCP between two engines, and with a small reference, over thousands of bad wires (some minutes)
 	$(BIN)/meson compile -C build/native >/dev/null

@@ -74,11 +74,16 @@ struct xske_arena {
 	uint64_t recycled;
 	uint64_t cross;
 	uint64_t quota_waits;
-	/* Everybody's. */
+	/* Everybody's (models: return_list.pml, await.pml). */
+	/* Pushed seq_cst: release for `next` and the dead frags, which the taker's exchange acquires (an RMW in between goes on
+	 * with the release), and seq_cst before the load of `waiting`. The mark PARKED publishes nothing: acquire is enough. */
 	alignas(XSKE_CACHE_LINE) _Atomic uint32_t returns;
+	/* Store, fence, look at the list; push, look here: seq_cst on both sides, or on ARM and x86 each may miss the other.
+	 * Taken back relaxed: whoever gets the 1 signals, and the signal orders. */
 	_Atomic uint32_t waiting;
-	_Atomic uint32_t entered;
-	/* The loop's: descs of its frags. */
+	_Atomic uint32_t entered; /* a lock, ARENA_*: acquired and released for the entered thread's words */
+	/* The loop's: descs of its frags. seq_cst stores, as `waiting` is loaded next; what the loop released before them (the
+	 * submit ring's tail) is seen no later than they are. */
 	_Atomic uint64_t posted_descs;
 	_Atomic uint64_t completed_descs;
 	/* Under umem->lock. */

@@ -43,7 +43,7 @@ void xske_loop_give_up(struct xske_loop *l, uint32_t error)
 {
 	uint64_t now = l->config.clock.now_ns(l->config.clock.ctx);
 
-	if (!l->away || l->state >= XSKE_LOOP_STOPPED)
+	if (l->state >= XSKE_LOOP_STOPPED || (l->state == XSKE_LOOP_NEW && loop_begin(l)))
 		return;
 	if (l->state == XSKE_LOOP_DRAINING)
 		l->state = XSKE_LOOP_STOPPED;

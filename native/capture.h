@@ -19,9 +19,10 @@ struct xske_capture {
 	uint64_t left;      /* packets to take; UINT64_MAX: all */
 	uint64_t offset_ns; /* of the records' times to the loop's clock */
 	uint8_t *bytes;
+	/* As in spsc.h, and nobody is woken: the reader comes by himself, the loop while it waits. */
 	alignas(XSKE_CACHE_LINE) _Atomic uint64_t head;
 	alignas(XSKE_CACHE_LINE) _Atomic uint64_t tail;
-	_Atomic uint32_t closed;
+	_Atomic uint32_t closed; /* relaxed: it is freed only when the loop has ended */
 };
 
 /* Packets of up to len bytes that it could take now. */

@@ -5,14 +5,16 @@
  *
  * Who writes a chunk's words:
  *   refs      everybody, atomically. While the chunk is open (or held, see arena.h) it carries the owner's
- *             CHUNK_BIAS; otherwise it is the number of references.
+ *             CHUNK_BIAS; otherwise it is the number of references. Dropped acq_rel: the last one, and the owner who looks
+ *             (acquire) whether he is alone, come after whatever the others did to the bytes. Added relaxed, by who
+ *             holds one. Stored relaxed, by who has the chunk to himself: its addr goes on with a release.
  *   next      whoever owns the whole chunk: its arena (stack), a pusher (return list).
  *   arena     the pool's mutex holder, when the chunk changes hands. Constant while refs > 0. Atomic only for who
- *             looks for neighbours (span.c) and meets others' chunks.
+ *             looks for neighbours (span.c) and meets others' chunks: relaxed; who holds a reference got it with an acquire.
  *   txq_id    as arena; copied from it so that posting need not follow the pointer.
  *   held      the arena's thread (arena.h).
  *   inflight  the loop of txq_id, and nobody else.
- *   place     whoever moves the chunk; read by anybody, exact when quiescent.
+ *   place     whoever moves the chunk, with a release for span.c (model: span.pml); read by anybody, exact when quiescent.
  */
 #ifndef XSKE_CHUNK_H
 #define XSKE_CHUNK_H
@@ -92,7 +94,8 @@ static inline void chunk_set_arena(struct chunk *c, struct xske_arena *a)
 
 static inline void chunk_move(struct chunk *c, enum chunk_place place)
 {
-	atomic_store_explicit(&c->place, place, memory_order_relaxed);
+	/* Release: `arena` before it, see span.c. */
+	atomic_store_explicit(&c->place, place, memory_order_release);
 }
 
 /* Is [addr, addr + len) a desc that the kernel accepts? net/xdp/xsk_queue.h, xp_aligned_validate_desc(). */

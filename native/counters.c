@@ -2,7 +2,7 @@
 /* counters.c - the page that others read while the loop runs: relaxed stores of whole words, once a turn. */
 #include "loop.h"
 
-void counters_publish(struct xske_loop *l)
+void counters_show(struct xske_loop *l)
 {
 	const struct xske_txq *q = l->txq;
 	const struct xske_arena *a = l->arena;
@@ -40,7 +40,12 @@ void counters_publish(struct xske_loop *l)
 	SHOW(error, l->error);
 	SHOW(error_errno, l->error_errno);
 	SHOW(error_arg, l->error_arg);
-	/* Last, and released: who sees a final state sees final counters. */
-	__atomic_store_n(&page->state, l->state, __ATOMIC_RELEASE);
 #undef SHOW
+}
+
+void counters_publish(struct xske_loop *l)
+{
+	counters_show(l);
+	/* Last, and released: who sees a final state sees final counters. */
+	__atomic_store_n(&l->config.counters->state, l->state, __ATOMIC_RELEASE);
 }

@@ -41,11 +41,11 @@ int xske_frag_unref(struct xske_umem *umem, struct xske_arena *self, uint64_t ad
 	return frag_unref(self, c);
 }
 
-uint32_t xske_frags_unref(struct xske_umem *umem, const struct xske_desc *descs, uint32_t n)
+int xske_frags_unref(struct xske_umem *umem, const struct xske_desc *descs, uint32_t n)
 {
-	uint32_t dropped = 0;
+	int waits = 0;
 
 	for (uint32_t i = 0; i < n; i++)
-		dropped += xske_frag_unref(umem, NULL, descs[i].addr) >= 0;
-	return dropped;
+		waits |= xske_frag_unref(umem, NULL, descs[i].addr) > 0;
+	return waits;
 }

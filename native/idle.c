@@ -34,6 +34,10 @@
  * nothing; higher: the end comes so much later than it was wanted. */
 #define DRAIN_SLEEP_NS (10 * NSEC_PER_MSEC)
 
+/* Connections that wait for their peers hear so late that the device is gone: it wakes nobody. Lower: awake for nothing;
+ * higher: they hear it later. */
+#define DEVICE_LOOK_NS (500 * NSEC_PER_MSEC)
+
 /* Nobody needs it; a bound on every wait all the same. */
 #define IDLE_SLEEP_NS (10 * NSEC_PER_SEC)
 
@@ -78,14 +82,17 @@ void loop_wake(struct xske_loop *l)
 		return; /* the counter is full: it is awake already */
 }
 
+/* What submits wait for is the link or a completion, and there is a look after each of their short sleeps. */
+static bool is_blocked(const struct xske_loop *l)
+{
+	return l->down_since_ns || l->backlog || l->served || (txq_inflight(l->txq) && !txq_room(l->txq, 1));
+}
+
 static bool has_mail(struct xske_loop *l)
 {
 	uint32_t first;
 
-	/* A backlog waits for completions, not for mail; and what cannot be posted is none yet. */
-	return spsc_ready(&l->commands, &first) ||
-	       (!l->down_since_ns && !l->backlog && !l->served && txq_room(l->txq, 1) &&
-	        endpoints_have_work(l)) ||
+	return spsc_ready(&l->commands, &first) || (!is_blocked(l) && endpoints_have_work(l)) ||
 	       tcps_have_mail(l) || atomic_load_explicit(&l->aborted, memory_order_relaxed);
 }
 
@@ -117,10 +124,17 @@ void COLD loop_collect(struct xske_loop *l)
 	endpoints_park(l);
 }
 
-/* Inflight or stuck, and asleep for the longest time again and again. */
+/* Nothing moves: has it let the kernel alone for long enough? Asleep it has; it may be awake, before a paced packet. */
+bool loop_may_kick(const struct xske_loop *l)
+{
+	return l->sleep_ns <= BACKOFF_MIN_NS || l->now_ns - l->kicked_ns >= l->sleep_ns / 2;
+}
+
+/* Inflight or stuck, and at rest for the longest time again and again. */
 bool loop_backed_off(const struct xske_loop *l)
 {
-	return l->sleep_ns >= BACKOFF_MAX_NS && (txq_inflight(l->txq) || txq_is_stuck(l->txq));
+	return l->sleep_ns >= BACKOFF_MAX_NS && loop_may_kick(l) &&
+	       (txq_inflight(l->txq) || txq_is_stuck(l->txq));
 }
 
 void loop_set_clock(struct xske_loop *l)
@@ -176,8 +190,15 @@ void loop_rest(struct xske_loop *l)
 		if (now - l->idle_since_ns >= IDLE_PARK_NS)
 			loop_park(l);
 		ns = l->parked ? IDLE_SLEEP_NS : IDLE_PARK_NS;
+		if (l->tcp && l->tcp->conns) {
+			ns = min_u64(ns, DEVICE_LOOK_NS);
+			if (now - l->kicked_ns >= DEVICE_LOOK_NS)
+				loop_look(l);
+		}
 		if (l->state == XSKE_LOOP_DRAINING)
 			ns = DRAIN_SLEEP_NS;
+		else if (l->state >= XSKE_LOOP_STOPPED)
+			return;
 		doze(l, min_u64(until_timer, ns));
 		return;
 	}

@@ -118,6 +118,7 @@ static bool drive(struct xske_loop *l)
 	struct xske_txq *q = l->txq;
 	uint32_t unseen = txq_unseen(q);
 
+	l->kicked_ns = l->now_ns;
 	switch (kick(&q->kick)) {
 	case KICK_OK:
 		/* With nothing to send it only tells that our own end is up. */
@@ -142,6 +143,14 @@ static bool drive(struct xske_loop *l)
 	return txq_unseen(q) != unseen;
 }
 
+/* With nothing to send: is the device still there? A link that is down is no news before there is something. */
+void COLD loop_look(struct xske_loop *l)
+{
+	l->kicked_ns = l->now_ns;
+	if (kick(&l->txq->kick) == KICK_FATAL)
+		loop_fail(l, XSKE_ERROR_KICK, l->txq->kick.last_errno, txq_inflight(l->txq));
+}
+
 /* The link is down: one packet at a time asks whether it is back. */
 static bool probe_link(struct xske_loop *l)
 {
@@ -149,7 +158,9 @@ static bool probe_link(struct xske_loop *l)
 		return false;
 	if (!txq_unseen(l->txq)) {
 		l->outlet.gaps = NULL; /* it comes when the probe does, not when it is due */
+		l->outlet.probing = true;
 		post(l, 1);
+		l->outlet.probing = false;
 		l->outlet.gaps = l->config.gaps;
 	}
 	drive(l);
@@ -217,7 +228,8 @@ static bool turn(struct xske_loop *l)
 	} else if (likely(l->state < XSKE_LOOP_STOPPED)) {
 		moved |= post(l, UINT32_MAX);
 		/* Also with nothing unseen: a zero-copy driver may need it to clean up what it has sent. */
-		if ((txq_unseen(l->txq) || (!moved && loop_backed_off(l))) && txq_wants_kick(l->txq))
+		if ((txq_unseen(l->txq) ? moved || loop_may_kick(l) : !moved && loop_backed_off(l)) &&
+		    txq_wants_kick(l->txq))
 			moved |= drive(l);
 	}
 	check_deadlines(l, before ? l->now_ns - before : 0);
@@ -273,7 +285,7 @@ void xske_loop_destroy(struct xske_loop *l)
 	free(l);
 }
 
-static int begin(struct xske_loop *l)
+int loop_begin(struct xske_loop *l)
 {
 	int err = xske_arena_enter(l->arena);
 
@@ -291,6 +303,7 @@ void loop_finish(struct xske_loop *l)
 	take_commands(l); /* what came too late ends as what was running does; the next is refused */
 	atomic_store_explicit(&l->ended, 1, memory_order_release);
 	pthread_mutex_unlock(&l->command_lock);
+	counters_show(l); /* why, before anybody hears that it has ended */
 	start_draining(l);
 	while (l->endpoints)
 		endpoint_remove(l, l->endpoints);
@@ -306,7 +319,7 @@ void loop_finish(struct xske_loop *l)
 int xske_loop_step(struct xske_loop *l)
 {
 	if (l->state == XSKE_LOOP_NEW) {
-		int err = begin(l);
+		int err = loop_begin(l);
 
 		if (err)
 			return err;

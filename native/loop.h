@@ -45,18 +45,25 @@ struct xske_loop {
 	uint64_t idle_since_ns;
 	uint64_t collected_ns; /* the last time */
 	uint64_t sleep_ns;     /* the next back-off */
+	uint64_t kicked_ns;    /* the last time */
 	uint64_t spin_ns;      /* awake for so long before a paced packet */
 	uint64_t away_since_ns;
 	int away;           /* 0, XSKE_LOOP_PAUSED or XSKE_LOOP_STALLED: the caller has the thread */
 	bool down_by_drops; /* the peer's end, not ours */
 	bool parked;
 	bool signal; /* somebody must look: write event_fd at the end of the turn */
-	/* Shared. */
+	/* Shared (models: sleep_wake.pml, command_ring.pml, submit_ring.pml). */
+	/* Store, fence, look for mail; mail, fence, look here: without both fences each may miss the other. Taken back relaxed:
+	 * whoever gets the 1 writes the eventfd, and that orders. */
 	alignas(XSKE_CACHE_LINE) _Atomic uint32_t sleeping;
-	_Atomic uint32_t aborted;
-	_Atomic uint32_t ended;                  /* nobody reads commands or submit rings any more */
-	_Atomic(struct xske_endpoint *) pending; /* endpoints with fresh work, pushed by their threads */
-	struct graveyard dead;                   /* under the umem's lock: endpoints and connections */
+	_Atomic uint32_t aborted; /* relaxed: the eventfd is written behind it in any case */
+	/* Nobody reads commands or submit rings any more. Stored under command_lock, which orders it for commands; released for
+	 * who submits or asks: what crosses it stays in the ring, and who destroys that drops it. */
+	_Atomic uint32_t ended;
+	/* Endpoints with fresh work, pushed by their threads: released for next_pending, acquired by the loop, which takes all. The
+	 * seq_cst load before sleeping needs no more than the fence in front of it. */
+	_Atomic(struct xske_endpoint *) pending;
+	struct graveyard dead; /* under the umem's lock: endpoints and connections */
 	/* One producer at a time, and none between the last look into the ring and `ended`. */
 	pthread_mutex_t command_lock;
 	struct spsc commands;
@@ -76,9 +83,11 @@ struct xske_endpoint {
 	uint32_t batch;
 	uint32_t turn_left; /* the loop's: packets of a turn that room has run out in */
 	struct grave grave;
+	/* Exchanged acq_rel on both sides: whoever finds the other's value has seen his ring (or list). As both only exchange it,
+	 * no fence is needed between that and the look. */
 	_Atomic uint32_t queued;
-	_Atomic uint32_t state;
-	/* Written by who has entered the arena. */
+	_Atomic uint32_t state; /* released by the loop when it has done with the endpoint */
+	/* Written by who has entered the arena; relaxed: figures, which may lag behind what is posted. */
 	alignas(XSKE_CACHE_LINE) _Atomic uint64_t submitted_packets;
 	_Atomic uint64_t submitted_bytes;
 	_Atomic uint64_t submitted_descs;
@@ -96,6 +105,7 @@ void loop_rest(struct xske_loop *l);
 void loop_park(struct xske_loop *l);
 void loop_collect(struct xske_loop *l); /* a flow has no chunk: what endpoints keep and do not use */
 bool loop_has_work(const struct xske_loop *l);
+bool loop_may_kick(const struct xske_loop *l);
 bool loop_backed_off(const struct xske_loop *l);
 
 /* link.c */
@@ -107,7 +117,9 @@ void link_dropped(struct xske_loop *l);            /* the kernel dropped one */
 
 /* loop.c */
 void loop_fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg);
+int loop_begin(struct xske_loop *l);
 void loop_finish(struct xske_loop *l);
+void loop_look(struct xske_loop *l);
 
 /* schedule.c */
 void mixes_start(struct xske_loop *l, struct xske_mix *m);
@@ -124,7 +136,9 @@ void mixes_shift(struct xske_loop *l, uint64_t ns);
 void loop_leave(struct xske_loop *l, enum xske_loop_state why);
 void loop_come_back(struct xske_loop *l);
 
-void counters_publish(struct xske_loop *l); /* counters.c */
+/* counters.c */
+void counters_show(struct xske_loop *l); /* all but the state */
+void counters_publish(struct xske_loop *l);
 
 /* endpoint.c, for who sends. */
 bool endpoint_is_open(const struct xske_endpoint *e);

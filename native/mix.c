@@ -194,10 +194,15 @@ static void note_gaps(struct xske_mix *m, struct outlet *o, const struct column 
 	m->last_post_ns = o->now_ns;
 }
 
+static bool is_at_once(const struct xske_mix *m, const struct outlet *o)
+{
+	return pace_is_max(&m->pace) || o->probing;
+}
+
 /* n planned packets were posted, in the tx ring from `slot` on. */
 static void account(struct xske_mix *m, struct outlet *o, const struct column *col, uint32_t slot, uint32_t n)
 {
-	if (!pace_is_max(&m->pace))
+	if (!is_at_once(m, o))
 		pace_pay(&m->pace, col->len, col->cost, n);
 	if (o->gaps)
 		note_gaps(m, o, col, n);
@@ -245,11 +250,11 @@ static uint32_t run_trace(struct xske_mix *m, struct outlet *o, uint32_t most, u
 
 		if (unlikely(!n)) {
 			o->waits = true; /* for the file */
-			if (!pace_is_max(&m->pace))
+			if (!is_at_once(m, o))
 				pace_wait(&m->pace, o->now_ns);
 			break;
 		}
-		due = pace_is_max(&m->pace) ? n : pace_due(&m->pace, col->len, col->cost, n);
+		due = is_at_once(m, o) ? n : pace_due(&m->pace, col->len, col->cost, n);
 		done = trace_post(m->trace, o->q, captured(o, due, m->max_bytes), &room);
 		note_shortage(o, done < due, limited);
 		if (done)
@@ -267,11 +272,12 @@ uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit)
 {
 	uint32_t most = (uint32_t)min_u64(min_u32(m->batch, limit), m->remaining), posted = 0;
 	struct column *col = &o->column;
-	bool at_once = pace_is_max(&m->pace);
+	bool at_once = is_at_once(m, o);
 	uint32_t room;
 	bool limited;
 
-	pace_look(&m->pace, o->now_ns);
+	if (!at_once)
+		pace_look(&m->pace, o->now_ns);
 	room = room_for(m, o, most, &limited);
 	o->q->account = m->account;
 	if (m->trace)

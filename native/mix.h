@@ -27,7 +27,7 @@ struct xske_mix {
 	uint32_t quota_frags; /* of what its account has inflight */
 	uint32_t account;
 	int error;              /* why it could not start */
-	_Atomic uint32_t ended; /* the loop has forgotten it */
+	_Atomic uint32_t ended; /* the loop has forgotten it: released, acquired by who then frees it */
 	uint32_t flow_count;
 	uint32_t order_len;
 	uint32_t at; /* in order */
@@ -49,6 +49,7 @@ struct outlet {
 	bool starved;    /* something was due and found no room or no chunk */
 	bool limited;    /* something was due and stood at its quota */
 	bool waits;      /* for whoever reads the capture */
+	bool probing;    /* the link is down: no pace is kept, and nothing is paid for it */
 	struct column column;
 };
 

@@ -210,6 +210,8 @@ static bool apply_update(struct xske_loop *l)
 bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 {
 	struct outlet *o = &l->outlet;
+	/* What the link is down for does not count; link_up() says so to the mixes. */
+	uint64_t counted_ns = l->down_since_ns ? l->down_since_ns : l->now_ns;
 	uint32_t posted = 0;
 
 	o->starved = o->waits = o->limited = false;
@@ -226,7 +228,7 @@ bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 
 		if (m->due_ns > l->now_ns)
 			break;
-		if (posted < limit && !mix_is_over(m, l->now_ns)) {
+		if (posted < limit && !mix_is_over(m, counted_ns)) {
 			uint32_t n;
 
 			m->turn_left = m->turn_left ? m->turn_left : m->batch;
@@ -234,7 +236,7 @@ bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 			m->turn_left -= n;
 			posted += n;
 		}
-		if (mix_is_over(m, l->now_ns)) {
+		if (mix_is_over(m, counted_ns)) {
 			end_first(l);
 			continue;
 		}
@@ -266,6 +268,7 @@ void mixes_shift(struct xske_loop *l, uint64_t ns)
 {
 	for (uint32_t i = 0; i < l->mixes.count; i++) {
 		mix_shift(l->mixes.heap[i], ns);
-		l->mixes.heap[i]->due_ns += ns;
+		l->mixes.heap[i]->due_ns = mix_next_ns(l->mixes.heap[i]);
 	}
+	reorder(&l->mixes);
 }

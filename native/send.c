@@ -120,10 +120,9 @@ int xske_endpoint_send(struct xske_endpoint *e, const struct xske_header *h, con
 	if (!err) {
 		spsc_push(&e->submits, descs, n);
 		endpoint_count(e, 1, n, frame_bytes(h, (uint32_t)len));
+		endpoint_hand_over(e); /* before it leaves: who closes the endpoint enters, too */
 	}
 	xske_arena_leave(e->arena);
-	if (!err)
-		endpoint_hand_over(e);
 	return err;
 }
 

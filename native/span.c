@@ -8,9 +8,10 @@ static bool is_mine_and_free(const struct xske_arena *a, uint32_t i)
 {
 	const struct chunk *c = &a->umem->chunks[i];
 
-	/* `place` first: only the owner puts chunks on its stack, and only there is `arena` sure to stay. */
+	/* `place` first: only the owner puts chunks on its stack, and only there is `arena` sure to stay. Acquire: with
+	 * another's STACKED comes whose it is; what this thread saw there before may be its own arena. */
 	return i < a->umem->chunk_count &&
-	       atomic_load_explicit(&c->place, memory_order_relaxed) == CHUNK_STACKED && chunk_arena(c) == a;
+	       atomic_load_explicit(&c->place, memory_order_acquire) == CHUNK_STACKED && chunk_arena(c) == a;
 }
 
 static void pop_between(struct xske_arena *a, uint32_t first, uint32_t n)

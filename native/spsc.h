@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * spsc.h - a ring of 16-byte messages between two threads of this process: one producer (who writes head),
- * one consumer (who writes tail). The only such ring: commands and submit rings are both made of it.
+ * one consumer (who writes tail). The only such ring: commands and submit rings are both made of it. Each loads his own
+ * index relaxed and stores it with a release behind what he did to the slots; the other's load acquires it. Nothing here is
+ * a store and then a load, so nothing is seq_cst: who must also wake somebody does that behind it (loop_wake()).
+ * Models: command_ring.pml, submit_ring.pml.
  */
 #ifndef XSKE_SPSC_H
 #define XSKE_SPSC_H

@@ -47,10 +47,11 @@ struct xske_trace {
 	int error;
 	/* Shared. */
 	struct trace_desc *descs;
+	/* As in spsc.h; `ended` is released behind the last head, and looked at before it. Nobody is woken: both look again. */
 	alignas(XSKE_CACHE_LINE) _Atomic uint64_t head;
 	_Atomic uint32_t ended; /* nothing comes behind head */
 	alignas(XSKE_CACHE_LINE) _Atomic uint64_t tail;
-	_Atomic uint32_t closed;
+	_Atomic uint32_t closed; /* relaxed: it orders nothing */
 	/* The loop's. */
 	struct trace_place next;
 	struct xske_flow_counters posted;

@@ -58,10 +58,12 @@ void xske_tracker_destroy(struct xske_tracker *t)
 
 int xske_tracker_state(const struct xske_tracker *t)
 {
-	if (atomic_load_explicit(&t->lost, memory_order_acquire))
+	/* In this order: `lost` is stored before the last of them is settled, or a loss just now would look like done. */
+	bool pending = atomic_load_explicit(&t->pending, memory_order_acquire);
+
+	if (atomic_load_explicit(&t->lost, memory_order_relaxed))
 		return XSKE_TRACKER_LOST;
-	return atomic_load_explicit(&t->pending, memory_order_acquire) ? XSKE_TRACKER_PENDING
-	                                                               : XSKE_TRACKER_DONE;
+	return pending ? XSKE_TRACKER_PENDING : XSKE_TRACKER_DONE;
 }
 
 const uint64_t *xske_tracker_stamps(const struct xske_tracker *t)
@@ -94,6 +96,6 @@ void watches_lose(struct watch *w, uint32_t n)
 {
 	struct xske_tracker *t = w->tracker;
 
-	atomic_store_explicit(&t->lost, 1, memory_order_release);
+	atomic_store_explicit(&t->lost, 1, memory_order_relaxed); /* released by the settling */
 	settle(t, n);
 }

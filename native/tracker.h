@@ -21,11 +21,14 @@ struct watch {
 };
 
 struct xske_tracker {
-	_Atomic uint32_t holders; /* its user, and what is pending */
-	_Atomic uint32_t pending; /* watches under way, and 1 while more may come */
-	_Atomic uint32_t lost;
-	bool closed;   /* its user's, as the next two */
-	uint32_t used; /* watches given out */
+	/* Its user, and what is pending. Acq_rel: who frees it has seen what the other did. */
+	_Atomic uint32_t holders;
+	/* Watches under way, and 1 while more may come. Settling releases stamps and `lost`; who finds 0 acquires them. Only
+	 * the user adds to it, while it is not 0: relaxed. */
+	_Atomic uint32_t pending;
+	_Atomic uint32_t lost; /* relaxed: stored before its watch is settled, loaded behind `pending` */
+	bool closed;           /* its user's, as the next two */
+	uint32_t used;         /* watches given out */
 	uint32_t n;
 	uint64_t *stamps;
 	struct watch watches[];

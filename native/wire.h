@@ -46,7 +46,7 @@ struct xske_wire {
 	uint32_t batch_len;
 	struct mmsghdr messages[WIRE_BATCH];
 	struct iovec iov[WIRE_BATCH];
-	_Alignas(XSKE_CACHE_LINE) _Atomic uint32_t stop;
+	_Alignas(XSKE_CACHE_LINE) _Atomic uint32_t stop; /* for which no wait is longer than POLL_NS */
 };
 
 /* ---- wire_port.c: the two interfaces ---- */

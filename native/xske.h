@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 #define XSKE_API __attribute__((visibility("default")))
-#define XSKE_ABI_VERSION 9u
+#define XSKE_ABI_VERSION 10u
 
 XSKE_API uint32_t xske_abi_version(void);
 
@@ -115,8 +115,8 @@ XSKE_API int xske_frag_ref(struct xske_umem *umem, uint64_t addr);
 /* 0, or 1 when the owner of the recycled chunk waits at its quota: wake it. */
 XSKE_API int xske_frag_unref(struct xske_umem *umem, struct xske_arena *self, uint64_t addr);
 struct xske_desc;
-/* The same for n of them, by any thread; returns how many. */
-XSKE_API uint32_t xske_frags_unref(struct xske_umem *umem, const struct xske_desc *descs, uint32_t n);
+/* The same for n of them, by any thread: 1 when any of their owners waits. */
+XSKE_API int xske_frags_unref(struct xske_umem *umem, const struct xske_desc *descs, uint32_t n);
 
 /* ---- rings ------------------------------------------------------------------------------------- */
 
@@ -561,8 +561,8 @@ XSKE_API int xske_loop_create(const struct xske_loop_config *config, struct xske
 XSKE_API void xske_loop_destroy(struct xske_loop *loop);
 /* Runs until drained, failed, paused or stalled; returns which enum xske_loop_state. */
 XSKE_API int xske_loop_run(struct xske_loop *loop);
-/* Instead of running on after XSKE_LOOP_STALLED or _PAUSED: ends the loop, with this enum xske_loop_error
- * unless it was draining. */
+/* By the loop's thread, instead of running on (after XSKE_LOOP_STALLED or _PAUSED) or for the first time: ends it, with this
+ * enum xske_loop_error unless it was draining. */
 XSKE_API void xske_loop_give_up(struct xske_loop *loop, uint32_t error);
 /* While it is away, and by the thread it is away with: does anybody want it back? An enum xske_called. */
 XSKE_API int xske_loop_called(struct xske_loop *loop);

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xsk_engine import privileges, shortage
 from xsk_engine.async_endpoints import AsyncEndpoint, AsyncRawEndpoint, AsyncUdpEndpoint
 from xsk_engine.bell import Bell
 from xsk_engine.config import EngineConfig
@@ -55,7 +56,8 @@ class AsyncEngine(Single):
     async def open(self) -> AsyncEngine:
         """Everything or nothing, also when it is cancelled."""
         try:
-            await asyncio.to_thread(self._open)
+            with shortage.named("open", self.engine.config.interface):
+                await asyncio.to_thread(self._open)
         except asyncio.CancelledError:
             self._close()
             raise
@@ -70,6 +72,8 @@ class AsyncEngine(Single):
             if self._abandoned:
                 raise ClosedError("open", self.engine.config.interface, "it was closed before")
             self.engine.open()
+            if self.engine.config.drop_privileges:
+                privileges.drop(self.engine.keeps)
 
     def _close(self) -> None:
         """Also when it is just being opened: when it is open."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xsk_engine import netdev as netdevs
-from xsk_engine import netdevgenl
+from xsk_engine import netdevgenl, privileges
 from xsk_engine.config import MODES, EngineConfig
 from xsk_engine.errors import QueueTakenError, UnavailableError, XskError, errno_name
 from xsk_engine.netdev import NetDev
+from xsk_engine.opener import Refusal
 from xsk_engine.program import PassProgram
 from xsk_engine.rx import RxStock
 from xsk_engine.umem import Umem
@@ -27,7 +28,7 @@ _WAKEUP_DEADLINE_S = 2.0
 _WAKEUP_POLL_S = 0.02
 
 # What bind says in every mode; anything else may be about zero-copy, and then copy is worth a try.
-_ANY_MODE = (*PASSING, errno.EPERM, errno.ENODEV, errno.ENETDOWN, errno.EAFNOSUPPORT)
+_ANY_MODE = (*PASSING, errno.EPERM, errno.EACCES, errno.ENODEV, errno.ENETDOWN, errno.EAFNOSUPPORT)
 
 
 class Refused(Exception):
@@ -52,7 +53,7 @@ class Binding:
     UnavailableError says what is missing, ValueError an unknown mode.
     """
 
-    needs = "CAP_NET_RAW: run as root, or setcap cap_net_raw+ep on the interpreter"
+    needs: tuple[str, ...] = ("CAP_NET_RAW",)
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Binding:
         link_timeout_s: float,
         rx_chunks: int = 0,
         fds: Sequence[int] = (),
+        opener: str | None = None,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode: {mode!r} is not one of {', '.join(MODES)}")
@@ -78,6 +80,7 @@ class Binding:
         self._queues = queues
         self._ring_size = ring_size
         self._fds = fds
+        self._opener = opener
         self._max_frame_bytes = max_frame_bytes
         self._link_timeout_s = link_timeout_s
         self.rx_chunks = rx_chunks * len(queues)
@@ -90,6 +93,11 @@ class Binding:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Capabilities of whoever uses it, until it is closed."""
+        return ()
 
     @property
     def may_fall_back(self) -> bool:
@@ -149,6 +157,7 @@ class Binding:
             multi_buffer=self._max_frame_bytes > self._umem.usable_bytes,
             stock=self._stock.put if mode == "zerocopy" and self.rx_chunks else None,
             fds=self._fds,
+            opener=self._opener,
         )
 
     def _bind(self, mode: str) -> None:
@@ -158,11 +167,12 @@ class Binding:
         except OSError as error:
             queue = int(error.filename or self._queues[0])
             number = error.errno or 0
+            said = error.strerror if isinstance(error, Refusal) else None
             if zerocopy and number not in _ANY_MODE and queue < self._netdev.queues:
-                raise Refused(self._why_not(number), number) from None
+                raise Refused(said or self._why_not(number), number) from None
             # Some errors have nothing to do with the mode, so what was asked is what is named.
-            named = self._asked if number in PASSING else mode
-            raise self._describe(number, queue, named) from None
+            named = self._asked if said or number in PASSING else mode
+            raise self._describe(number, queue, named, said) from None
         self.mode = self.xsks[0].mode
 
     def _why_not(self, number: int) -> str:
@@ -224,7 +234,7 @@ class Binding:
         size = self.rx_chunks * self._umem.chunk_size
         return f" ({size} of them to receive into; --mode copy needs none)" if size else ""
 
-    def _describe(self, number: int, queue: int, mode: str) -> XskError:
+    def _describe(self, number: int, queue: int, mode: str, said: str | None) -> XskError:
         netdev, umem = self._netdev, self._umem
         arguments = f"{netdev.name}, queue {queue}, {mode}"
         if number == errno.EBUSY:
@@ -248,7 +258,7 @@ class Binding:
                 if not umem.tx_metadata_len
                 else "the kernel has no tx metadata (Linux 6.11), which timestamps and checksum offload need"
             ),
-            errno.EPERM: f"needs {self.needs}",
+            errno.EPERM: privileges.needs(*self.needs),
             errno.ENOBUFS: (
                 f"the umem of {umem.area.length} bytes exceeds the locked-memory limit{self._to_receive()}; "
                 "raise it (ulimit -l), use a smaller --umem-mb, or run with CAP_IPC_LOCK"
@@ -257,7 +267,7 @@ class Binding:
             errno.ENETDOWN: f"the interface is down; ip link set {netdev.name} up",
             errno.EAFNOSUPPORT: "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
         }
-        message = hints.get(number, "the kernel refused; see xsk-engine doctor")
+        message = said or hints.get(number, "the kernel refused; see xsk-engine doctor")
         return UnavailableError("bind", arguments, message, errno=number)
 
 
@@ -298,6 +308,7 @@ def _bind(
             config.chunk_size,
             tx_metadata_len=config.tx_metadata_len,
             numa_node=netdev.numa_node,
+            shared=config.opener is not None,
         )
         both.callback(umem.close)
         umem.audit()
@@ -311,6 +322,7 @@ def _bind(
             link_timeout_s=config.link_timeout_s,
             rx_chunks=rx_chunks,
             fds=config.fds,
+            opener=config.opener,
         )
         both.callback(binding.close)
         binding.reason = reason or binding.reason

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from xsk_engine import privileges
 from xsk_engine.errors import UnavailableError
 from xsk_engine.netdev import NetDev
 from xsk_engine.xsk import RxXsk
@@ -53,7 +54,7 @@ def start(netdev: NetDev, xsks: Sequence[RxXsk]) -> BusyPoll:
             xsk.prefer_busy_poll(TIMEOUT_US, BUDGET_PACKETS)
         except OSError as error:
             hints = {
-                errno.EPERM: "needs CAP_NET_ADMIN, outside user namespaces; be root or leave --busy-poll",
+                errno.EPERM: f"{privileges.needs('CAP_NET_ADMIN')}; or leave out --busy-poll",
                 errno.ENOPROTOOPT: "this kernel has no such option (Linux 5.11, CONFIG_NET_RX_BUSY_POLL)",
                 errno.EOPNOTSUPP: "this kernel cannot busy-poll (CONFIG_NET_RX_BUSY_POLL)",
             }

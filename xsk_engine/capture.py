@@ -75,7 +75,7 @@ class PcapWriter:
         self._file = file
         self._captures = list(captures)
         self._rest = [b""] * len(captures)
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
         self._stopped = threading.Event()
         with contextlib.suppress(OSError):  # a pipe whose reader has stopped must not hold us
             os.set_blocking(file.fileno(), False)
@@ -90,7 +90,7 @@ class PcapWriter:
                     self._stopped.wait(_POLL_S)
             while self._drain():
                 pass
-        except OSError as error:
+        except Exception as error:  # whatever it is: the loop waits for its reader
             self._failure = error
         for capture in self._captures:
             capture.stop()
@@ -123,7 +123,8 @@ class PcapWriter:
         failure, self._failure = self._failure, None
         if failure is not None:
             name = str(getattr(self._file, "name", ""))
-            raise BrokenError("pcap-out", name, "the file is not complete", errno=failure.errno or 0)
+            number = getattr(failure, "errno", None)
+            raise BrokenError("pcap-out", name, "the file is not complete", errno=number)
 
 
 def _whole_records(data: bytes) -> tuple[bytes, bytes]:

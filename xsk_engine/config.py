@@ -9,6 +9,8 @@ from operator import index
 
 MIB = 1 << 20
 MODES = ("auto", "copy", "zerocopy")
+MOST_OPENED = 64
+"""queues that one call of xsk-engine-open opens: QUEUES in native/open/xsk-engine-open.c"""
 MOST_CONNECTIONS = 65536
 """that the steering program has room for: STEER_TUPLES in native/bpf/steer.h"""
 
@@ -36,11 +38,17 @@ class EngineConfig:
     """copy the first so many packets of each queue for Engine.captures, 0: all; None: none"""
     fds: Sequence[int] = ()
     """AF_XDP sockets that somebody else has opened, not bound yet, one for each queue; they stay his"""
+    opener: str | None = None
+    """a program that opens the sockets where this process may not: xsk-engine-open, or its path"""
     tcp: bool = False
     """connections with Engine.tcp: sockets on all queues of the interface receive for them, and an XDP
     program steers their packets there"""
     tcp_connections: int = 4096
     """at most so many at a time, those in TIME-WAIT included"""
+    drop_privileges: bool = False
+    """its threads have no capability; who opens it drops by himself (privileges.py)"""
+    sandbox: bool = False
+    """and most system calls are refused to its workers"""
     debug: bool = False
     """find who writes to frags that are gone; costs speed"""
     link_timeout_s: float = 5.0
@@ -69,6 +77,11 @@ def check(config: EngineConfig, cpus: Set[int]) -> None:
         raise ValueError(f"cpus: {sorted(missing)} not among those allowed here, {sorted(cpus)}")
     if config.tcp and config.fds:
         raise ValueError("fds: with tcp the engine opens its sockets itself, on all queues")
+    if config.opener is not None:
+        if config.tcp or config.fds:
+            raise ValueError(f"opener: {config.opener!r} opens sockets that only send; not with tcp, or fds")
+        if len(config.queues) > MOST_OPENED:
+            raise ValueError(f"opener: {len(config.queues)} queues; it opens up to {MOST_OPENED}")
     if not 1 <= index(config.tcp_connections) <= MOST_CONNECTIONS:
         raise ValueError(f"tcp_connections: {config.tcp_connections} is not in 1 to {MOST_CONNECTIONS}")
     if config.ring_size & (config.ring_size - 1) or not 64 <= config.ring_size <= 1 << 20:

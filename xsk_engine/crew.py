@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
+from xsk_engine import privileges
 from xsk_engine.binding import Binding
 from xsk_engine.capture import Capture
 from xsk_engine.config import EngineConfig
@@ -41,6 +42,7 @@ def make_workers(
             drain_timeout_s=config.drain_timeout_s,
             on_stall=on_stall,
             capture=captures[index] if captures else None,
+            at_start=privileges.at_start(drop_privileges=config.drop_privileges, sandbox=config.sandbox),
         )
         into.append(worker)
         stack.callback(worker.close)

@@ -12,6 +12,8 @@ from xsk_engine._ffi.libc import die_with_parent
 
 def _bind_to(parent: int) -> None:
     """Ends with the process that has started this one, also if that is gone already."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -22,9 +24,10 @@ def main(seconds: str, form: str, picture: str = "") -> int:
     from xsk_engine.cli import EXIT_ENVIRONMENT, EXIT_FAILED, fail
     from xsk_engine.demophases import run
     from xsk_engine.errors import UnavailableError, XskError
-    from xsk_engine.session import Interrupted
+    from xsk_engine.signals import Interrupted
 
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return run(float(seconds), as_json=form == "json", picture=picture or None)
     except (Interrupted, KeyboardInterrupt) as error:
         return 128 + getattr(error, "number", signal.SIGINT)

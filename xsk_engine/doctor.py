@@ -14,14 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from xsk_engine import privileges
 from xsk_engine.errors import UnavailableError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
 DEFAULT_UMEM_BYTES = 4 << 20
 
-# include/uapi/linux/capability.h
-_CAPABILITIES = {"CAP_NET_RAW": 13, "CAP_NET_ADMIN": 12, "CAP_IPC_LOCK": 14, "CAP_BPF": 39}
 _CAP_USES = {
     "CAP_NET_RAW": "sending on a real interface",
     "CAP_NET_ADMIN": "attaching an XDP program, a larger send buffer",
@@ -84,27 +83,22 @@ def _af_xdp() -> Iterator[Finding]:
         yield Finding("AF_XDP", OK, "sockets can be opened")
 
 
-def has_capability(capability: str) -> bool:
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.M)
-    return bool(match and int(match[1], 16) >> _CAPABILITIES[capability] & 1)
-
-
 def may_lock_without_limit() -> bool:
     """CAP_IPC_LOCK in the initial user namespace, where the kernel asks for it (mm/util.c, capable())."""
     whole = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
-    return whole and has_capability("CAP_IPC_LOCK")
+    return whole and privileges.has("CAP_IPC_LOCK")
 
 
 def _capabilities() -> Iterator[Finding]:
-    for name in _CAPABILITIES:
-        if has_capability(name):
-            yield Finding(name, OK, _CAP_USES[name])
+    for name, use in _CAP_USES.items():
+        if privileges.has(name):
+            yield Finding(name, OK, use)
         else:
             yield Finding(
                 name,
                 WARN,
-                f"missing: {_CAP_USES[name]}",
-                "run as root, or give it: docs/real-nics.md, Permissions",
+                f"missing: {use}",
+                f"run as root, or give it: {privileges.WHERE}",
             )
 
 

@@ -65,7 +65,7 @@ class Endpoint(Single):
     """What all endpoints have in common: an arena, a submit ring into a worker's loop, a header or none.
 
     One thread at a time may use it; a call that would race raises BusyError. Used after fork by the child:
-    BrokenError.
+    BrokenError. One that nobody holds any more sends what was sent, and is closed then.
     """
 
     def __init__(
@@ -96,8 +96,12 @@ class Endpoint(Single):
         self._arena = Arena(umem, config.quota_chunks, worker.index, poison=config.debug)
         self._where = ""
         self.handle: int | None = None
+        self.owner: object = None
+        """its engine, which lives as long as it is held"""
         self.at_close: Callable[[Any], None] | None = None
         """called with it when it is closed"""
+        self.at_end: Callable[[Any], None] | None = None
+        """called with it when nobody holds it any more and it is open: in any thread, under any lock"""
         try:
             self._open(config)
         except BaseException:
@@ -234,6 +238,7 @@ class Endpoint(Single):
         try:
             addrs = numpy.arange(n, dtype=numpy.uint64) * span.pitch + span.addr
             hold = Hold(self.umem, addrs, front, size, f"an endpoint on {self.interface}")
+            hold.owner = self.owner
         except BaseException:  # no memory for it, say
             for i in range(n):
                 native.frag_unref(self.umem.handle, None, span.addr + i * span.pitch)
@@ -326,6 +331,11 @@ class Endpoint(Single):
         self._arena.close()
         if self.at_close is not None:
             self.at_close(self)
+
+    def __del__(self) -> None:
+        at_end = getattr(self, "at_end", None)  # None as well: it was never made
+        if at_end is not None and self.handle is not None and os.getpid() == self._pid:
+            at_end(self)
 
     def _remove(self, handle: c_void_p) -> None:
         with contextlib.suppress(ClosedError):

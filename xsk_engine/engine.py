@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from xsk_engine import lifetimes
+from xsk_engine import lifetimes, privileges, shortage
 from xsk_engine import netdev as netdevs
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding, open_binding
@@ -28,11 +28,9 @@ from xsk_engine.remote import Address, Remote
 from xsk_engine.replay import Replay
 from xsk_engine.run import TrafficRun
 from xsk_engine.running import RunningTraffic
-from xsk_engine.stall import StallJudge
+from xsk_engine.stall import make_judge
 from xsk_engine.umem import Umem
 from xsk_engine.units import Rate
-from xsk_engine.worker import Worker
-from xsk_engine.xsk import Xsk
 
 if TYPE_CHECKING:
     from xsk_engine.tcp import TcpConnection
@@ -59,13 +57,13 @@ class Engine(EngineFacts):
         super().__init__(config)
         self.netdev: NetDev | None = None
         """the interface as it was when it was opened; None before"""
-        self._stalls: StallJudge | None = None
         self.captures: list[Capture] = []
         self.event_fd = -1
         self._stack = contextlib.ExitStack()
         self.holdings = Holdings(self)
         """what applications have of it"""
-        self._closing = threading.Lock()
+        self._changing = threading.Lock()
+        self._changed_by: int | None = None
         lifetimes.register(self)
 
     # -- opening and closing ---------------------------------------------------------------------------
@@ -75,17 +73,20 @@ class Engine(EngineFacts):
         that was opened before."""
         if self.workers or self.final is not None:
             raise ClosedError("open", self.config.interface, "it was opened before; make a new engine")
-        outside_event_loop(self._open)
+        with shortage.named("open", self.config.interface):
+            outside_event_loop(self._open)
         return self
 
     def _open(self) -> None:
         config = self.config
+        if config.sandbox:
+            privileges.check_sandbox()
         with contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
             self.umem, self.binding = self._bind(stack)
-            self.event_fd = new_eventfd()
+            self.event_fd = self.umem.event_fd = new_eventfd()
             stack.callback(self._close_event_fd)
-            self._stalls = StallJudge(self.binding, config.interface, config.link_timeout_s)
+            judge = make_judge(stack, self.binding, config, self.workers)
             stack.callback(self.workers.clear)
             self._open_captures(stack)
             make_workers(
@@ -95,17 +96,29 @@ class Engine(EngineFacts):
                 self.umem,
                 self.binding,
                 self.event_fd,
-                self._judge_stall,
+                judge,
                 self.captures,
             )
             if config.tcp:
                 self._open_tcp(stack)
             for worker in self.workers:
                 worker.probe_invalid()
-            stack.callback(self.stop)
-            for worker in self.workers:
-                worker.start()
-            self._stack = stack.pop_all()
+            with self._change():
+                lifetimes.check_going_on(config.interface)
+                stack.callback(self.stop)
+                for worker in self.workers:
+                    worker.start()
+                self._stack = stack.pop_all()
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """One thread at a time."""
+        with self._changing:
+            self._changed_by = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._changed_by = None
 
     def _bind(self, stack: contextlib.ExitStack) -> tuple[Umem, Binding]:
         assert self.netdev is not None
@@ -132,13 +145,16 @@ class Engine(EngineFacts):
         assert self.netdev is not None
         assert isinstance(self.binding, SteeredBinding)
         self.tcp_stack = TcpStack(self.umem, self.workers[0], self.binding, self.netdev, self.config)
+        self.tcp_stack.owner = self
         stack.callback(self.tcp_stack.close)
 
     def close(self) -> None:
         """Drains, stops and closes everything; idempotent. BrokenError when the final audit finds a fault."""
-        if self.forked:
+        if (
+            self.forked or self._changed_by == threading.get_ident()
+        ):  # a signal handler's, in the middle of it
             return
-        with self._closing:  # a second thread waits for the first
+        with self._change():  # a second thread waits for the first
             self._close()
 
     def _close(self) -> None:
@@ -173,8 +189,14 @@ class Engine(EngineFacts):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "workers", None):  # closed, or never opened
+            lifetimes.close_later(self)
+
     def _close_event_fd(self) -> None:
         fd, self.event_fd = self.event_fd, -1
+        if self.umem is not None:
+            self.umem.event_fd = -1
         os.close(fd)
 
     def stop(self) -> None:
@@ -185,10 +207,6 @@ class Engine(EngineFacts):
         for worker in self.workers:
             worker.drain()
         self.join_workers(deadline)
-
-    def _judge_stall(self, worker: Worker, stalled_on: Xsk) -> int:
-        assert self._stalls is not None
-        return self._stalls.judge(worker, stalled_on, self.workers)
 
     def stop_deadline(self) -> float:
         return stop_deadline(self.config, self.binding)

@@ -73,6 +73,12 @@ class EngineFacts(Single):
         assert self.binding is not None
         return self.binding.mode
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Capabilities that its calls and its end take once it is open: privileges.drop() leaves them. None,
+        but with TCP on older kernels."""
+        return self.binding.keeps if self.binding is not None else ()
+
     def open_workers(self) -> list[Worker]:
         """One per queue. ClosedError when there are none; BrokenError in a forked child."""
         if self.forked:

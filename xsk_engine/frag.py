@@ -7,7 +7,7 @@ import ctypes
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,9 +20,6 @@ from xsk_engine.umem import Umem
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
-
-
-_is_finalizing = sys.is_finalizing  # modules are gone by then
 
 
 class Hold(Single):
@@ -42,6 +39,8 @@ class Hold(Single):
         self.descs["len"] = front + size
         self.held = numpy.ones(len(addrs), dtype=bool)
         self.views: dict[int, weakref.ref[memoryview]] = {}
+        self.owner: object = None
+        """the engine, which lives as long as they do"""
         self._what = what
 
     def spent(self, rows: Any) -> None:
@@ -62,11 +61,15 @@ class Hold(Single):
         mine[rows] = True
         descs = self.descs[mine & self.held]
         self.spent(rows)
-        if len(descs) and self.umem.handle is not None:
-            native.frags_unref(self.umem.handle, pointer_to(descs), len(descs))
+        with self.umem.in_use:
+            if not len(descs) or self.umem.handle is None:
+                return
+            if native.frags_unref(self.umem.handle, pointer_to(descs), len(descs)):
+                self.umem.wake_owners()
 
-    def __del__(self) -> None:
-        if _is_finalizing() or not hasattr(self, "views") or self.umem.handle is None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # By then modules' names are None.
+        if is_finalizing() or not hasattr(self, "views") or self.umem.handle is None:
             return
         left = int(self.held.sum())
         if not left:
@@ -147,9 +150,11 @@ class Frag:
             frag = endpoint.alloc(1, 100)[0]
             endpoint.post([frag.clone(), frag])
         """
-        hold = self._held()
-        native.frag_ref(hold.umem.handle, self.addr)
+        with self._hold.umem.in_use:
+            hold = self._held()
+            native.frag_ref(hold.umem.handle, self.addr)
         twin = Hold(hold.umem, [self.addr], hold.front, hold.size, "a clone")
+        twin.owner = hold.owner
         twin.descs["len"] = hold.descs["len"][self._row]
         return Frag(twin, 0)
 

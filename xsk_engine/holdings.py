@@ -7,11 +7,13 @@ import contextlib
 import functools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from xsk_engine import privileges, shortage
 from xsk_engine.endpoint import Endpoint, EndpointConfig
 from xsk_engine.errors import BusyError, ClosedError, XskError
 from xsk_engine.flow import Flow, Pace, Traffic
@@ -45,7 +47,11 @@ class Holdings:
         # Nothing is made any more once the engine has begun to close.
         self._making = threading.Lock()
         self._stopped = False
-        self._endpoints: set[Endpoint] = set()
+        self._endpoints: dict[int, weakref.ref[Endpoint]] = {}
+        """by id; until they are closed"""
+        self._let_go: dict[int, Endpoint] = {}
+        """of those: nobody else holds them any more"""
+        self._failure: XskError | None = None
         self._running: set[RunningTraffic] = set()
         self._neighbours: Neighbours | None = None
 
@@ -64,10 +70,36 @@ class Holdings:
         assert engine.netdev is not None
         most = engine.netdev.max_frame_bytes + tag_bytes
         with self._may_make():
+            self._sweep()
             made = kind(engine.umem, worker, engine.config.interface, most, config)
-            made.at_close = self._endpoints.discard
-            self._endpoints.add(made)
+            made.owner = self._engine
+            self._endpoints[id(made)] = weakref.ref(made)
+            made.at_close, made.at_end = self._forget_endpoint, self._keep
         return made
+
+    def _keep(self, endpoint: Endpoint) -> None:
+        """In whatever thread collects it: no lock."""
+        self._let_go[id(endpoint)] = endpoint
+
+    def _forget_endpoint(self, endpoint: Endpoint) -> None:
+        self._endpoints.pop(id(endpoint), None)
+        self._let_go.pop(id(endpoint), None)
+
+    def _sweep(self) -> None:
+        """Closes what was let go and has nothing more to send."""
+        for endpoint in list(self._let_go.values()):
+            if endpoint.is_flushed(endpoint.sent_so_far()):
+                self._close_endpoint(endpoint)
+
+    def _close_endpoint(self, endpoint: Endpoint) -> None:
+        """BusyError."""
+        try:
+            endpoint.close()
+        except BusyError:
+            raise
+        except XskError as error:  # it leaks; the others do not
+            self._forget_endpoint(endpoint)
+            self._failure = self._failure or error
 
     def tcp_remote(
         self, remote: str, port: int, source: str | None, dst_mac: str | None, ttl: int | None, dscp: int
@@ -91,7 +123,7 @@ class Holdings:
             raise TypeError(f"tcp: there is no option {unknown.pop()!r}; there are {known}")
         chosen = TcpOptions(**options)
         self._engine.raise_failure()
-        with self._may_make():
+        with self._may_make(), shortage.named("tcp", f"{where.dst} port {where.dst_port}"):
             made = self._engine.open_tcp().connect(kind, where, port, hop, chosen)
         if where.dst_mac is None and hop is not None:
             self.neighbours.follow(where.dst, where.src, hop, made)
@@ -112,7 +144,10 @@ class Holdings:
         assert self._engine.netdev is not None
         with self._may_make():
             if self._neighbours is None:
-                self._neighbours = Neighbours(self._engine.netdev)
+                drops = self._engine.config.drop_privileges
+                at_start = privileges.at_start(drop_privileges=drops, sandbox=False)
+                with shortage.named("resolve", self._engine.config.interface):
+                    self._neighbours = Neighbours(self._engine.netdev, at_start)
             return self._neighbours
 
     def ask(self, where: Remote) -> Future[Hop]:
@@ -144,7 +179,8 @@ class Holdings:
         elif (rate, count, duration) != (None, None, None):
             raise ValueError("start: a Traffic has rate, count and duration of its own")
         ask = functools.partial(resolve, traffic, self._engine.netdev, "eth(dst=) and ip(src=)")
-        return outside_event_loop(ask)
+        with shortage.named("resolve", self._engine.config.interface):
+            return outside_event_loop(ask)
 
     def launch(self, resolved: Resolved, changed: Changed | None) -> RunningTraffic:
         """Starts it; `changed` for who awaits its end."""
@@ -166,6 +202,7 @@ class Holdings:
             except ClosedError:
                 engine.raise_failure()
                 raise
+            running.owner = engine
             self._running.add(running)  # goes on, followed, also when its caller forgets it
             running.at_end = self._running.discard
         for address, flows in resolved.followed.items():
@@ -185,30 +222,28 @@ class Holdings:
     def close(self) -> XskError | None:
         """When the loops have ended. Idempotent. The first endpoint's error, if any. BusyError: another
         thread does not leave an endpoint."""
-        failure: XskError | None = None
         for running in list(self._running):
             running.close()
         deadline = time.monotonic() + _CLOSE_S
         while self._endpoints:
-            endpoint = next(iter(self._endpoints))
+            key, of = next(iter(self._endpoints.items()))
+            endpoint = self._let_go.get(key) or of()
             busy: BusyError | None = None
-            try:
-                endpoint.close()
-            except BusyError as error:
-                busy = error
-            except XskError as error:  # it leaks; the others do not
-                self._endpoints.discard(endpoint)
-                failure = failure or error
-            if endpoint in self._endpoints:  # another thread is just leaving it, or closing it
+            if endpoint is not None:
+                try:
+                    self._close_endpoint(endpoint)
+                except BusyError as error:
+                    busy = error
+            if key in self._endpoints:  # another thread is just leaving, closing or collecting it
                 if time.monotonic() > deadline:
                     raise busy or BusyError("close", repr(endpoint), "another thread is closing it")
                 time.sleep(_POLL_S)
-        return failure
+        return self._failure
 
     def forget(self) -> list[int]:
         """In a forked child: nothing is its own; the fds that it has copies of."""
-        for endpoint in self._endpoints:
+        for endpoint in filter(None, (of() for of in self._endpoints.values())):
             endpoint.forget()
         for running in self._running:
             running.forget()
-        return [self._neighbours.fileno()] if self._neighbours is not None else []
+        return self._neighbours.fds() if self._neighbours is not None else []

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import resource
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from typing import Any
 
 from xsk_engine import iperf3protocol as protocol
 from xsk_engine import iperf3report as report
+from xsk_engine import privileges
 from xsk_engine.engine import Engine
 from xsk_engine.errors import DeadlineError, TcpError, XskError
 from xsk_engine.iperf3control import Control
 from xsk_engine.iperf3protocol import COOKIE_BYTES, Iperf3Test, Results, StreamResult
 from xsk_engine.iperf3report import Ends, Moment
+from xsk_engine.signals import handled
 from xsk_engine.tcp import TcpConnection
 from xsk_engine.tcphandle import AGAIN
 from xsk_engine.tcptarget import TcpTarget
@@ -57,22 +58,15 @@ class _Stopped(Exception):
 
 
 class _Signals:
-    """SIGINT and SIGTERM are noted, and what runs looks; while it waits for the server, and by the second
-    one, it is stopped at once."""
+    """Those that end it are noted, and what runs looks; while it waits for the server, and by the second one,
+    it is stopped at once."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self._waiting = False
 
-    def __enter__(self) -> _Signals:
-        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
+    def note(self, number: int, _frame: object) -> None:
+        """The handler."""
         self.numbers.append(number)
         if self._waiting or len(self.numbers) > 1:
             raise _Stopped
@@ -210,6 +204,7 @@ class _Session:
         self._test = test
         self._tell = tell
         self._signals = signals
+        self._version = importlib.metadata.version("xsk-engine")  # while files can be read
         self._cookie = protocol.make_cookie(os.urandom(COOKIE_BYTES - 1))
         self._cpu = _cpu_s()
         self.report: dict[str, Any] = {"start": {}, "intervals": [], "end": {}}
@@ -222,6 +217,8 @@ class _Session:
                 stack.callback(control.close)
                 control.expect(protocol.PARAM_EXCHANGE)
             engine = stack.enter_context(Engine(self._target.engine))
+            if self._target.engine.drop_privileges:
+                privileges.drop(engine.keeps)
             control.send_parameters(self._test)
             self._expect(control, protocol.CREATE_STREAMS)
             connections = [
@@ -266,7 +263,7 @@ class _Session:
             control_mss=control.mss_bytes,
             send_buffer_bytes=options.send_buffer_bytes,
             receive_buffer_bytes=options.receive_buffer_bytes,
-            version=f"xsk-engine {importlib.metadata.version('xsk-engine')}",
+            version=f"xsk-engine {self._version}",
             system=" ".join(platform.uname()[:5]),
         )
         self._tell("start", self.report["start"])
@@ -372,9 +369,10 @@ def _close(connection: TcpConnection) -> None:
 
 def run(target: TcpTarget, host: str, test: Iperf3Test, tell: Tell) -> Outcome:
     """The whole test; whatever happens, there is a report. `host`: as the user has named it. Main thread
-    only: it handles SIGINT and SIGTERM."""
+    only: it handles the signals that end it."""
     error: XskError | None = None
-    with _Signals() as signals:
+    signals = _Signals()
+    with handled(signals.note):
         session = _Session(target, host, test, tell, signals)
         try:
             session.run()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import threading
 import warnings
 import weakref
 from typing import TYPE_CHECKING
+
+from xsk_engine.errors import ClosedError
 
 if TYPE_CHECKING:
     from xsk_engine.engine import Engine
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_ended = False
 
 
 def register(engine: Engine) -> None:
@@ -25,15 +29,41 @@ def _after_fork_in_child() -> None:
         engine.after_fork_in_child()
 
 
+def check_going_on(interface: str) -> None:
+    """ClosedError when it is too late for another engine."""
+    if _ended:
+        raise ClosedError("open", interface, "the interpreter is ending")
+
+
+def _say_forgotten(engine: Engine) -> None:
+    text = f"engine on {engine.config.interface} was never closed"
+    warnings.warn(text, ResourceWarning, stacklevel=1)
+
+
+def _close(engine: Engine) -> None:
+    with contextlib.suppress(Exception):
+        engine.close()
+
+
+def close_later(engine: Engine) -> None:
+    """One that nobody has any more. Not here: it may be one of its own threads that collects it, and whoever
+    it is has not asked to wait for a drain."""
+    try:
+        threading.Thread(target=_close, args=(engine,), name="xsk-close").start()
+    except RuntimeError:  # too many threads, or the interpreter is ending
+        _close(engine)
+    _say_forgotten(engine)
+
+
 def _close_all() -> None:
     """A loop must not run on when the interpreter takes its memory away."""
-    for engine in list(_engines):
-        if engine.workers:
-            warnings.warn(
-                f"engine on {engine.config.interface} was never closed", ResourceWarning, stacklevel=1
-            )
-            with contextlib.suppress(Exception):
-                engine.close()
+    global _ended
+    _ended = True
+    with contextlib.ExitStack() as stack:  # all, also where warnings are errors
+        for engine in list(_engines):
+            if engine.workers:
+                stack.callback(_close, engine)
+                stack.callback(_say_forgotten, engine)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 from xsk_engine.errors import UnavailableError
 from xsk_engine.measurereport import far_end
@@ -23,11 +23,12 @@ def check(path: str) -> None:
         )
 
 
-def draw(report: Mapping[str, Any], path: str) -> None:
-    """Of a report (measurereport.as_json), into a file. OSError."""
+def draw(report: Mapping[str, Any], file: BinaryIO, kind: str) -> None:
+    """Of a report (measurereport.as_json), into a file, in place of what was in it; ``kind``: "png" or "svg".
+    OSError."""
     import matplotlib
 
-    matplotlib.use("svg" if path.endswith(".svg") else "agg")
+    matplotlib.use("svg" if kind == "svg" else "agg")
     from matplotlib import pyplot
 
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(17, 4.6), layout="constrained")
@@ -44,8 +45,8 @@ def draw(report: Mapping[str, Any], path: str) -> None:
         f"trials of {report['settings'].get('trial_s'):g} s, Linux {report['software'].get('kernel')}",
         fontsize=10,
     )
-    metadata = {"Date": None} if path.endswith(".svg") else {}
-    figure.savefig(path, metadata=metadata, dpi=120)
+    file.truncate(0)
+    figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else {}, dpi=120)
     pyplot.close(figure)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from xsk_engine import rfc2544
+from xsk_engine import privileges, rfc2544
 from xsk_engine.errors import BrokenError, XskError
 from xsk_engine.rfc2544 import SizeResult, Trial
-from xsk_engine.session import Interrupted
+from xsk_engine.signals import handled, raise_interrupted
 from xsk_engine.trials import Link, MeasureConfig, Stopped
 
 
@@ -83,39 +82,31 @@ def _warm_up(link: Link) -> None:
         )
 
 
-@contextlib.contextmanager
-def _handled(handler: Callable[[int, object], None]) -> Iterator[None]:
-    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    raise Interrupted(number)
-
-
 def run(
     config: MeasureConfig,
     *,
     on_open: Callable[[Link], None] = lambda link: None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
+    keep: Collection[str] = (),
 ) -> Measured:
-    """Measures until it is done or a signal comes (SIGINT, SIGTERM: handled here, main thread only), and
-    returns what there is. ValueError. UnavailableError, Interrupted: nothing stays open.
+    """Measures until it is done or a signal that ends it comes (handled here, main thread only), and returns
+    what there is. `keep`: capabilities that the caller still needs then. ValueError. UnavailableError,
+    Interrupted: nothing stays open.
     """
     measured, stopped_by, started = Measured(), list[int](), time.monotonic()
 
     def note(number: int, _frame: object) -> None:
         stopped_by.append(number)
 
+    from xsk_engine import resolve  # noqa: F401 - Engine.start() wants it, when files cannot be read any more
+
     link = Link(config, lambda: bool(stopped_by), on_trial)
     with contextlib.ExitStack() as stack:
-        with _handled(_interrupt):
+        with handled(raise_interrupted):
             stack.enter_context(link)
-        stack.enter_context(_handled(note))
+        if config.drop_privileges:
+            privileges.drop((*link.sink.way.keeps, *keep))
+        stack.enter_context(handled(note))
         try:
             on_open(link)
             measured.latency_kind = link.latency_kind

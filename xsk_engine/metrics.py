@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import start_http_server
+from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 from prometheus_client.registry import Collector
 
+from xsk_engine import privileges
 from xsk_engine.engine import Engine
 from xsk_engine.errors import UnavailableError
 from xsk_engine.figures import FIGURES, FLOW, QUEUE, Figure, FlowFacts, of_queues, per_flow
@@ -89,6 +92,27 @@ class SinkCollector(Collector):
         yield quantiles
 
 
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Not on our stderr."""
+
+
+class _Server(ThreadingWSGIServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A scraper that goes away while it is answered is his affair."""
+
+
+def _listen(host: str, port: int, app: Any) -> _Server:
+    """OSError."""
+    family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+
+    class OfFamily(_Server):
+        address_family = family
+
+    server: _Server = make_server(str(where[0]), port, app, OfFamily, handler_class=_Handler)
+    return server
+
+
 class MetricsServer:
     """Answers scrapes on host and port, from threads of its own, until close(). UnavailableError: the address
     is taken or not ours."""
@@ -99,13 +123,17 @@ class MetricsServer:
         registry.register(collector or self._collector)
         host, port = address
         try:
-            self._server, self._thread = start_http_server(port, host, registry)
+            self._server = _listen(host, port, make_wsgi_app(registry))
         except OSError as error:
             raise UnavailableError(
                 "metrics", f"{host}:{port}", "it cannot listen there; choose another port", errno=error.errno
             ) from None
-        # A scraper that goes away while it is answered is his affair.
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        privileges.drop()  # and with it what answers each scrape; it only reads figures
+        self._server.serve_forever()
 
     async def watch(self, engine: Engine, plan: Plan) -> None:
         """Tells this engine's figures until it is cancelled."""

@@ -11,10 +11,12 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from xsk_engine import shortage
 from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.errors import ClosedError, UnavailableError, XskError
 from xsk_engine.netdev import NetDev
@@ -76,18 +78,36 @@ class _Known:
     followers: weakref.WeakSet[Follower] = field(default_factory=weakref.WeakSet)
 
 
-class Neighbours:
-    """Of one interface, in the network namespace of the thread that makes it. Any thread may ask."""
+def _events() -> socket.socket:
+    """Has something to read when a neighbour or a route changes."""
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    try:
+        sock.bind((0, _RTMGRP_NEIGH | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
-    def __init__(self, netdev: NetDev) -> None:
+
+class Neighbours:
+    """Of one interface, in the network namespace of the thread that makes it. Any thread may ask. `at_start`:
+    what its own does first."""
+
+    def __init__(self, netdev: NetDev, at_start: Callable[[], None] = lambda: None) -> None:
         self._netdev = netdev
         self._lock = threading.Lock()
         self._questions: list[_Question] = []
         self._known: dict[tuple[IPAddress, IPAddress | None, bool], _Known] = {}
         self._closed = False
-        self._wake_fd = new_eventfd()
-        self._thread = threading.Thread(target=self._run, name="xsk-neighbours", daemon=True)
-        self._thread.start()
+        self._at_start = at_start
+        with contextlib.ExitStack() as stack:
+            self._wake_fd = new_eventfd()
+            stack.callback(os.close, self._wake_fd)
+            self._events = stack.enter_context(_events())
+            self._thread = threading.Thread(target=self._run, name="xsk-neighbours", daemon=True)
+            self._thread.start()
+            self._stack = stack.pop_all()
 
     def ask(self, dst: IPAddress, src: IPAddress | None, *, need_mac: bool) -> Future[Hop]:
         """The hop to `dst`; its UnavailableError when there is no route, or nobody answers within 3 s."""
@@ -132,44 +152,38 @@ class Neighbours:
             os.write(self._wake_fd, (1).to_bytes(8, "little"))
         self._thread.join(_ANSWER_S)
         if not self._thread.is_alive():
-            os.close(self._wake_fd)
+            self._stack.close()
 
-    def fileno(self) -> int:
+    def fds(self) -> list[int]:
         """For a forked child to close."""
-        return self._wake_fd
+        return [self._wake_fd, self._events.fileno()]
 
     # -- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with socket.socket(
-            socket.AF_NETLINK,
-            socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-            socket.NETLINK_ROUTE,
-        ) as sock:
-            sock.bind((0, _RTMGRP_NEIGH | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
-            poll = select.poll()
-            poll.register(sock.fileno(), select.POLLIN)
-            poll.register(self._wake_fd, select.POLLIN)
-            while not self._closed:
-                ready = dict(poll.poll((_POLL_S if self._questions else _REST_S) * 1000))
-                if self._wake_fd in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._wake_fd, 8)
-                if sock.fileno() in ready:
-                    self._drop_events(sock)
-                    if not self._questions:
-                        time.sleep(_SETTLE_S)
-                        self._drop_events(sock)
-                    self._look_again()
-                self._answer()
+        self._at_start()
+        poll = select.poll()
+        poll.register(self._events.fileno(), select.POLLIN)
+        poll.register(self._wake_fd, select.POLLIN)
+        while not self._closed:
+            ready = dict(poll.poll((_POLL_S if self._questions else _REST_S) * 1000))
+            if self._wake_fd in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_fd, 8)
+            if self._events.fileno() in ready:
+                self._drop_events()
+                if not self._questions:
+                    time.sleep(_SETTLE_S)
+                    self._drop_events()
+                self._look_again()
+            self._answer()
         with self._lock:
             for question in self._questions:
                 question.fail(ClosedError("resolve", str(question.dst), "the engine is closed"))
 
-    @staticmethod
-    def _drop_events(sock: socket.socket) -> None:
+    def _drop_events(self) -> None:
         with contextlib.suppress(OSError):  # ENOBUFS: some were lost, which is an event too
-            while sock.recv(1 << 16):
+            while self._events.recv(1 << 16):
                 pass
 
     def _answer(self) -> None:
@@ -202,7 +216,8 @@ class Neighbours:
             question.fail(self._late(question) if route.is_unanswered(error) else error)
             return True
         except Exception as error:  # pyroute2's own: the interface went away meanwhile
-            question.fail(UnavailableError("resolve", f"{question.dst}, {self._netdev.name}", repr(error)))
+            what = ("resolve", f"{question.dst}, {self._netdev.name}")
+            question.fail(shortage.unavailable(error, *what) or UnavailableError(*what, repr(error)))
             return True
         hop = Hop(found.src_ip, parse_mac(found.dst_mac) if found.dst_mac else b"", found.mtu)
         if question.answer.set_running_or_notify_cancel():

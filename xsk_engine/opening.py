@@ -20,9 +20,11 @@ def _config(
     mode: str,
     umem_mb: int,
     fd: int | Sequence[int] | None,
+    opener: str | None,
     cpus: Sequence[int],
     timestamps: bool,
     tcp: bool,
+    sandbox: bool,
     debug: bool,
     link_timeout: float | None,
 ) -> EngineConfig:
@@ -36,7 +38,9 @@ def _config(
         tx_metadata_len=TX_METADATA_BYTES if timestamps else 0,
         tx_metadata=frozenset({"timestamp"} if timestamps else ()),
         fds=fds,
+        opener=opener,
         tcp=tcp,
+        sandbox=sandbox,
         debug=debug,
         link_timeout_s=_FOR_EVER_S if link_timeout in (None, math.inf) else link_timeout,
     )
@@ -49,9 +53,11 @@ def open(
     mode: str = "auto",
     umem_mb: int = 4,
     fd: int | Sequence[int] | None = None,
+    opener: str | None = None,
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
+    sandbox: bool = False,
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> Engine:
@@ -59,14 +65,18 @@ def open(
 
     ``mode``: auto, copy or zerocopy. ``umem_mb``: MiB of memory for all that is inflight; 4 stays within
     the cache. ``fd``: AF_XDP sockets that somebody with CAP_NET_RAW has opened, one per queue, not bound;
-    they may be closed when it returns, and hold their queues until they are. ``cpus``: one for each queue's
-    thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes AF_XDP
-    sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN), and 2
-    MiB of umem more for each of them.
+    they may be closed when it returns, and hold their queues until they are. ``opener``: a program that opens
+    them instead, where the caller may not: "xsk-engine-open", or its path (docs/opener.md). ``cpus``: one for
+    each queue's thread. ``timestamps``: let trackers say when packets left. ``tcp``: for Engine.tcp; it takes
+    AF_XDP sockets on all queues of the interface and an XDP program (CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN),
+    and 2 MiB of umem more for each of them.
+    ``sandbox``: its workers' threads lose their capabilities, and with them the system calls that a packet
+    never needs: files, sockets, programs (Linux's seccomp).
     ``debug``: find who writes to frags that are gone. ``link_timeout``: seconds without a link before that
     is an error; None: never.
     ValueError for bad arguments, UnavailableError for what the environment lacks (QueueTakenError: another
-    socket has the queue). Open and close in one thread. Drops no privileges and touches no signal handlers.
+    socket has the queue). Open and close in one thread. Touches no signal handlers, and no
+    privileges of other threads than its own.
 
         with xsk_engine.open("vtx") as engine:
             print(engine.mode)
@@ -78,9 +88,11 @@ def open(
             mode=mode,
             umem_mb=umem_mb,
             fd=fd,
+            opener=opener,
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
+            sandbox=sandbox,
             debug=debug,
             link_timeout=link_timeout,
         )
@@ -94,9 +106,11 @@ def aopen(
     mode: str = "auto",
     umem_mb: int = 4,
     fd: int | Sequence[int] | None = None,
+    opener: str | None = None,
     cpus: Sequence[int] = (),
     timestamps: bool = False,
     tcp: bool = False,
+    sandbox: bool = False,
     debug: bool = False,
     link_timeout: float | None = 5.0,
 ) -> AsyncEngine:
@@ -114,9 +128,11 @@ def aopen(
             mode=mode,
             umem_mb=umem_mb,
             fd=fd,
+            opener=opener,
             cpus=cpus,
             timestamps=timestamps,
             tcp=tcp,
+            sandbox=sandbox,
             debug=debug,
             link_timeout=link_timeout,
         )

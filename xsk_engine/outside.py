@@ -1,12 +1,17 @@
-"""Calls that pyroute2 makes impossible where an event loop runs."""
+"""What pyroute2 asks for: a thread without a running event loop, and room for one of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
+
+# That it opens, its event loop's among them.
+_DESCRIPTORS = 5
 
 T = TypeVar("T")
 
@@ -36,3 +41,10 @@ def outside_event_loop(function: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     return result.result()
+
+
+def check_descriptors() -> None:
+    """OSError (EMFILE) before it begins: of what its event loop cannot open, that complains when it goes."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(_DESCRIPTORS):
+            stack.callback(os.close, os.eventfd(0, os.EFD_CLOEXEC))

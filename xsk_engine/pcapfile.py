@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import ctypes
 import gzip
 import io
@@ -13,7 +14,7 @@ import stat
 import sys
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes import c_void_p
 from typing import Any
 
@@ -45,6 +46,27 @@ def can_be_read_twice(path: str) -> bool:
     return stat.S_ISREG(mode)
 
 
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[int]:
+    """Its descriptor, for passes one after the other. ValueError: as PcapFile."""
+    fd = _open(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open(path: str) -> int:
+    try:
+        if path == "-":
+            return os.dup(0)
+        # A named pipe that nobody writes to yet would be waited for.
+        flags = os.O_RDONLY | os.O_CLOEXEC | (0 if can_be_read_twice(path) else os.O_NONBLOCK)
+        return os.open(path, flags)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+
+
 class _Source(io.RawIOBase):
     """What is behind a file descriptor; ends when somebody says so, also while there is nothing in it."""
 
@@ -69,11 +91,12 @@ class _Source(io.RawIOBase):
 
 class PcapFile:
     """One pass over a file; ``-`` is stdin. ValueError: not there, not readable, not a capture of Ethernet.
+    `fd`: what opened() has given for it, read from its beginning.
 
     One thread at a time. It ends as if the file did once ``is_over`` says so, also while it waits for a pipe.
     """
 
-    def __init__(self, path: str, is_over: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, path: str, is_over: Callable[[], bool] = lambda: False, fd: int | None = None) -> None:
         self._pcap = libpcap.load()
         self._path = path
         self._handle: int | None = None
@@ -82,19 +105,15 @@ class PcapFile:
         self._pump: threading.Thread | None = None
         self._source_damage = self._file_damage = ""
         try:
-            fd = self._open()
+            self._open_pcap(self._stream(_open(path) if fd is None else os.dup(fd)))
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from None
-        self._open_pcap(fd)
 
-    def _open(self) -> int:
+    def _stream(self, fd: int) -> int:
         """What libpcap reads: the file, or a pipe into which a thread puts what is in it. libpcap could not
         be stopped while it waits for a pipe of somebody else's."""
-        regular = can_be_read_twice(self._path)
-        # A named pipe that nobody writes to yet would be waited for.
-        flags = os.O_RDONLY | os.O_CLOEXEC | (0 if regular else os.O_NONBLOCK)
-        fd = os.dup(0) if self._path == "-" else os.open(self._path, flags)
-        if regular:
+        if self._path != "-" and stat.S_ISREG(os.fstat(fd).st_mode):
+            os.lseek(fd, 0, os.SEEK_SET)
             start = os.pread(fd, 8, 0)
             if not any(start.startswith(magic) for magic in _COMPRESSED):
                 return fd

@@ -7,8 +7,12 @@ import logging
 import os
 from collections.abc import Callable
 
+from xsk_engine import privileges
 from xsk_engine.errors import UnavailableError
 from xsk_engine.netdev import NetDev
+
+NEEDS = ("CAP_BPF", "CAP_NET_ADMIN")
+"""to load a program and to attach it"""
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +58,8 @@ class AttachedProgram:
                 self._link_fd = libbpf.attach(program_fd, netdev.ifindex, generic=True)
         except OSError as error:
             hints = {
-                errno.EPERM: "needs CAP_BPF and CAP_NET_ADMIN",
-                errno.EACCES: "needs CAP_BPF and CAP_NET_ADMIN",
+                errno.EPERM: privileges.needs(*NEEDS),
+                errno.EACCES: privileges.needs(*NEEDS),
                 errno.EBUSY: "another XDP program is attached",
                 errno.EINVAL: f"the driver refuses it, perhaps because of the MTU of {netdev.mtu}",
             }

@@ -52,7 +52,7 @@ class ReceiveStats:
 class Receiver:
     """A thread that has what comes checked and captured: from AF_XDP sockets on all `xsks`, whose fill rings
     get chunks of `umem`, or from a packet socket with this classic BPF `packet_filter`. `busy_poll`: it never
-    sleeps, and has the kernel poll the drivers of the `xsks`.
+    sleeps, and has the kernel poll the drivers of the `xsks`. `at_start`: what its thread does first.
 
     start(), stop() and close() in one thread; stats() and failure() from any. OSError. The sockets are closed
     between stop() and close(), by `close_sockets`: until then the kernel writes into the chunks."""
@@ -68,10 +68,12 @@ class Receiver:
         close_sockets: Callable[[], None] = lambda: None,
         packet_filter: bytes = b"",
         busy_poll: bool = False,
+        at_start: Callable[[], None] = lambda: None,
     ) -> None:
         self._interface = netdev.name
         self._umem = umem
         self._close_sockets = close_sockets
+        self._at_start = at_start
         self._counters = ffi.ReceiveCounters()
         self._failure: BrokenError | None = None
         self._thread: threading.Thread | None = None
@@ -116,10 +118,13 @@ class Receiver:
 
     def _run(self) -> None:
         try:
+            self._at_start()
             native.receiver_run(self._handle)
         except OSError as error:
             gone = "the device is gone" if error.errno == errno.ENXIO else "the kernel gives nothing more"
             self._failure = BrokenError("receive", self._interface, gone, errno=error.errno)
+        except Exception as error:  # whatever it is: nobody would hear of it
+            self._failure = BrokenError("receive", self._interface, f"its thread has died: {error!r}")
 
     def failure(self) -> BrokenError | None:
         """Why it has ended by itself, or None."""

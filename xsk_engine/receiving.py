@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from xsk_engine import busypoll
+from xsk_engine import busypoll, privileges
 from xsk_engine import netdev as netdevs
 from xsk_engine.arrivals import Reflected
 from xsk_engine.busypoll import BusyPoll
@@ -46,6 +46,10 @@ class Receiving(Protocol):
     def receiver(self) -> Counting:
         """Counts."""
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Capabilities of whoever uses it from begin() on, until it is closed."""
+
     def begin(self) -> None:
         """Packets come from now on. UnavailableError."""
 
@@ -83,6 +87,7 @@ class XdpReceiving:
         capture: Capture | None,
         *,
         busy_poll: bool = False,
+        at_start: Callable[[], None] = lambda: None,
     ) -> None:
         most = min(netdev.queues, MOST_QUEUES)
         self._queues = tuple(range(most) if queues is None else queues)
@@ -113,6 +118,7 @@ class XdpReceiving:
                 xsks=self._xsks,
                 close_sockets=self._close_sockets,
                 busy_poll=busy_poll,
+                at_start=at_start,
             )
             stack.callback(self.receiver.close)
             stack.callback(self._take_off)
@@ -142,11 +148,15 @@ class XdpReceiving:
             text = f"an AF_XDP socket of {owner} holds this queue; stop it or use another queue"
             return QueueTakenError("bind", arguments, text, errno=number)
         hints = {
-            errno.EPERM: "needs CAP_NET_RAW; --method packet may do without the rest",
+            errno.EPERM: privileges.needs("CAP_NET_RAW"),
             errno.ENOBUFS: f"{self._umem.area.length} bytes exceed the locked-memory limit (ulimit -l)",
             errno.EOPNOTSUPP: "the driver has no zero-copy; use --mode copy",
         }
         return UnavailableError("bind", arguments, hints.get(number, "the kernel refused"), errno=number)
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        return self._steering.keeps if self._steering is not None else ()
 
     def begin(self) -> None:
         self.receiver.start()
@@ -203,17 +213,31 @@ class PacketReceiving:
 
     method = "packet"
     mode = "copy"
+    keeps = ()
 
     def __init__(
-        self, netdev: NetDev, match: Match, reason: str, checker: Checker | None, capture: Capture | None
+        self,
+        netdev: NetDev,
+        match: Match,
+        reason: str,
+        checker: Checker | None,
+        capture: Capture | None,
+        *,
+        at_start: Callable[[], None] = lambda: None,
     ) -> None:
         from xsk_engine._ffi.libpcap import compile_filter
 
         self.reason = reason
         try:
-            self.receiver = Receiver(netdev, checker, capture, packet_filter=compile_filter(match.expression))
+            self.receiver = Receiver(
+                netdev,
+                checker,
+                capture,
+                packet_filter=compile_filter(match.expression),
+                at_start=at_start,
+            )
         except OSError as error:
-            hints = {errno.EPERM: "needs CAP_NET_RAW"}
+            hints = {errno.EPERM: privileges.needs("CAP_NET_RAW")}
             text = hints.get(error.errno or 0, "no packet socket with a ring of 32 MiB is to be had")
             raise UnavailableError("packet socket", netdev.name, text, errno=error.errno) from None
 

@@ -46,6 +46,11 @@ class Reflecting:
         self.reason = "not on yet"
         self.receiver = Reflector(netdev.name)
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """As of the other ways."""
+        return self.receiver.steering.keeps if self.receiver.steering is not None else ()
+
     def begin(self) -> None:
         """Packets go back from now on. UnavailableError."""
         steering = Steering(self._netdev, self._match, (), reflect=True)

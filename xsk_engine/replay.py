@@ -24,6 +24,7 @@ class Replay:
     Recorded gaps at ``speed`` (2: twice as fast); None: at ``rate``, or without one as fast as it goes.
     ``loops`` passes over the file (None: without end), the first ``limit`` packets of it. ``oversize``: what
     to do with packets longer than the interface takes. ``stream``: do not keep the packets in the umem.
+    ``fd``: the file, open for reading (pcapfile.opened), for who may not open it any more when it is read.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Replay:
     duration_s: float | None = None
     batch: int = DEFAULT_BATCH
     stream: bool = False
+    fd: int | None = None
 
     def __post_init__(self) -> None:
         if self.speed is not None and not Fraction(1, _MOST_SPEED) <= self.speed <= _MOST_SPEED:

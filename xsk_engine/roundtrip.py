@@ -23,6 +23,7 @@ from xsk_engine.steering import Match
 from xsk_engine.values import Choice, Range, Values
 
 if TYPE_CHECKING:
+    from xsk_engine.config import EngineConfig
     from xsk_engine.engine import Engine
 
 # How often it is looked whether all has come. Lower: takes time from sender and receiver; higher: takes
@@ -111,7 +112,15 @@ class ReturnSink:
 
     ``notes``: what the user should know."""
 
-    def __init__(self, netdev: NetDev, *, max_flows: int, link_timeout_s: float) -> None:
+    def __init__(
+        self,
+        netdev: NetDev,
+        *,
+        max_flows: int,
+        link_timeout_s: float,
+        drop_privileges: bool = False,
+        sandbox: bool = False,
+    ) -> None:
         self._netdev = netdev
         self.notes: list[str] = []
         self.sink = Sink(
@@ -121,6 +130,8 @@ class ReturnSink:
                 method="packet",
                 max_flows=max_flows,
                 link_timeout_s=link_timeout_s,
+                drop_privileges=drop_privileges,
+                sandbox=sandbox,
             )
         )
         self._stack = contextlib.ExitStack()
@@ -150,13 +161,20 @@ class RoundTrip:
     """Measures the round trips of one run of an engine: open it before, let it :meth:`watch`, and ask for
     the :meth:`report` when the engine is closed.
 
-    ``flows``: resolved, all with a signature. A context manager; UnavailableError."""
+    ``flows``: resolved, all with a signature. ``config``: of the engine that sends. A
+    context manager; UnavailableError."""
 
-    def __init__(self, netdev: NetDev, flows: Iterable[Flow], *, link_timeout_s: float) -> None:
+    def __init__(self, netdev: NetDev, flows: Iterable[Flow], config: EngineConfig) -> None:
         flows = list(flows)
         ids = [i if flow.signature_id is None else flow.signature_id for i, flow in enumerate(flows)]
         self._sources = udp_sources(flows)
-        self._back = ReturnSink(netdev, max_flows=max(ids) + 1, link_timeout_s=link_timeout_s)
+        self._back = ReturnSink(
+            netdev,
+            max_flows=max(ids) + 1,
+            link_timeout_s=config.link_timeout_s,
+            drop_privileges=config.drop_privileges,
+            sandbox=config.sandbox,
+        )
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> RoundTrip:

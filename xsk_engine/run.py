@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from xsk_engine.errors import BusyError
+from xsk_engine.errors import BusyError, ClosedError
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.mix import Mixes
 from xsk_engine.mixprogram import MixProgram, compile_traffic
@@ -80,9 +80,11 @@ class TrafficRun:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(changed.wait(), _LOOK_S)
             await self._drain()
-        except BaseException:  # cancelled, or a flow could not start: nothing goes on sending
+        except BaseException as error:  # cancelled, or a flow could not start: nothing goes on sending
             for worker in engine.workers:
                 worker.drain()
+            if isinstance(error, ClosedError):  # of a loop that has ended: why it has says more
+                engine.raise_failure()
             raise
         finally:
             loop.remove_reader(engine.event_fd)

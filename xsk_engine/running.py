@@ -62,6 +62,8 @@ class RunningTraffic(Single):
         # The neighbours' thread and the caller's: what has ended is named in no command.
         self._lock = threading.RLock()
         self._forked = False
+        self.owner: object = None
+        """its engine, which lives as long as it is held"""
         self.at_end: Callable[[RunningTraffic], None] | None = None
         """called with it when it is done"""
         self.followers: list[FollowingFlows] = []

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from xsk_engine import privileges
 from xsk_engine.capture import PcapWriter
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
@@ -20,6 +21,7 @@ from xsk_engine.figures import per_flow, per_queue
 from xsk_engine.plan import Plan
 from xsk_engine.replay import Replay
 from xsk_engine.report import as_json
+from xsk_engine.signals import Interrupted, ending, handled, raise_interrupted
 
 Watch = Callable[[Engine], Awaitable[None]]
 """Runs beside the engine (a live view, say); cancelled when the traffic is over, which its error ends."""
@@ -32,18 +34,6 @@ class Outcome:
     report: dict[str, Any]
     error: XskError | None
     signal: int
-
-
-class Interrupted(Exception):
-    """A signal came before the engine was running."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-def _raise_interrupted(number: int, _frame: object) -> None:
-    raise Interrupted(number)
 
 
 def _replay_figures(engine: Engine, replay: Replay) -> dict[str, Any] | None:
@@ -108,7 +98,7 @@ async def _send(engine: Engine, plan: Plan, watches: Sequence[Watch], stopped_by
                 worker.abort()
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending():
         loop.add_signal_handler(number, on_signal, number)
 
     def on_end(watcher: asyncio.Future[None]) -> None:
@@ -150,9 +140,9 @@ def run(
     pcap_out: BinaryIO | None = None,
     at_end: Callable[[dict[str, Any]], XskError | None] | None = None,
 ) -> Outcome:
-    """Sends it and returns what happened. Main thread only: it handles SIGINT and SIGTERM. `pcap_out`: a
-    file for what the config captures. `at_end` gets the summary while signals still cannot disturb; what
-    goes wrong there is the run's error if it has no other.
+    """Sends it and returns what happened. Main thread only: it handles the signals that end it.
+    `pcap_out`: a file for what the config captures. `at_end` gets the summary while signals still cannot
+    disturb; what goes wrong there is the run's error if it has no other.
 
     UnavailableError (nothing was opened), Interrupted (a signal while opening).
     """
@@ -162,9 +152,10 @@ def run(
     error: XskError | None = None
     cpu_before = psutil.Process().cpu_times()
     engine = Engine(config)
-    before = {n: signal.signal(n, _raise_interrupted) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(raise_interrupted) as numbers:
         engine.open()
+        if config.drop_privileges:
+            privileges.drop()
         writer = PcapWriter(pcap_out, engine.captures) if pcap_out is not None else None
         try:
             # A flow that ends by itself leaves its errors in the workers; so does one that is stopped.
@@ -176,7 +167,7 @@ def run(
             stopped_by.append(interrupted.number)
         finally:
             # The event loop took its handlers with it; what comes now is noted, and the summary still made.
-            for number in before:
+            for number in numbers:
                 signal.signal(number, lambda n, _frame: stopped_by.append(n))
             error = _close(engine, writer) or error
         error = error or _incomplete(engine)
@@ -184,9 +175,6 @@ def run(
         if at_end is not None and (failure_at_end := at_end(report)) is not None and error is None:
             error = failure_at_end
             report["error"] = error.as_dict()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return Outcome(report, error, stopped_by[0] if stopped_by else 0)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
+from xsk_engine import privileges, shortage
 from xsk_engine.arrivals import Arrivals, Reflected
 from xsk_engine.capture import Capture
 from xsk_engine.checking import Checker
@@ -36,7 +37,7 @@ class SinkConfig:
     receive ring, power of two. ``check`` False: packets are only counted. ``capture``: they are kept for a
     file, too. ``busy_poll``: the kernel polls the device in the sink's thread, which never sleeps; not with
     packet sockets. ``reflect``: those with a signature are sent back instead of received, by an XDP program,
-    and only that is counted. ValueError."""
+    and only that is counted. ``drop_privileges``, ``sandbox``: of its thread, as an engine's. ValueError."""
 
     interface: str
     match: Match = field(default_factory=Match)
@@ -49,6 +50,8 @@ class SinkConfig:
     capture: bool = False
     busy_poll: bool = False
     reflect: bool = False
+    drop_privileges: bool = False
+    sandbox: bool = False
     link_timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -110,7 +113,9 @@ class Sink:
     def open(self) -> Sink:
         """Everything or nothing, in the network namespace of this thread."""
         config = self.config
-        with contextlib.ExitStack() as stack:
+        if config.sandbox:
+            privileges.check_sandbox()
+        with shortage.named("open", config.interface), contextlib.ExitStack() as stack:
             self.netdev = netdevs.wait_for_link(config.interface, config.link_timeout_s)
             self._checker = Checker(config.max_flows, reflected=config.match.reflected)
             stack.callback(self._checker.close)
@@ -154,7 +159,12 @@ class Sink:
             self._checker if config.check else None,
             self.capture,
             busy_poll=config.busy_poll,
+            at_start=self._at_start(),
         )
+
+    def _at_start(self) -> Callable[[], None]:
+        config = self.config
+        return privileges.at_start(drop_privileges=config.drop_privileges, sandbox=config.sandbox)
 
     def _reflecting(self, netdev: NetDev) -> Receiving:
         if self.config.method == "packet":
@@ -167,7 +177,8 @@ class Sink:
 
     def _packet(self, netdev: NetDev, reason: str) -> Receiving:
         checker = self._checker if self.config.check else None
-        return PacketReceiving(netdev, self.config.match, reason, checker, self.capture)
+        match, at_start = self.config.match, self._at_start()
+        return PacketReceiving(netdev, match, reason, checker, self.capture, at_start=at_start)
 
     @property
     def way(self) -> Receiving:

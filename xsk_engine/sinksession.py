@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from xsk_engine import privileges
 from xsk_engine.capture import PcapWriter
 from xsk_engine.errors import XskError
+from xsk_engine.signals import handled
 from xsk_engine.sink import Sink, SinkConfig
 from xsk_engine.sinkreport import SinkFigures, as_json, interval
 
@@ -122,15 +123,16 @@ def run(
     on_open: Callable[[Sink], None] | None = None,
     show: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
-    """Receives until it is over or a signal comes (SIGINT, SIGTERM: handled here, main thread only).
-    `on_open` is called when it receives, `show` with each interval's record. UnavailableError: nothing was
-    opened."""
+    """Receives until it is over or a signal that ends it comes (handled here, main thread only). `on_open`
+    is called when it receives, `show` with each interval's record. UnavailableError: nothing was opened."""
     stopped_by: list[int] = []
     error: XskError | None = None
     with contextlib.ExitStack() as stack:
         sink = Sink(config).open()
         stack.callback(sink.close)
-        stack.enter_context(_noted(stopped_by))
+        if config.drop_privileges:
+            privileges.drop(sink.way.keeps)
+        stack.enter_context(handled(lambda number, _: stopped_by.append(number)))
         writer = PcapWriter(pcap_out, [sink.capture]) if pcap_out is not None and sink.capture else None
         watch = _Watch(sink, until, outputs, interval_s)
         if on_open is not None:
@@ -156,14 +158,3 @@ def run(
             except XskError as failure:
                 error = error or failure
     return Outcome(report, figures, error, stopped_by[0] if stopped_by else 0)
-
-
-@contextlib.contextmanager
-def _noted(stopped_by: list[int]) -> Any:
-    """Signals are noted from now on, and what they stop looks."""
-    before = {n: signal.signal(n, lambda n, _: stopped_by.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

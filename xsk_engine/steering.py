@@ -10,12 +10,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xsk_engine import privileges
 from xsk_engine.arrivals import Reflected
 from xsk_engine.errors import ClosedError, UnavailableError
 from xsk_engine.netdev import NetDev
 from xsk_engine.packet import IPAddress
 from xsk_engine.payload import MAGIC, REFLECTED_MAGIC, SIGNATURE_BYTES
-from xsk_engine.program import AttachedProgram
+from xsk_engine.program import NEEDS, AttachedProgram
 from xsk_engine.xsk import RxXsk
 
 # native/bpf/steer.h; tests/ffi compares them.
@@ -125,11 +126,7 @@ class Steering:
         try:
             self._object = BpfObject(path)
         except OSError as error:
-            hint = (
-                "needs CAP_BPF and CAP_NET_ADMIN"
-                if error.errno in (errno.EPERM, errno.EACCES)
-                else str(error)
-            )
+            hint = privileges.needs(*NEEDS) if error.errno in (errno.EPERM, errno.EACCES) else str(error)
             raise UnavailableError("load", _PROGRAM, hint, errno=error.errno) from None
         try:
             for port in match.ports:
@@ -145,6 +142,14 @@ class Steering:
             raise
         self.mode = self._program.mode
         """"driver", or "generic": copied once more"""
+        self.keeps: tuple[str, ...] = ()
+        """capabilities that every call takes, until it is closed: older kernels, where unprivileged BPF is
+        disabled, want CAP_BPF for maps that are open, too"""
+        try:
+            with privileges.without_effective():
+                self.reflected()
+        except PermissionError:
+            self.keeps = ("CAP_BPF",)
 
     def add_tuple(self, connection: Tuple) -> None:
         """What comes of this connection goes to the sockets from now on, and so do ICMP errors about what it

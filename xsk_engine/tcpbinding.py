@@ -46,7 +46,7 @@ class SteeredBinding(Binding):
     `mode` is "copy" or "zerocopy"; Refused when the driver has no zero-copy. UnavailableError: without
     CAP_BPF and CAP_NET_ADMIN, or beside another XDP program. Open and close in one thread."""
 
-    needs = "CAP_NET_RAW, CAP_BPF and CAP_NET_ADMIN"
+    needs = ("CAP_NET_RAW", "CAP_BPF", "CAP_NET_ADMIN")
 
     def __init__(self, umem: Umem, netdev: NetDev, config: EngineConfig, mode: str, entries: int) -> None:
         self.rx_xsks: tuple[RxXsk, ...] = ()
@@ -67,6 +67,11 @@ class SteeredBinding(Binding):
             rx_chunks=entries,
         )
         self.rx_chunks = entries * len(self.rx_xsks)
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """As Binding's."""
+        return self.steering.keeps if self.steering is not None else ()
 
     @property
     def may_fall_back(self) -> bool:

@@ -165,6 +165,9 @@ class TcpHandle(Single):
     def ended(self, operation: str, number: int) -> XskError:
         """By this errno."""
         kind, text = _ENDS.get(number, (TcpError, os.strerror(number)))
+        failure = self._stack.worker.failure()
+        if number == errno.ECONNABORTED and failure is not None:
+            text = f"the engine has ended: {failure}"
         return kind(operation, self.name, text, errno=number)
 
     def why_over(self, operation: str) -> XskError:

@@ -7,17 +7,17 @@ import asyncio
 import contextlib
 import os
 import select
-import signal
 import stat
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xsk_engine import privileges
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.asynctcp import AsyncTcpConnection
 from xsk_engine.errors import BrokenError, DeadlineError, WouldBlockError, XskError
-from xsk_engine.session import Interrupted
+from xsk_engine.signals import Interrupted, ending
 from xsk_engine.tcpreport import TcpFigures, as_json
 from xsk_engine.tcptarget import TcpTarget
 
@@ -33,6 +33,9 @@ _RECV_BYTES = 64 << 10
 _LOOK_S = 0.25
 # After a signal: what is written has so long to be acknowledged. As the engine's own drain, for a longer way.
 _GRACE_S = 2.0
+# net.ipv4.ip_unprivileged_port_start, unless somebody has changed it
+_FIRST_FREE_PORT = 1024
+_TO_CONNECT = ("CAP_NET_BIND_SERVICE",)
 
 Watch = Callable[["TcpPipe"], Awaitable[None]]
 """Runs beside it (a live view, say), until it is cancelled"""
@@ -184,7 +187,7 @@ class _Stop:
         self.task = task
         self.connection: AsyncTcpConnection | None = None
         self.signals: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending():
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: int) -> None:
@@ -212,8 +215,14 @@ async def _run(
 ) -> Outcome:
     error: XskError | None = None
     engine = await AsyncEngine(target.engine).open()
+    drops = target.engine.drop_privileges
     try:
+        if drops:
+            low = _TO_CONNECT if 0 < target.source_port < _FIRST_FREE_PORT else ()
+            privileges.drop((*engine.engine.keeps, *low))
         connection = await engine.tcp(target.remote, target.port, **target.ends)
+        if drops:
+            privileges.drop(engine.engine.keeps)
         stop.connection = connection
         pipe = TcpPipe(connection, source, sink, wait_s)
         stop.task = running = asyncio.ensure_future(pipe.run())
@@ -258,8 +267,9 @@ async def _run(
 
 
 def run(target: TcpTarget, source: int, sink: int, wait_s: float, watches: Sequence[Watch] = ()) -> Outcome:
-    """Sends what `source` gives and writes into `sink` what comes back. Main thread only: it handles SIGINT
-    and SIGTERM. UnavailableError, TcpError: there was no connection; Interrupted: a signal while opening.
+    """Sends what `source` gives and writes into `sink` what comes back. Main thread only: it handles the
+    signals that end it. UnavailableError, TcpError: there was no connection; Interrupted: a signal
+    while opening.
     """
     import uvloop
 

@@ -46,6 +46,8 @@ class TcpStack:
         self, umem: Umem, worker: Worker, binding: SteeredBinding, netdev: NetDev, config: EngineConfig
     ):
         assert binding.steering is not None
+        self.owner: object = None
+        """lives as long as one of its connections is held"""
         self.umem = umem
         self.worker = worker
         self.interface = config.interface
@@ -117,6 +119,8 @@ class TcpStack:
             if error.errno == errno.ENOBUFS:
                 text = "there are as many connections as tcp_connections says; close one, or raise it"
                 raise UnavailableError("connect", made.name, text, errno=error.errno) from None
+            if error.errno != errno.EAGAIN:
+                raise
             raise BusyError(
                 "connect", made.name, "the loop's command ring is full", errno=error.errno
             ) from None

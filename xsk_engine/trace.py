@@ -80,7 +80,7 @@ def survey(
     """Reads the file once and counts. ValueError: no capture of Ethernet."""
     handle = _create(replay, max_frame_bytes, chunk_size, metadata_len, None)
     try:
-        damage = _one_pass(handle, replay, PcapFile(replay.path))
+        damage = _one_pass(handle, replay, PcapFile(replay.path, fd=replay.fd))
         native.trace_finish(handle, 0)
         return _summary(handle, damage)
     finally:
@@ -140,7 +140,7 @@ class Trace:
                 damage = _one_pass(
                     handle,
                     self.replay,
-                    PcapFile(self.replay.path, lambda: bool(native.trace_is_closed(handle))),
+                    PcapFile(self.replay.path, lambda: bool(native.trace_is_closed(handle)), self.replay.fd),
                 )
                 self.summary = _summary(handle, damage)
                 done += 1

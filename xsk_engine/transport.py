@@ -4,6 +4,7 @@ through an ordinary socket on the same port."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -14,7 +15,7 @@ from collections import deque
 from typing import Any
 
 from xsk_engine.aio import AsyncEngine
-from xsk_engine.errors import ClosedError
+from xsk_engine.errors import BusyError, ClosedError
 from xsk_engine.peers import Peer, Peers
 from xsk_engine.remote import Remote
 from xsk_engine.sharing import Lease
@@ -368,7 +369,8 @@ class XskDatagramTransport(asyncio.DatagramTransport):
 
     def _close_endpoints(self) -> None:
         for peer in self._all_peers():
-            peer.endpoint.close()
+            with contextlib.suppress(BusyError):  # its engine is just closing it
+                peer.endpoint.close()
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else "open"

@@ -74,6 +74,8 @@ class MeasureConfig:
     dst_mac: str | None = None
     link_timeout_s: float = 5.0
     allow_default_route: bool = False
+    drop_privileges: bool = False
+    sandbox: bool = False
 
     def __post_init__(self) -> None:
         if (self.rx is None) == (self.reflector is None):
@@ -162,6 +164,8 @@ class Link:
                         mode=config.mode,
                         max_frame_bytes=max(self.sizes),
                         link_timeout_s=config.link_timeout_s,
+                        drop_privileges=config.drop_privileges,
+                        sandbox=config.sandbox,
                     )
                 )
             )
@@ -202,8 +206,15 @@ class Link:
         self.packets = f"eth dst={mac} / ip src={hop.src_ip} dst={host} / udp src={port}"
         self._fit_sizes(host.version, tx.max_frame_bytes)
         self.rx_namespace = "this network namespace"
-        timeout_s = self.config.link_timeout_s
-        back = stack.enter_context(roundtrip.ReturnSink(tx, max_flows=_MOST_TRIALS, link_timeout_s=timeout_s))
+        back = stack.enter_context(
+            roundtrip.ReturnSink(
+                tx,
+                max_flows=_MOST_TRIALS,
+                link_timeout_s=self.config.link_timeout_s,
+                drop_privileges=self.config.drop_privileges,
+                sandbox=self.config.sandbox,
+            )
+        )
         self.sink = back.sink
         self.notes += back.notes
 
@@ -234,6 +245,8 @@ class Link:
                         mode=config.mode,
                         ring_size=ring,
                         max_flows=_MOST_TRIALS,
+                        drop_privileges=config.drop_privileges,
+                        sandbox=config.sandbox,
                         link_timeout_s=config.link_timeout_s,
                     )
                 ).open()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Sequence
+import os
+import sys
+import threading
+from collections.abc import Callable
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi import native as ffi
@@ -50,7 +53,8 @@ class Umem:
     """``length`` bytes cut into chunks of ``chunk_size`` (2048 or 4096) bytes.
 
     ``tx_metadata_len`` bytes (multiple of 8, below 256) are kept in front of every desc; usable bytes per
-    chunk are ``chunk_size - tx_metadata_len``. ValueError for other sizes. Open and close in one thread.
+    chunk are ``chunk_size - tx_metadata_len``. ``shared``: as Area's. ValueError for other sizes. Open and
+    close in one thread.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Umem:
         *,
         tx_metadata_len: int = 0,
         numa_node: int | None = None,
+        shared: bool = False,
     ) -> None:
         if chunk_size not in CHUNK_SIZES:
             raise ValueError(f"chunk_size: {chunk_size} is not one of {CHUNK_SIZES}")
@@ -71,7 +76,11 @@ class Umem:
         self.tx_metadata_len = tx_metadata_len
         self.registration: Any = None
         self.handle: c_void_p | None = None
-        self.area = Area(length, numa_node)
+        self.event_fd = -1
+        """eventfd of who waits for chunks; -1: nobody can"""
+        self.in_use = threading.RLock()
+        """held by who gives frags back that no endpoint knows: the collector, in any thread"""
+        self.area = Area(length, numa_node, shared=shared)
         try:
             config = ffi.UmemConfig(self.area.address, length, chunk_size, tx_metadata_len)
             self.handle = ffi.create(native.umem_create, byref(config))
@@ -92,15 +101,10 @@ class Umem:
         whole = numpy.frombuffer(self.area.view(0, self.area.length), dtype=numpy.uint8)
         return whole.reshape(-1, self.chunk_size)
 
-    def register(
-        self, backend: ModuleType, ring_size: int, fds: Sequence[int] = (), *, receives: bool = False
-    ) -> None:
-        """Registers the region with the kernel, which pins it; OSError (ENOBUFS: locked-memory limit). `fds`:
-        sockets that are open already, if the backend takes them. `receives`: for sockets that do nothing
-        else, likewise."""
-        rest: dict[str, Any] = {"fds": fds} if fds else {}
-        rest |= {"receives": True} if receives else {}
-        self.registration = backend.Registration(
+    def register(self, registration: Callable[..., Any], ring_size: int, **rest: Any) -> None:
+        """Registers the region with the kernel, which pins it; OSError (ENOBUFS: locked-memory limit).
+        `registration` is the class that does it, and `rest` what it alone takes."""
+        self.registration = registration(
             self.area.address, self.area.length, self.chunk_size, self.tx_metadata_len, ring_size, **rest
         )
 
@@ -122,14 +126,23 @@ class Umem:
             raise BrokenError("umem.audit", "", str(audit), errno=errno.EUCLEAN)
         return audit
 
+    def wake_owners(self) -> None:
+        """Chunks have come back that somebody waits for; as the loop says it. Any thread."""
+        if self.event_fd >= 0:
+            with contextlib.suppress(BlockingIOError):  # full: whoever watches it has not looked yet
+                os.write(self.event_fd, (1).to_bytes(8, sys.byteorder))
+
     def forget(self) -> None:
         """In a forked child, which has no mapping of it."""
         self.registration = self.handle = None
+        self.in_use = threading.RLock()
+        self.area.close_fd()
 
     def close(self) -> None:
         """Idempotent. No frag may be used afterwards."""
         self.unregister()
-        handle, self.handle = self.handle, None
+        with self.in_use:
+            handle, self.handle = self.handle, None
         if handle is not None:
             native.umem_destroy(handle)
             self.area.close()

@@ -57,6 +57,7 @@ class Worker:
         drain_timeout_s: float,
         on_stall: Callable[[Worker, Xsk], int],
         capture: Capture | None = None,
+        at_start: Callable[[], None] = lambda: None,
     ) -> None:
         self.xsk = xsk
         self.index = index
@@ -66,6 +67,7 @@ class Worker:
         self._umem = umem
         self._cpu = cpu
         self._on_stall = on_stall
+        self._at_start = at_start
         # Who holds it up may change sockets under the loop once its thread stands outside.
         self._turnstile = threading.Condition()
         self._held_up = False
@@ -130,12 +132,16 @@ class Worker:
         try:
             if self._cpu is not None:
                 os.sched_setaffinity(0, {self._cpu})
+            self._at_start()
             self._run_loop()
-        except OSError as error:  # the loop itself signals its end
-            self._failure = BrokenError(
-                "worker", f"{self._name}, cpu {self._cpu}", "the loop did not start", errno=error.errno
-            )
-            with contextlib.suppress(OSError):
+        except Exception as error:  # whatever it is: who waits for the loop must hear of its end
+            number = getattr(error, "errno", None)
+            ran = self.counters.state != ffi.LOOP_NEW
+            what = f"its thread has died: {error!r}" if ran else f"the loop did not start: {error!r}"
+            where = self._name if self._cpu is None else f"{self._name}, cpu {self._cpu}"
+            self._failure = BrokenError("worker", where, what, errno=number)
+            native.loop_give_up(self.loop, ffi.ERROR_NO_PROGRESS)
+            with contextlib.suppress(OSError):  # if it had no loop to say so itself
                 os.write(self._event_fd, (1).to_bytes(8, sys.byteorder))
 
     def _run_loop(self) -> None:
@@ -155,8 +161,10 @@ class Worker:
                     self._turnstile.notify_all()
             if state == ffi.LOOP_STALLED:
                 self._settle_stall(xsk)
-            elif state != ffi.LOOP_PAUSED:
+            elif state in (ffi.LOOP_STOPPED, ffi.LOOP_FAILED):
                 return
+            elif state != ffi.LOOP_PAUSED:
+                raise RuntimeError(f"loop_run returned {state}")
 
     def called(self) -> int:
         """NOT_CALLED, CALLED_BY_COMMAND or CALLED_TO_ABORT; in its own thread, away from the loop."""
@@ -321,12 +329,14 @@ class Worker:
         number, argument = self.counters.error_errno, self.counters.error_arg
         inflight = self.counters.inflight_descs
         gone = "the device is gone" if number == errno.ENXIO else "the kernel refused"
+        look = "check the cable or the peer"
+        if number == errno.EBUSY:  # our own end is up
+            look = "every packet was dropped; check the peer, its link and its MTU"
         text = {
             ffi.ERROR_KICK: ("sendto", f"{gone}, {inflight} descs inflight"),
             ffi.ERROR_LINK_DOWN: (
                 "sendto",
-                f"the link was down for {argument / 1e9:.1f} s; check the cable or the peer, "
-                "or raise --link-timeout",
+                f"the link was down for {argument / 1e9:.1f} s; {look}, or raise --link-timeout",
             ),
             ffi.ERROR_NO_PROGRESS: ("post", "no chunk for its packets; use a larger --umem-mb")
             if not argument

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, TypeVar
 
 from xsk_engine._ffi import libc, sockopt, uapi
@@ -171,13 +170,15 @@ def raise_send_buffer(fd: int) -> None:
             return
 
 
-def _choose_backend(umem: Umem, fds: Sequence[int]) -> ModuleType:
+def _choose_backend(umem: Umem, fds: Sequence[int]) -> Callable[..., Any]:
     # What libxdp cannot express goes the kernel's own way.
-    if umem.tx_metadata_len or fds:
-        return sockopt
+    if fds:
+        return functools.partial(sockopt.Registration, fds=fds)
+    if umem.tx_metadata_len:
+        return sockopt.Registration
     from xsk_engine._ffi import libxdp
 
-    return libxdp
+    return libxdp.Registration
 
 
 def _bind_all(
@@ -201,11 +202,13 @@ def _bind_all(
             bound = umem.registration.open(netdev.name, netdev.ifindex, queue, flags, fill, **options)
             xsks.append(make(bound, queue))
     except BaseException as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOENT and not libc.may_open_more():
+            error.errno = errno.EMFILE  # glibc's if_nametoindex, which libxdp asks, says another thing
         for xsk in xsks:
             xsk.close()
         umem.unregister()
         if isinstance(error, OSError):
-            error.filename = str(queue)
+            error.filename = error.filename or str(queue)
         raise
     return tuple(xsks)
 
@@ -237,9 +240,11 @@ def bind_queues(
     multi_buffer: bool = False,
     stock: Stock | None = None,
     fds: Sequence[int] = (),
+    opener: str | None = None,
 ) -> tuple[Xsk, ...]:
     """Registers the umem and binds every queue to it, all or none; what passes is waited for, unless the
-    sockets are somebody else's `fds`: a umem is registered on a socket only once.
+    sockets are somebody else's `fds`: a umem is registered on a socket only once. `opener`: the program that
+    does it, and waits, for a umem that is shared.
 
     ``mode``: "copy" or "zerocopy". `multi_buffer` asks for packets of several descs (XDP_USE_SG). `stock`
     is called with each queue and its fill ring. OSError with the queue as its filename.
@@ -250,10 +255,23 @@ def bind_queues(
         return Xsk(bound, netdev, queue, ring_size)
 
     def bind() -> tuple[Xsk, ...]:
-        register = functools.partial(umem.register, _choose_backend(umem, fds), ring_size, fds)
-        return _bind_all(umem, netdev, queues, _bind_flags(mode, multi_buffer), register, make, stock)
+        flags = _bind_flags(mode, multi_buffer)
+        backend = _choose_backend(umem, fds)
+        if opener is not None:
+            from xsk_engine.opener import Registration
 
-    return bind() if fds else _with_patience(netdev, bind)
+            backend = functools.partial(
+                Registration,
+                program=opener,
+                umem_fd=umem.area.fd,
+                ifname=netdev.name,
+                queues=queues,
+                bind_flags=flags,
+            )
+        register = functools.partial(umem.register, backend, ring_size)
+        return _bind_all(umem, netdev, queues, flags, register, make, stock)
+
+    return bind() if fds or opener is not None else _with_patience(netdev, bind)
 
 
 def bind_rx_queues(
@@ -262,7 +280,7 @@ def bind_rx_queues(
     """As bind_queues, for sockets that receive; their fill rings are empty."""
 
     def bind() -> tuple[RxXsk, ...]:
-        register = functools.partial(umem.register, sockopt, ring_size, receives=True)
+        register = functools.partial(umem.register, sockopt.Registration, ring_size, receives=True)
         flags = _bind_flags(mode, multi_buffer)
         return _bind_all(
             umem, netdev, queues, flags, register, lambda bound, queue: RxXsk(bound, netdev, queue)
@@ -297,7 +315,7 @@ def bind_both(
         return sockopt.Rings(ring_size if queue in senders else 0, rx_entries)
 
     def bind() -> tuple[RxXsk, ...]:
-        register = functools.partial(umem.register, sockopt, ring_size)
+        register = functools.partial(umem.register, sockopt.Registration, ring_size)
         flags = _bind_flags(mode, multi_buffer)
         return _bind_all(umem, netdev, queues, flags, register, make, stock, rings)
 

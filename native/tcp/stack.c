@@ -178,8 +178,11 @@ static bool take_pending(struct xske_tcp *t)
 		bool over = c->state == XSKE_TCP_CLOSED;
 
 		next = c->next_pending;
-		/* From then on its application may queue it again and, if it is over, destroy it. */
-		if (unlikely(atomic_exchange_explicit(&c->queued, 0, memory_order_acq_rel) & QUEUED_DEAD))
+		/* From then on its application may queue it again and, if it is over, destroy it. DEAD stays: a hand-over
+		 * that is late must not bring it back. */
+		if (unlikely(atomic_fetch_and_explicit(&c->queued, ~(uint32_t)QUEUED_PENDING,
+		                                       memory_order_acq_rel) &
+		             QUEUED_DEAD))
 			tcp_bury(c);
 		else if (!over)
 			take_from(c);

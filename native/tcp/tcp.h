@@ -125,7 +125,7 @@ struct xske_tcp_conn {
 	struct xske_tcp_conn *next_in_bucket;
 	struct xske_tcp_conn *next, **prev; /* of all that the stack has; prev NULL: none */
 	struct xske_tcp_conn *next_pending; /* handed over by its application */
-	_Atomic uint32_t queued;            /* QUEUED_* */
+	_Atomic uint32_t queued;            /* QUEUED_*; acq_rel, as an endpoint's (loop.h) */
 	struct xske_tcp_conn *next_ready;   /* has something to send */
 	bool ready;
 	struct grave grave;
@@ -227,14 +227,14 @@ struct xske_tcp {
 	struct xske_tcp_conn *conns;
 	struct xske_tcp_conn *ready, **ready_end; /* turns in order */
 	struct xske_tcp_conn *gone; /* by next_ready: closed, and its application does not know yet */
-	_Atomic(struct xske_tcp_conn *) pending; /* handed over by applications */
+	_Atomic(struct xske_tcp_conn *) pending; /* handed over by applications; orders as loop->pending */
 	struct wheel wheel;
 	struct isn_secret secret;
 	struct isn_secret table_secret; /* another hash than sequence numbers show */
 	uint64_t now_ns;
 	uint64_t active_ns; /* the last time that something came */
 	uint32_t conn_count;
-	_Atomic uint32_t opened; /* by applications, and not closed yet */
+	_Atomic uint32_t opened; /* by applications, and not closed yet; orders nothing: relaxed */
 	struct xske_receive_counters arrived;
 	struct pollfd *fds; /* what the loop sleeps on: its wake_fd, and the queues' */
 };

@@ -30,6 +30,9 @@ KERNEL = {
     "xdp_options": uapi.XdpOptions,
     "sockaddr_xdp": uapi.SockaddrXdp,
     "xdp_desc": uapi.XdpDesc,
+    "__user_cap_header_struct": uapi.CapUserHeader,
+    "__user_cap_data_struct": uapi.CapUserData,
+    "sock_fprog": uapi.SockFprog,
 }
 OURS = {**native.STRUCTS, **nativetcp.STRUCTS}
 LIBRARIES = {
@@ -52,7 +55,7 @@ C_NAMES = {
 CONSTANTS = [
     name
     for name in dir(uapi)
-    if name.startswith(("XDP_", "CLONE_NEW", "SO_", "PR_SET", "AF_XDP", "SOL_"))
+    if name.startswith(("XDP_", "CLONE_", "SO_", "PR_", "AF_XDP", "SOL_", "CAP_", "SECCOMP_", "AUDIT_"))
     # newer than some headers; their values are in uapi.py with the version
     and name not in ("XDP_USE_SG", "XDP_MAX_TX_SKB_BUDGET", "XDP_UMEM_TX_METADATA_LEN")
 ]
@@ -77,6 +80,8 @@ def compiled(tmp_path_factory):
     source.write_text(
         "#define _GNU_SOURCE\n#include <sched.h>\n#include <stddef.h>\n#include <stdio.h>\n"
         "#include <sys/prctl.h>\n#include <sys/socket.h>\n"
+        "#include <linux/audit.h>\n#include <linux/capability.h>\n#include <linux/filter.h>\n"
+        "#include <linux/seccomp.h>\n"
         "#include <linux/bpf.h>\n#include <linux/if_xdp.h>\n#include <bpf/libbpf.h>\n#include <xdp/xsk.h>\n"
         "#define PCAP_DONT_INCLUDE_PCAP_BPF_H\n#include <pcap/pcap.h>\n"
         '#include "xske.h"\nint main(void)\n{\nprintf("{");\n'

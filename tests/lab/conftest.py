@@ -1,10 +1,11 @@
 import asyncio
 import contextlib
+import gc
 import os
 import threading
 
 import pytest
-from wire import Wire, is_real_root, wait_until
+from wire import Wire, holdings, is_real_root, wait_until
 
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
@@ -38,6 +39,18 @@ def send(wire):
 def _no_thread_of_an_engine_is_left():
     yield
     wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("xsk-")], 5)
+
+
+@pytest.fixture
+def leaves_nothing():
+    """No fd, mapping of a socket or thread more than before."""
+    gc.collect()
+    before = holdings()
+    yield
+    gc.collect()
+    with contextlib.suppress(AssertionError):  # that says what there is
+        wait_until(lambda: holdings() == before, 5)
+    assert holdings() == before
 
 
 @pytest.fixture

@@ -59,7 +59,9 @@ def test_twenty_in_a_row(wire):
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signals_stop_it_with_a_summary(wire, number, code):
     with wire.counted() as arrived, wire.listening():
         process = start(*SEND, "--json", "--rate", "10kpps")
@@ -94,6 +96,17 @@ def test_a_failure_while_running_exits_1_with_json(wire):
     assert report["error"]["errno"] == "ENETDOWN"
     assert report["error"]["operation"] == "sendto"
     assert len(err.splitlines()) == 1
+
+
+def test_lab_run_gives_the_words_as_they_are(tmp_path):
+    """There is no shell in between."""
+    words = ["$(touch shell)", "`id`", "a b", "x; touch shell", "*", "> shell"]
+    outer = {name: text for name, text in os.environ.items() if not name.startswith("XSK_LAB_")}
+    done = cli("lab", "run", "--", "printf", r"%s\n", *words, env=outer, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == words
+    assert cli("lab", "run", "--", "true; touch shell", env=outer, cwd=tmp_path).returncode != 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_closed_stdout_exits_1(wire):
@@ -277,7 +290,7 @@ def has_sent(pid):
     return 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
     before = processes_of_the_demo()
     process = start("demo", "--seconds", "30")
@@ -293,7 +306,7 @@ def test_nothing_is_left_of_a_demo_that_is_killed(wire, number):
         assert "submitted" in out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_demo_that_is_stopped_at_once(wire, number):
     before = processes_of_the_demo()
     process = start("demo", "--seconds", "30")

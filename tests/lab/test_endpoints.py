@@ -692,6 +692,25 @@ def test_an_engine_that_nobody_closes(wire):
     assert "engine on vtx was never closed" in done.stderr
 
 
+def test_endpoints_that_nobody_holds(wire, engine):
+    """They send what was sent, and are closed when others are made, however many there were."""
+    with wire.counted() as arrived, wire.listening():
+        for _ in range(200):
+            engine.udp(PEER).send(b"x")
+        circle = [engine.udp(PEER)]
+        circle.append(circle)
+        circle[0].send(b"x")
+        del circle
+        gc.collect()
+        wait_until(lambda: arrived() == 201)
+        engine.raw().close()  # and the last of the others with it
+        assert engine.umem.audit(strict=False).arenas == 1, "the loop's own"
+        for _ in range(5):
+            engine.udp(PEER).send_many([b"x"] * 500)
+        engine.close()
+        assert engine.snapshot().submitted_packets == arrived()
+
+
 def test_an_idle_engine_rests(engine):
     """Its loop sleeps for seconds at a time; what that costs is in bench-library."""
     endpoint = engine.udp(PEER)

@@ -5,10 +5,13 @@ import asyncio
 import errno
 import gc
 import os
+import threading
 import time
 from fractions import Fraction
 
 import pytest
+from privileged import tasks
+from test_opener import HELPER, RULE
 from wire import another_lab, deafen_zerocopy, frame, holdings, wait_until
 
 from xsk_engine import binding, netdev
@@ -19,6 +22,7 @@ from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, UnavailableError, XskError
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab.topology import LabOptions
+from xsk_engine.privileges import NUMBERS
 from xsk_engine.program import PassProgram
 from xsk_engine.stall import StallJudge
 from xsk_engine.values import Sequence
@@ -49,8 +53,8 @@ def sequences(frames):
     return sorted(int.from_bytes(f[42:50], "big") for f in frames)
 
 
-def send_through_a_fallback(traffic, queues):
-    with Engine(EngineConfig("vtx", queues=queues, progress_timeout_s=0.3)) as engine:
+def send_through_a_fallback(traffic, queues, **options):
+    with Engine(EngineConfig("vtx", queues=queues, progress_timeout_s=0.3, **options)) as engine:
         assert engine.binding.mode == "zerocopy"
         asyncio.run(engine.run(traffic))
     snapshot = engine.snapshot()
@@ -66,6 +70,61 @@ def test_every_packet_once(wire, pretender, queues, count):
         send_through_a_fallback(Traffic(Flow(frame(100), SEQUENCE), count=count, rate=RATE), queues)
         wait_until(lambda: len(frames) >= count)
     assert sequences(frames) == list(range(count))
+
+
+@pytest.mark.parametrize("confined", [{}, {"drop_privileges": True}], ids=["as it is", "without privileges"])
+def test_the_opener_is_asked_once_more(wire, pretender, tmp_path, confined):
+    """For the same umem."""
+    pretender.chdir(tmp_path)
+    (tmp_path / "xsk-engine.toml").write_text(RULE)
+    (tmp_path / "xsk-engine.toml").chmod(0o644)
+    with wire.capture() as frames:
+        traffic = Traffic(Flow(frame(100), SEQUENCE), count=100, rate=RATE)
+        send_through_a_fallback(traffic, (0, 1), opener=HELPER, **confined)
+        wait_until(lambda: len(frames) >= 100)
+    assert sequences(frames) == list(range(100))
+
+
+@pytest.mark.parametrize("confined", ["drop_privileges", "sandbox"])
+def test_by_who_may_do_nothing_any_more(wire, pretender, confined):
+    """A thread opens the new sockets that has kept what that takes until it is known which mode it is."""
+    seen, real = [], StallJudge.judge
+
+    def judge(self, *arguments):
+        verdict = real(self, *arguments)
+        seen.append(threading.get_native_id())
+        return verdict
+
+    pretender.setattr(StallJudge, "judge", judge)
+    config = EngineConfig("vtx", queues=(0, 1), progress_timeout_s=0.3, **{confined: True})
+    with wire.counted() as arrived, wire.listening(), Engine(config) as engine:
+        (keeper,) = [one for one in threading.enumerate() if one.name == "xsk-judge"]
+        wait_until(lambda: effective(keeper) == {"CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_IPC_LOCK"})
+        for worker in engine.workers:
+            wait_until(lambda worker=worker: not effective(worker._thread))
+        asyncio.run(engine.run(Traffic(Flow(frame(100), SEQUENCE), count=100, rate=RATE)))
+        assert engine.binding.mode == "copy"
+        wait_until(lambda: arrived() == 100)
+        assert set(seen) == {keeper.native_id}
+        wait_until(lambda: not effective(keeper))
+
+
+def test_zerocopy_that_works_ends_the_doubt(wire, pretender):
+    """The same, when completions come."""
+    with Engine(EngineConfig("vtx", drop_privileges=True)) as engine:
+        (keeper,) = [one for one in threading.enumerate() if one.name == "xsk-judge"]
+        wait_until(lambda: effective(keeper))
+        time.sleep(0.3)
+        assert effective(keeper)
+        engine.workers[0].counters.completed_descs = 1
+        wait_until(lambda: not effective(keeper))
+        engine.workers[0].counters.completed_descs = 0
+
+
+def effective(thread):
+    """Capabilities of a thread, by their names."""
+    (task,) = [one for one in tasks(os.getpid()) if one["Pid"] == str(thread.native_id)]
+    return {name for name, number in NUMBERS.items() if int(task["CapEff"], 16) >> number & 1}
 
 
 @pytest.mark.parametrize("queues", [(0,), (0, 1)])

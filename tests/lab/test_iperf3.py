@@ -311,7 +311,9 @@ def test_no_iperf3_server(wire):
         )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signals(wire, mortal, number, code):
     with server(wire) as process:
         client = mortal(start("iperf3", ADDRESS[4], "-t", "30", "-i", "0.1", "-J"))

@@ -139,7 +139,9 @@ def test_a_wire_that_takes_all(wire):
     assert "are they connected?" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_it_with_what_there_is(wire, number, code):
     with measured_lab() as (_, options):
         process = start(

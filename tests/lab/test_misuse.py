@@ -392,6 +392,22 @@ def test_a_transport_whose_engine_is_closed(wire):
         asyncio.run(main(lab))
 
 
+def test_a_transport_and_its_engine_close_the_same_endpoint(wire):
+    async def main():
+        async with xsk_engine.aopen("vtx") as engine:
+            transport, protocol = await xsk_engine.create_datagram_endpoint(
+                Noting, engine=engine, remote_addr=PEER
+            )
+            transport.sendto(b"x")
+            (peer,) = transport._all_peers()
+            with peer.endpoint.using("close"):  # as the engine's close() in its own thread
+                transport.abort()
+                assert await asyncio.wait_for(protocol.lost, 5) is None
+            assert transport.get_extra_info("socket").fileno() == -1
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_send_has_sent_nothing(wire):
     async def main(engine):
         endpoint, returned = engine.udp(PEER), 0

@@ -61,6 +61,39 @@ def value(found, figure, **labels):
     return found[(f"xsk_engine_{figure}", *sorted({"interface": "vtx", **labels}.items()))]
 
 
+def listeners(port):
+    """Addresses that this network namespace listens at, as /proc has them."""
+    files = [Path(f"/proc/thread-self/net/{name}") for name in ("tcp", "tcp6")]
+    lines = [line.split() for file in files for line in file.read_text().splitlines()[1:]]
+    local = [line[1].split(":") for line in lines if line[3] == "0A"]
+    return {address for address, at in local if at == f"{port:04X}"}
+
+
+LOOPBACK = {4: "0100007F", 6: "00000000000000000000000001000000"}
+ANY = {4: "00000000", 6: "0" * 32}
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ("{}", LOOPBACK[4]),
+        ("127.0.0.1:{}", LOOPBACK[4]),
+        ("[::1]:{}", LOOPBACK[6]),
+        ("0.0.0.0:{}", ANY[4]),
+        ("[::]:{}", ANY[6]),
+    ],
+)
+@pytest.mark.parametrize("command", [(*SEND, "--rate", "1kpps"), ("sink", "vtx")], ids=lambda one: one[0])
+def test_metrics_are_for_this_machine_unless_told_otherwise(wire, command, given, where):
+    process = start(*command, "--metrics", given.format(PORT))
+    try:
+        wait_until(lambda: listeners(PORT), 20)
+        assert listeners(PORT) == {where}
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
 def number(text):
     return float(text) if text else None
 

@@ -241,7 +241,9 @@ def test_a_receiver_that_is_killed(wire, mortal):
     assert b"Traceback" not in err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signals_stop_it_with_a_summary(wire, mortal, number, code):
     arrived = threading.Event()
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
-from wire import another_lab, close_between, exit_code_of, first_line, frame, holdings, wait_until
+from wire import another_lab, close_between, during, exit_code_of, first_line, frame, holdings, wait_until
 
 from xsk_engine._ffi import libc, libxdp, native, sockopt
 from xsk_engine.config import EngineConfig
@@ -30,26 +30,6 @@ from xsk_engine.flow import Traffic
 from xsk_engine.lab.topology import LabOptions
 
 PACED = Traffic(frame(60), duration_s=1.0, rate=Fraction(1000))
-
-
-def during(lab, traffic, *actions, **config):
-    """Runs traffic while (seconds, ip arguments, rx) happen to the interfaces; the engine, its error."""
-    error = None
-
-    async def run(engine):
-        task = asyncio.ensure_future(engine.run(traffic))
-        started = time.monotonic()
-        for seconds, arguments, rx in actions:
-            await asyncio.sleep(max(started + seconds - time.monotonic(), 0))
-            lab.ip(*arguments, rx=rx)
-        await task
-
-    with Engine(EngineConfig("vtx", **config)) as engine:
-        try:
-            asyncio.run(run(engine))
-        except BrokenError as failure:
-            error = failure
-    return engine, error
 
 
 DOWN, UP = ("link", "set", "vtx", "down"), ("link", "set", "vtx", "up")

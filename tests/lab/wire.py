@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import ipaddress
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from xsk_engine import packet
 from xsk_engine._ffi import native
+from xsk_engine.config import EngineConfig
+from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, BusyError
 from xsk_engine.lab import namespaces, private, topology
 from xsk_engine.lab.private import PrivateLab
@@ -202,6 +205,31 @@ def another_lab(options):
         for fd in (before, lab.tx_fd, lab.rx_fd, lab.wire_net_fd, lab.wire_page_fd):
             if fd is not None:
                 os.close(fd)
+
+
+def during(lab, traffic, *actions, **config):
+    """Runs traffic while (seconds, ip arguments or something to call, rx) happen to the interfaces; the
+    closed engine, its error."""
+    error = None
+
+    async def run(engine):
+        task = asyncio.ensure_future(engine.run(traffic))
+        started = time.monotonic()
+        for seconds, what, rx in actions:
+            await asyncio.sleep(max(started + seconds - time.monotonic(), 0))
+            if callable(what):
+                with lab.in_rx() if rx else contextlib.nullcontext():
+                    what()
+            else:
+                lab.ip(*what, rx=rx)
+        await task
+
+    with Engine(EngineConfig("vtx", **config)) as engine:
+        try:
+            asyncio.run(run(engine))
+        except BrokenError as failure:
+            error = failure
+    return engine, error
 
 
 def cli(*arguments, timeout=60, **options):

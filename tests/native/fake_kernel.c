@@ -102,11 +102,32 @@ uint32_t fake_complete_oldest(struct fake_kernel *k, uint32_t n)
 	uint32_t done = 0;
 
 	n = n < k->held_count ? n : k->held_count;
-	while (done < n && !fake_complete_addr(k, k->held[k->held_first + done].addr))
-		done++;
+	for (; done < n; done++) {
+		const struct xske_desc *desc = &k->held[k->held_first + done];
+
+		if (fake_complete_addr(k, desc->addr))
+			break;
+		if (k->completed)
+			k->completed(k->watcher, desc, k->now_ns);
+	}
 	k->held_first += done;
 	k->held_count -= done;
 	return done;
+}
+
+void fake_shuffle(struct fake_kernel *k, uint32_t n, uint64_t seed)
+{
+	struct xske_desc *held = k->held + k->held_first, desc;
+
+	for (uint32_t i = n < k->held_count ? n : k->held_count; i > 1; i--) {
+		uint32_t other;
+
+		seed = seed * 6364136223846793005u + 1442695040888963407u;
+		other = (uint32_t)((seed >> 32) % i);
+		desc = held[i - 1];
+		held[i - 1] = held[other];
+		held[other] = desc;
+	}
 }
 
 static int hold(struct fake_kernel *k, struct xske_desc desc)

@@ -44,9 +44,10 @@ XSKE_API void fake_lossy(struct fake_kernel *k, uint32_t pass_before_drop);
 XSKE_API uint32_t fake_held(const struct fake_kernel *k); /* descs taken and not completed */
 XSKE_API struct xske_desc fake_held_desc(const struct fake_kernel *k, uint32_t i);
 XSKE_API int fake_complete(struct fake_kernel *k, uint32_t i); /* the i-th held; 0, or -1: ring full */
-XSKE_API uint32_t fake_complete_oldest(struct fake_kernel *k, uint32_t n); /* of the held; how many */
-XSKE_API int fake_complete_addr(struct fake_kernel *k, uint64_t addr);     /* any addr: a broken kernel */
-XSKE_API uint64_t fake_taken(const struct fake_kernel *k);                 /* descs taken in all */
+XSKE_API uint32_t fake_complete_oldest(struct fake_kernel *k, uint32_t n);    /* of the held; how many */
+XSKE_API void fake_shuffle(struct fake_kernel *k, uint32_t n, uint64_t seed); /* the n oldest held */
+XSKE_API int fake_complete_addr(struct fake_kernel *k, uint64_t addr);        /* any addr: a broken kernel */
+XSKE_API uint64_t fake_taken(const struct fake_kernel *k);                    /* descs taken in all */
 XSKE_API uint64_t fake_kicks(const struct fake_kernel *k);
 
 #endif

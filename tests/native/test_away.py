@@ -150,12 +150,18 @@ def test_a_stall_can_be_given_up(bench, error):
         native.loop_command(one.loop, ffi.DRAIN, None)
 
 
-def test_giving_up_a_running_loop_does_nothing(bench):
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_loop_may_be_given_up_whenever_its_thread_must_end(bench, turns):
     one = bench()
     one.start(count=5)
-    one.step()
+    one.step(turns)
     native.loop_give_up(one.loop, ffi.ERROR_NO_PROGRESS)
-    assert one.counters.state == ffi.LOOP_RUNNING
+    assert one.counters.state == ffi.LOOP_FAILED
+    assert one.counters.inflight_descs == 5 * turns
+    with pytest.raises(BrokenPipeError):
+        native.loop_command(one.loop, ffi.DRAIN, None)
+    native.loop_give_up(one.loop, ffi.ERROR_KICK)
+    assert one.counters.error == ffi.ERROR_NO_PROGRESS
 
 
 def test_a_drain_in_which_nothing_ever_completed_is_a_stall(bench):

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import os
 
 import pytest
 
@@ -84,6 +85,28 @@ def test_frags_as_python_holds_them(umem):
         clone.release()
         arena.park()
     assert arena.stats().owned_chunks == 0
+
+
+def test_frags_that_python_drops_wake_who_waits_for_them(umem):
+    arena = Arena(umem, quota_chunks=2, txq_id=0)
+    umem.event_fd = os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        with arena:
+            frags = Frags(Hold(umem, [arena.alloc(2000), arena.alloc(2000)], 0, 2000, "a test"), 2048)
+            with pytest.raises(WouldBlockError):
+                arena.alloc(2000)
+            frags[0].release()
+            with pytest.raises(BlockingIOError):
+                os.read(umem.event_fd, 8)
+            last = arena.alloc(2000)
+            native.arena_await(arena.handle)
+            frags[1].release()
+            assert os.read(umem.event_fd, 8), "the mark is gone, so nobody else will tell"
+            native.frag_unref(umem.handle, None, last)
+            arena.park()
+    finally:
+        os.close(umem.event_fd)
+        umem.event_fd = -1
 
 
 def test_a_dropped_frag_goes_back_and_says_so(umem):

@@ -46,6 +46,7 @@ SAID = {
     "interval": "2s", "metrics": "127.0.0.1:9100", "pcap-out": "x.pcap", "pcap-count": "4",
     "speed": "2x", "loop": "0", "limit": "3", "edit": ["vlan=none", "port.dst=9"], "map-mac": True,
     "neighbour": "10.0.0.1",
+    "opener": "xsk-engine-open", "sandbox": True,
     "fix-checksums": True, "oversize": "skip", "max-gap": "1s",
 }  # fmt: skip
 

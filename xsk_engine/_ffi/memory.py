@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import mmap
+import os
 from pathlib import Path
 
 from xsk_engine._ffi import libc
 from xsk_engine.errors import UnavailableError
 
-_MAP_HUGETLB = 0x40000  # include/uapi/asm-generic/mman-common.h
+_MAP_FIXED = 0x10  # include/uapi/asm-generic/mman-common.h, as the next
+_MAP_HUGETLB = 0x40000
+_MFD_HUGETLB = 0x4  # include/uapi/linux/memfd.h
 _HUGE_PAGE_BYTES = 2 << 20
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def _free_huge_pages() -> int:
@@ -22,15 +27,34 @@ def _free_huge_pages() -> int:
         return 0
 
 
+def _map_shared(length: int, flags: int) -> tuple[mmap.mmap, int]:
+    """A memfd of this length for ever, and its mapping."""
+    fd = os.memfd_create("xsk-umem", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
+    try:
+        os.ftruncate(fd, length)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        # Python's mmap of an fd keeps a second one, which a forked child could not close.
+        area = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        place = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        libc.libc.mmap(place, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED, fd, 0)
+        return area, fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
 class Area:
     """Anonymous memory, huge pages when there are some; not inherited over fork (MADV_DONTFORK).
 
     ``address`` and ``length`` in bytes, ``page_size`` in bytes, ``numa_node`` as asked or None. A child
-    process that touches it dies: it is not mapped there.
+    process that touches it dies: it is not mapped there. ``shared``: somebody else is to map it, too, through
+    ``fd``, a memfd that can neither shrink nor grow; otherwise that is -1.
     """
 
-    def __init__(self, length: int, numa_node: int | None = None) -> None:
+    def __init__(self, length: int, numa_node: int | None = None, *, shared: bool = False) -> None:
         self.length = length
+        self.fd = -1
+        self._shared = shared
         self.page_size = mmap.PAGESIZE
         self.numa_node = numa_node
         self._map = self._map_memory(length)
@@ -42,15 +66,14 @@ class Area:
                 libc.prefer_numa_node(self.address, length, numa_node)
 
     def _map_memory(self, length: int) -> mmap.mmap:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         pages, rest = divmod(length, _HUGE_PAGE_BYTES)
         if not rest and pages <= _free_huge_pages():
             with contextlib.suppress(OSError):  # somebody was faster
-                area = mmap.mmap(-1, length, flags=flags | _MAP_HUGETLB)
+                area = self._map_pages(length, huge=True)
                 self.page_size = _HUGE_PAGE_BYTES
                 return area
         try:
-            area = mmap.mmap(-1, length, flags=flags)
+            area = self._map_pages(length, huge=False)
         except OSError as error:
             raise UnavailableError(
                 "mmap",
@@ -62,12 +85,26 @@ class Area:
             area.madvise(mmap.MADV_HUGEPAGE)
         return area
 
+    def _map_pages(self, length: int, *, huge: bool) -> mmap.mmap:
+        if self._shared:
+            area, self.fd = _map_shared(length, _MFD_HUGETLB if huge else 0)
+            return area
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_MAP_HUGETLB if huge else 0)
+        return mmap.mmap(-1, length, flags=flags)
+
     def view(self, offset: int, length: int) -> memoryview:
         """Writable bytes [offset, offset + length)."""
         return memoryview(self._map)[offset : offset + length]
 
+    def close_fd(self) -> None:
+        """Nobody else is to map it any more. Idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def close(self) -> None:
         """Unmaps now, or when the last view of it dies."""
         del self._pin
+        self.close_fd()
         with contextlib.suppress(BufferError):  # a view lives: its death unmaps
             self._map.close()

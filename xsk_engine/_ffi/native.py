@@ -13,7 +13,7 @@ from xsk_engine._ffi.libc import libc
 from xsk_engine._ffi.loader import declare, open_library
 from xsk_engine.errors import UnavailableError
 
-ABI_VERSION = 9
+ABI_VERSION = 10
 ARENA_LOOP_OWNED, ARENA_POISON = 1, 2
 DESC_CONTD = 1
 TX_METADATA_BYTES = 24
@@ -606,7 +606,7 @@ _TABLE: dict[str, Any] = {
     "xske_frag_alloc": ([c_void_p, c_uint32, _ADDR], c_int, negative_errno),
     "xske_frag_ref": ([c_void_p, c_uint64], c_int, negative_errno),
     "xske_frag_unref": ([c_void_p, c_void_p, c_uint64], c_int, negative_errno),
-    "xske_frags_unref": ([c_void_p, POINTER(Desc), c_uint32], c_uint32, None),
+    "xske_frags_unref": ([c_void_p, POINTER(Desc), c_uint32], c_int, None),
     "xske_txq_create": ([c_void_p, POINTER(TxqConfig), _OUT], c_int, negative_errno),
     "xske_txq_destroy": ([c_void_p], None, None),
     "xske_txq_probe_invalid": ([c_void_p, c_uint64], c_int, negative_errno),

@@ -84,6 +84,11 @@ class BoundSocket:
         for option, entries in ((uapi.XDP_TX_RING, tx), (uapi.XDP_RX_RING, rx)):
             if entries:
                 set_option(self.fd, option, entries)
+        self.map_rings(rings)
+
+    def map_rings(self, rings: Rings) -> None:
+        """Maps those that are set already."""
+        tx, rx = rings
         offsets = uapi.XdpMmapOffsets()
         get_option(self.fd, uapi.XDP_MMAP_OFFSETS, offsets)
         self.fill = self._map(offsets.fr, rx or tx, uapi.XDP_UMEM_PGOFF_FILL_RING, _ADDR_BYTES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_uint16, c_uint32, c_uint64
+from ctypes import c_int, c_uint16, c_uint32, c_uint64, c_void_p
 
 # include/linux/socket.h
 AF_XDP = 44
@@ -50,9 +50,33 @@ SO_BUSY_POLL_BUDGET = 70
 
 # include/uapi/linux/prctl.h, sched.h
 PR_SET_PDEATHSIG = 1
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+CLONE_THREAD = 0x00010000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 CLONE_NEWNS = 0x00020000
+
+# include/uapi/linux/seccomp.h
+SECCOMP_MODE_FILTER = 2
+SECCOMP_RET_ERRNO = 0x00050000
+SECCOMP_RET_ALLOW = 0x7FFF0000
+
+# include/uapi/linux/audit.h
+AUDIT_ARCH_X86_64 = 0xC000003E
+AUDIT_ARCH_AARCH64 = 0xC00000B7
+
+# include/uapi/linux/capability.h
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
+CAP_DAC_READ_SEARCH = 2
+CAP_NET_BIND_SERVICE = 10
+CAP_NET_ADMIN = 12
+CAP_NET_RAW = 13
+CAP_IPC_LOCK = 14
+CAP_BPF = 39  # Linux 5.8
 
 # include/uapi/linux/mempolicy.h
 MPOL_PREFERRED = 1
@@ -107,3 +131,17 @@ class SockaddrXdp(ctypes.Structure):
 
 class XdpDesc(ctypes.Structure):
     _fields_ = [("addr", c_uint64), ("len", c_uint32), ("options", c_uint32)]
+
+
+class CapUserHeader(ctypes.Structure):
+    _fields_ = [("version", c_uint32), ("pid", c_int)]
+
+
+class CapUserData(ctypes.Structure):
+    _fields_ = [(name, c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+class SockFprog(ctypes.Structure):
+    """struct sock_fprog, include/uapi/linux/filter.h."""
+
+    _fields_ = [("len", c_uint16), ("filter", c_void_p)]

@@ -7,6 +7,7 @@ import signal
 # A signal in the first tenths of a second ends us without a traceback; main() gives it back to Python.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import contextlib  # noqa: E402
 import importlib  # noqa: E402
 import sys  # noqa: E402
 
@@ -72,12 +73,14 @@ def _group() -> None:
 
 def fail(error: Exception, code: int) -> int:
     """One line to stderr; the exit code."""
-    print(f"xsk-engine: {error}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # its reader, or its terminal, is gone
+        print(f"xsk-engine: {error}", file=sys.stderr)
     return code
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 failed while running, 2 usage, 3 environment, 130 Ctrl-C, 143 SIGTERM."""
+    """Exit codes: 0 done, 1 failed while running, 2 usage, 3 environment, 129 SIGHUP, 130 Ctrl-C, 143
+    SIGTERM."""
     from xsk_engine.errors import UnavailableError, XskError
 
     try:
@@ -103,8 +106,9 @@ def main() -> None:
         code = fail(error, EXIT_FAILED)
     except OSError as error:
         code = fail(error, EXIT_FAILED)
-    code = _flush(code)
-    sys.exit(code)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(_flush(code))
 
 
 def _flush(code: int) -> int:

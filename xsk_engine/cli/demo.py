@@ -10,6 +10,7 @@ import sys
 import click
 
 from xsk_engine.cli import options
+from xsk_engine.signals import ending
 
 
 @click.command("demo", short_help="Frames through a private laboratory, every one checked.")
@@ -42,9 +43,12 @@ def command(seconds: float, as_json: bool, picture: str | None) -> int:
         if process is not None:
             process.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending():
         signal.signal(number, hand_on)
+    # Its own imports are not to end in Python's traceback either: it unblocks.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     process = subprocess.Popen(helper, start_new_session=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     for early in signals:  # before it was there
         process.send_signal(early)
     code = process.wait()

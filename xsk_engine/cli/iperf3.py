@@ -100,7 +100,7 @@ def command(**arguments: Any) -> int:
     What a sender is said to have sent has been acknowledged. There is no -R: the engine is a sender.
 
     Exit codes: 0 done; 1 refused, reset, the server is busy, or failed while running; 2 usage; 3 the
-    environment lacks something or refuses; 130 after Ctrl-C, 143 after SIGTERM.
+    environment lacks something or refuses; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     from xsk_engine import iperf3session
 

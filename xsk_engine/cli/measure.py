@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from xsk_engine.cli import options
+from xsk_engine.cli import options, run_options
 from xsk_engine.rfc2544 import SIZES, TESTS
 from xsk_engine.units import parse_int_list
 
@@ -154,6 +155,7 @@ _WHERE = (
     ),
     click.option("--link-timeout", type=options.SECONDS, default="5s", show_default=True),
     click.option("--allow-default-route", is_flag=True, help="Also on the interface of the default route."),
+    run_options.SANDBOX,
 )
 _TELLS = (
     click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end."),
@@ -181,23 +183,41 @@ def command(**arguments: Any) -> int:
     What each figure is: docs/measuring.md.
 
     Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
-    130 after Ctrl-C, 143 after SIGTERM, both with what there is."""
-    from xsk_engine import measuring
-    from xsk_engine.session import Interrupted
+    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, each with what there is."""
+    from xsk_engine import measurereport, measuring
+    from xsk_engine.signals import Interrupted
 
-    config = _config(arguments)
-    if arguments["plot"]:
-        _check_plot(arguments["plot"])
-    live = sys.stderr.isatty() if arguments["live"] is None else arguments["live"]
-    try:
-        measured = measuring.run(config, on_open=_say_open, **({"on_trial": _say_trial} if live else {}))
-    except Interrupted as interrupted:
-        return 128 + interrupted.number
-    return _tell(config, measured, arguments)
+    config, software = _config(arguments), _software()
+    options: dict[str, Any] = (
+        {"on_trial": _say_trial}
+        if arguments["live"] or (arguments["live"] is None and sys.stderr.isatty())
+        else {}
+    )
+    with contextlib.ExitStack() as stack:
+        plot = None
+        if arguments["plot"]:
+            plot = stack.enter_context(_opened(arguments["plot"]))
+            options["keep"] = ("CAP_DAC_READ_SEARCH",)  # matplotlib reads fonts when it draws
+        try:
+            measured = measuring.run(config, on_open=_say_open, **options)
+        except Interrupted as interrupted:
+            return 128 + interrupted.number
+        report = measurereport.as_json(
+            sizes=measured.sizes,
+            trials=measured.trials,
+            notes=measured.notes,
+            topology=measured.topology,
+            latency_kind=measured.latency_kind,
+            settings=_settings(config),
+            software=software,
+            duration_s=measured.duration_s,
+            signal=measured.signal,
+            error=measured.error,
+        )
+        return _tell(report, measured, arguments, plot)
 
 
 def _config(arguments: dict[str, Any]) -> Any:
-    from xsk_engine.cli import run_options
     from xsk_engine.trials import MeasureConfig
 
     rate = arguments["rate"][1]
@@ -217,20 +237,32 @@ def _config(arguments: dict[str, Any]) -> Any:
         rate=rate,
         **{
             name: arguments[name]
-            for name in ("reflector", "queue", "mode", "method", "dst_ip", "dst_mac", "allow_default_route")
+            for name in (
+                "reflector",
+                "queue",
+                "mode",
+                "method",
+                "dst_ip",
+                "dst_mac",
+                "allow_default_route",
+                "sandbox",
+            )
         },
+        drop_privileges=True,
         ring_size=arguments["ring"],
         link_timeout_s=arguments["link_timeout"],
     )
 
 
-def _check_plot(path: str) -> None:
+def _opened(path: str) -> Any:
+    """For the picture; what is there stays until then. UsageError."""
     from xsk_engine import measureplot
 
     measureplot.check(path)
-    folder = os.path.dirname(path) or "."
-    if not os.access(folder, os.W_OK):
-        raise click.UsageError(f"--plot {path}: nothing can be written to {folder}")
+    try:
+        return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
+    except OSError as error:
+        raise click.UsageError(f"--plot {path}: {error.strerror}") from None
 
 
 def _say_open(link: Any) -> None:
@@ -251,30 +283,18 @@ def _say_trial(trial: Any) -> None:
     print(trial_line(trial), file=sys.stderr, flush=True)
 
 
-def _tell(config: Any, measured: Any, arguments: dict[str, Any]) -> int:
+def _tell(report: dict[str, Any], measured: Any, arguments: dict[str, Any], plot: Any) -> int:
     from xsk_engine import measurereport
     from xsk_engine.cli import EXIT_DONE, EXIT_FAILED, fail
 
-    report = measurereport.as_json(
-        sizes=measured.sizes,
-        trials=measured.trials,
-        notes=measured.notes,
-        topology=measured.topology,
-        latency_kind=measured.latency_kind,
-        settings=_settings(config),
-        software=_software(),
-        duration_s=measured.duration_s,
-        signal=measured.signal,
-        error=measured.error,
-    )
     if arguments["as_json"]:
         print(json.dumps(report))
     else:
         print(measurereport.as_text(report), file=sys.stderr)
-    if arguments["plot"]:
+    if plot is not None:
         from xsk_engine import measureplot
 
-        measureplot.draw(report, arguments["plot"])
+        measureplot.draw(report, plot, arguments["plot"].rpartition(".")[2])
     if measured.error is not None:
         return fail(measured.error, EXIT_FAILED)
     return 128 + measured.signal if measured.signal else EXIT_DONE

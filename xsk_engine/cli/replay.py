@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -98,7 +99,7 @@ _WHERE = (
 
 @click.command("replay", cls=ConfigCommand, short_help="Send the packets of a capture file again.")
 @click.argument("interface", shell_complete=options.complete_interface)
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @options.in_sections(("How often, how fast", _FAST), ("What is changed", _CONTENT), ("Where", _WHERE))
 @run_options.run_options
 def command(**arguments: Any) -> int:
@@ -108,9 +109,9 @@ def command(**arguments: Any) -> int:
     It is loaded into the umem once and posted from there; one that does not fit is streamed.
 
     Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
-    130 after Ctrl-C, 143 after SIGTERM.
+    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    from xsk_engine.session import Interrupted
+    from xsk_engine.signals import Interrupted
 
     try:
         return _replay(arguments)
@@ -119,12 +120,8 @@ def command(**arguments: Any) -> int:
 
 
 def _replay(arguments: dict[str, Any]) -> int:
-    from dataclasses import replace
-
-    from xsk_engine import pcapfile, trace
-    from xsk_engine.config import EngineConfig
-    from xsk_engine.plan import plan_replay
-    from xsk_engine.replay import Replay, TraceSummary
+    from xsk_engine import pcapfile
+    from xsk_engine.replay import Replay
 
     if len(arguments["queues"]) != 1:
         raise click.UsageError("--queue: a file goes out of one queue, in its order")
@@ -137,8 +134,18 @@ def _replay(arguments: dict[str, Any]) -> int:
     twice = pcapfile.can_be_read_twice(replay.path)
     if not twice and replay.loops != 1:
         raise click.UsageError(f"--loop: {replay.path} can be read only once")
+    with pcapfile.opened(replay.path) as fd:
+        return _run(arguments, replace(replay, fd=fd), twice=twice)
+
+
+def _run(arguments: dict[str, Any], replay: Any, *, twice: bool) -> int:
+    from xsk_engine import pcapfile, trace
+    from xsk_engine.config import EngineConfig
+    from xsk_engine.plan import plan_replay
+    from xsk_engine.replay import TraceSummary
+
     if twice:
-        pcapfile.PcapFile(replay.path).close()  # what cannot be is said before anything else
+        pcapfile.PcapFile(replay.path, fd=replay.fd).close()  # what cannot be is said before anything else
     device = run_options.device_for("replay", arguments)
     replay = replace(replay, edits=(*replay.edits, *_map_mac(arguments, device)))
     summary = TraceSummary()
@@ -155,10 +162,13 @@ def _replay(arguments: dict[str, Any]) -> int:
         queues=arguments["queues"],
         cpus=arguments["cpus"] or (),
         mode=arguments["mode"],
+        opener=arguments["opener"],
         umem_bytes=umem_bytes,
         link_timeout_s=arguments["link_timeout"],
         max_frame_bytes=min(summary.longest_bytes or _ANY, device.max_frame_bytes + _TAG_BYTES),
         capture_packets=None if arguments["pcap_out"] is None else arguments["pcap_count"] or 0,
+        drop_privileges=True,
+        sandbox=arguments["sandbox"],
     )
     return run_options.run(config, plan_replay(replay, summary), [], arguments)
 

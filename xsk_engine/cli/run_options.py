@@ -23,6 +23,11 @@ LINK_TIMEOUT = click.option("--link-timeout", type=options.SECONDS, default="5s"
 DEFAULT_ROUTE = click.option(
     "--allow-default-route", is_flag=True, help="Also on the interface of the default route."
 )
+SANDBOX = click.option(
+    "--sandbox",
+    is_flag=True,
+    help="Refuse files, sockets and programs to the threads that handle packets (seccomp).",
+)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end.")
 JSONL = click.option(
     "--jsonl",
@@ -44,8 +49,15 @@ _WHERE = (
     ),
     MODE,
     click.option("--umem-mb", type=click.IntRange(1, 65536), help="MiB  [default: 4, or what is needed]"),
+    click.option(
+        "--opener",
+        type=options.FILE,
+        metavar="PROGRAM",
+        help="Let it open the sockets, where you may not: xsk-engine-open, or its path.",
+    ),
     LINK_TIMEOUT,
     DEFAULT_ROUTE,
+    SANDBOX,
 )
 _TELLING = (
     click.option("--strict-rate", is_flag=True, help="Exit 1 when the rate is missed by more than 1 %."),

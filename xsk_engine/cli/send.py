@@ -55,9 +55,9 @@ def command(**arguments: Any) -> int:
     Layers, fields, settings and paces: docs/traffic.md.
 
     Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
-    130 after Ctrl-C, 143 after SIGTERM.
+    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    from xsk_engine.session import Interrupted
+    from xsk_engine.signals import Interrupted
 
     try:
         return _dry_run(arguments) if arguments["dry_run"] else _send(arguments)
@@ -140,12 +140,15 @@ def _send(arguments: dict[str, Any]) -> int:
         queues=queues,
         cpus=arguments["cpus"] or (),
         mode=arguments["mode"],
+        opener=arguments["opener"],
         umem_bytes=_umem_bytes(arguments["umem_mb"], flows, len(queues)),
         tx_metadata_len=TX_METADATA_BYTES if metadata else 0,
         tx_metadata=frozenset(metadata),
         link_timeout_s=arguments["link_timeout"],
         max_frame_bytes=longest,
         capture_packets=None if arguments["pcap_out"] is None else arguments["pcap_count"] or 0,
+        drop_privileges=True,
+        sandbox=arguments["sandbox"],
     )
     watches = [lambda engine: follow.follow(engine, resolved.followed)] if resolved.followed else []
     with contextlib.ExitStack() as stack:
@@ -153,8 +156,7 @@ def _send(arguments: dict[str, Any]) -> int:
         if arguments["rtt"]:
             from xsk_engine.roundtrip import RoundTrip
 
-            many, timeout_s = resolved.traffic.all_flows, arguments["link_timeout"]
-            back = stack.enter_context(RoundTrip(device, many, link_timeout_s=timeout_s))
+            back = stack.enter_context(RoundTrip(device, resolved.traffic.all_flows, config))
         return run_options.run(config, plan_traffic(resolved.traffic, programs), watches, arguments, back)
 
 

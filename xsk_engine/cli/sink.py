@@ -82,6 +82,7 @@ _PORTS = options.Parsed("list", _ports)
             ),
             run_options.LINK_TIMEOUT,
             run_options.DEFAULT_ROUTE,
+            run_options.SANDBOX,
         ],
     ),
     (
@@ -117,7 +118,7 @@ def command(**arguments: Any) -> int:
     duplicated, reordered or corrupted, and how long they took. Everything else passes to the kernel. With
     --reflect they go back to their sender instead, who measures (send --rtt, measure --reflector).
 
-    Until --count, --duration, --idle or Ctrl-C, which are all a good end.
+    Until --count, --duration, --idle, Ctrl-C, SIGTERM or SIGHUP, which are all a good end.
 
     Exit codes: 0 done; 1 failed while running, or not as --expect has it; 2 usage; 3 the environment lacks
     something or refuses."""
@@ -138,6 +139,8 @@ def command(**arguments: Any) -> int:
         reflect=arguments["reflect"],
         link_timeout_s=arguments["link_timeout"],
         busy_poll=arguments["busy_poll"],
+        drop_privileges=True,
+        sandbox=arguments["sandbox"],
     )
     run_options.device_for("sink", arguments)
     until = sinksession.Until(arguments["duration"], arguments["count"], arguments["idle"])

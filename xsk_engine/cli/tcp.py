@@ -80,9 +80,9 @@ def command(**arguments: Any) -> int:
     Exit codes: 0 both streams have ended, all is acknowledged; 1 refused, reset, no answer, unreachable, a
     peer that does not end its stream, or a file that gives or takes no more; 2 usage; 3 the environment lacks
     something or refuses: no capability, no route, no neighbour, a port that is taken; 130 after Ctrl-C, 143
-    after SIGTERM.
+    after SIGTERM, 129 after SIGHUP.
     """
-    from xsk_engine.session import Interrupted
+    from xsk_engine.signals import Interrupted
     from xsk_engine.tcppipe import run
 
     _check_descriptors(arguments)

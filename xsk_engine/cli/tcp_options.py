@@ -28,6 +28,7 @@ _WHERE = (
     click.option("--umem-mb", type=click.IntRange(1, 65536), help="MiB  [default: what is needed, from 4]"),
     run_options.LINK_TIMEOUT,
     run_options.DEFAULT_ROUTE,
+    run_options.SANDBOX,
 )
 _CONNECTION = (
     click.option(
@@ -94,6 +95,8 @@ def target(
         umem_bytes=(arguments["umem_mb"] or umem_mb) * run_options.MIB,
         tcp=True,
         link_timeout_s=arguments["link_timeout"],
+        drop_privileges=True,
+        sandbox=arguments["sandbox"],
     )
     return TcpTarget(
         config,

@@ -7,12 +7,13 @@ import struct
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from tests.lab.wire import frame, holdings, start, wait_until
 from xsk_engine import netdev
-from xsk_engine._ffi import libbpf
+from xsk_engine._ffi import libbpf, native
 from xsk_engine.capture import HEADER
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
@@ -155,6 +156,41 @@ def test_others_still_receive_on_the_queue(wire, nic):
             for i in range(3 * nic.rx_ring):
                 sender.sendto(i.to_bytes(4, "big"), (topology.TX_IPV4, 7000))
                 assert receiver.recv(64) == i.to_bytes(4, "big")
+
+
+RULE = """[[allow]]
+users = ["root"]
+interface = "vtx"
+queues = "0-1"
+mode = "any"
+"""
+
+
+def test_sockets_that_the_opener_has_bound(wire, nic, send):
+    """The installed one, with the file where it belongs: the guest's own. Others go on receiving, although
+    the driver gets its chunks only after the bind."""
+    opener = Path(native.library_path()).with_name("xsk-engine-open")
+    queues = tuple(range(min(nic.queues, 2)))
+    file = Path("/etc/xsk-engine.toml")
+    file.write_text(RULE)
+    with wire.capture() as frames:
+        send(Traffic(frame(1514), count=200, rate=RATE), queues=queues, opener=str(opener))
+        wait_until(lambda: len(frames) == 200)
+    assert frames == [frame(1514)] * 200
+    with wire.in_rx():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sender, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((topology.TX_IPV4, 7000))
+        receiver.settimeout(5)
+        config = EngineConfig("vtx", mode="zerocopy", queues=queues, opener=str(opener), link_timeout_s=20)
+        with Engine(config):
+            for i in range(2 * nic.rx_ring):
+                sender.sendto(i.to_bytes(4, "big"), (topology.TX_IPV4, 7000))
+                assert receiver.recv(64) == i.to_bytes(4, "big")
+    file.write_text(RULE.replace("any", "copy"))
+    with Engine(EngineConfig("vtx", queues=queues, opener=str(opener), link_timeout_s=20)) as engine:
+        assert engine.binding.mode == "copy"
+        assert "its mode is another" in engine.binding.reason
 
 
 def test_open_and_close_again_and_again(wire, nic):

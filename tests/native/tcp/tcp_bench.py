@@ -115,7 +115,7 @@ class TcpBench(Bench):
         """ns."""
         return fake.clock(self.kernel)
 
-    def run_until(self, until_ns, most=2_000_000):
+    def run_until(self, until_ns, most=5_000_000):
         turns = fake.run(self.kernel, STEP, self.loop, until_ns, most)
         assert turns >= 0, f"the loop does not come to rest in {most} turns"
         self.collect()
