@@ -82,15 +82,17 @@ void loop_wake(struct xske_loop *l)
 		return; /* the counter is full: it is awake already */
 }
 
+/* What submits wait for is the link or a completion, and there is a look after each of their short sleeps. */
+static bool is_blocked(const struct xske_loop *l)
+{
+	return l->down_since_ns || l->backlog || l->served || (txq_inflight(l->txq) && !txq_room(l->txq, 1));
+}
+
 static bool has_mail(struct xske_loop *l)
 {
 	uint32_t first;
 
-	/* A backlog waits for completions, not for mail; and what cannot be posted is none yet, while the next look is near:
-	 * at the link, or for completions. */
-	return spsc_ready(&l->commands, &first) ||
-	       (!l->down_since_ns && !l->backlog && !l->served &&
-	        (txq_room(l->txq, 1) || txq_is_stuck(l->txq)) && endpoints_have_work(l)) ||
+	return spsc_ready(&l->commands, &first) || (!is_blocked(l) && endpoints_have_work(l)) ||
 	       tcps_have_mail(l) || atomic_load_explicit(&l->aborted, memory_order_relaxed);
 }
 
@@ -131,8 +133,8 @@ bool loop_may_kick(const struct xske_loop *l)
 /* Inflight or stuck, and at rest for the longest time again and again. */
 bool loop_backed_off(const struct xske_loop *l)
 {
-	return l->sleep_ns >= BACKOFF_MAX_NS && (txq_inflight(l->txq) || txq_is_stuck(l->txq)) &&
-	       loop_may_kick(l);
+	return l->sleep_ns >= BACKOFF_MAX_NS && loop_may_kick(l) &&
+	       (txq_inflight(l->txq) || txq_is_stuck(l->txq));
 }
 
 void loop_set_clock(struct xske_loop *l)

@@ -3,10 +3,11 @@
  * sleep_wake.pml - the loop sleeps only when nobody has brought it anything. Two threads, each with an endpoint, give
  * commands and submits; the loop takes commands, then goes round its endpoints (one packet a turn, room now and then
  * absent), dozes when nothing moved, and is aborted at any moment. Here a sleep has no deadline, so that a wake-up that
- * is lost stays lost: at a standstill everything that was brought must have been taken.
+ * is lost stays lost: at a standstill everything that was brought must have been taken. While the link is down, or with
+ * something inflight and no room, submits are no mail: those sleeps end by themselves within 10 ms, and are not modelled.
  *
  * mirrors native/idle.c loop_wake ed839518
- * mirrors native/idle.c has_mail b714603a
+ * mirrors native/idle.c has_mail 83979a16
  * mirrors native/idle.c doze 9890b5e0
  * mirrors native/endpoint.c endpoint_hand_over e1ea925f
  * mirrors native/endpoint.c begin_round 1578c504
