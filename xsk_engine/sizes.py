@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xsk_engine.textfile import read_lines
+
 MAX_FRAME_BYTES = 65535 + 14 + 8
 _MAX_ORDER = 1 << 20
 _IMIX = ((60, 7), (590, 4), (1514, 1))
@@ -103,8 +105,7 @@ def parse_sizes(text: str) -> Sizes:
 
 def _from_file(path: str) -> Sizes:
     try:
-        with open(path, encoding="utf-8") as lines:
-            return of([int(line) for line in lines if line.strip()])
+        return of([int(line) for line in read_lines(path) if line.strip()])
     except OSError as error:
         raise ValueError(f"size: {path}: {error.strerror}") from None
     except ValueError as error:

@@ -74,6 +74,8 @@ def run(*arguments, **options):
             "--dst-ip: with --packet",
         ),
         (["send", "lo", "--flows", "/nonexistent"], "No such file"),
+        (["send", "lo", "--flows", "/dev/zero"], "longer than 64 MiB"),
+        (["send", "lo", "--dst-ip", "10.0.0.1", "--size", "@/dev/zero"], "longer than 64 MiB"),
         (["send", "lo", "--flows", "/dev/null"], "no flow in it"),
         (["send", "lo", "--packet", "arp", "--checksum", "offload"], "no UDP or TCP"),
         (["measure", "lo"], "RX_INTERFACE"),

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[2] / "xsk_engine"
 
 # A module may import from lower floors and from its own; DESIGN: cli -> engine -> worker -> xsk/umem -> _ffi.
 FLOORS = [
+    {"textfile"},
     {
         "errors",
         "units",

@@ -10,6 +10,7 @@ import click
 from xsk_engine.cli import options
 from xsk_engine.cli.config_file import WrittenFlow
 from xsk_engine.flow import ADVANCES, CHECKSUMS, DEFAULT_BATCH
+from xsk_engine.textfile import read_lines
 
 _FIELDS = {
     "dst_ip": "ip.dst",
@@ -238,8 +239,7 @@ def _written_flow(flow: WrittenFlow, defaults: Any) -> Any:
 def _lines(path: str) -> list[WrittenFlow]:
     """The flows of a file."""
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
+        lines = [(number, line.strip()) for number, line in enumerate(read_lines(path), 1)]
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"--flows {path}: {getattr(error, 'strerror', None) or error}") from None
     found = [WrittenFlow(f"{path}:{n}", line) for n, line in lines if line and not line.startswith("#")]
