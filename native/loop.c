@@ -19,6 +19,8 @@
 
 void COLD loop_fail(struct xske_loop *l, enum xske_loop_error error, int err, uint64_t arg)
 {
+	if (l->state == XSKE_LOOP_FAILED) /* in the same turn: the first is why */
+		return;
 	l->state = XSKE_LOOP_FAILED;
 	l->error = error;
 	l->error_errno = (uint64_t)err;

@@ -152,6 +152,19 @@ def test_one_stranger_among_good_ones(bench, place):
     assert one.umem.audit().inflight_descs == 0
 
 
+def test_of_two_errors_in_one_turn_the_first_is_told(bench):
+    """A stranger, and the link that has been down for too long."""
+    one = bench(ring=64, link_timeout_ns=SECOND)
+    fake.script(one.kernel, errno.ENETDOWN, 1 << 30)
+    one.start(count=1)
+    one.step(3)
+    fake.advance(one.kernel, 2 * SECOND)
+    fake.complete_addr(one.kernel, 2**63 + 5)
+    one.step()
+    page = one.counters
+    assert (page.state, page.error, page.error_arg) == (ffi.LOOP_FAILED, ffi.ERROR_COMPLETION, 2**63 + 5)
+
+
 def test_a_chunk_of_another_queue(bench):
     one = bench(ring=64)
     other = one.open_arena(txq_id=9)
