@@ -47,9 +47,7 @@ def test_commands_for_traffic_that_has_just_ended(engine):
 
     def storm(running):
         while not running.done:
-            with contextlib.suppress(
-                xsk_engine.BusyError
-            ):  # on a busy machine the loop may be long in reading them
+            with contextlib.suppress(xsk_engine.BusyError):  # a loop that is slow to read them
                 running.set_mac([0], b"\2" * 6)
 
     for number in itertools.count(1):
