@@ -182,11 +182,13 @@ static inline void txq_log(struct xske_txq *q, uint32_t bytes, uint32_t descs, u
 /* Hands the filled slots to the kernel. */
 static inline void txq_submit(struct xske_txq *q)
 {
-	uint32_t idx, n = q->filled;
+	uint32_t n = q->filled;
 
 	if (!n)
 		return;
-	xsk_ring_prod__reserve(&q->tx, n, &idx);
+	/* They are reserved: txq_room() was asked for them. To ask again would be to trust that the kernel's index has not
+	 * gone back since. */
+	q->tx.cached_prod += n;
 	xsk_ring_prod__submit(&q->tx, n);
 	q->submitted_descs += n;
 	q->filled = 0;
