@@ -22,6 +22,9 @@ from xsk_engine.plan import Plan
 from xsk_engine.sinkreport import COUNTS, SinkFigures, reflected_counts
 
 PREFIX = "xsk_engine_"
+# Who connects and asks nothing has a thread and a descriptor for so long. Lower: cuts slow scrapers off;
+# higher: more of them may pile up.
+_REQUEST_S = 5.0
 
 
 class _EngineCollector(Collector):
@@ -93,6 +96,8 @@ class SinkCollector(Collector):
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = _REQUEST_S
+
     def log_message(self, format: str, *args: Any) -> None:
         """Not on our stderr."""
 

@@ -5,6 +5,7 @@ Source: native/open/xsk-engine-open.c."""
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import os
@@ -57,14 +58,27 @@ def _start(path: str, stdin: socket.socket) -> subprocess.Popen[bytes]:
         ) from None
 
 
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """It is gone afterwards; its exit status."""
+def _end(process: subprocess.Popen[bytes]) -> int | None:
+    """It is gone afterwards; its exit status. None: it hangs in the kernel, where nothing ends it."""
     from subprocess import TimeoutExpired
 
     with contextlib.suppress(TimeoutExpired):
-        process.wait(_EXIT_S)
+        return process.wait(_EXIT_S)
     process.kill()
-    return process.wait()
+    with contextlib.suppress(TimeoutExpired):
+        return process.wait(_EXIT_S)
+    return None
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """A message and its fds. (socket.recv_fds does not pass the flag on.)"""
+    fds = array.array("i")
+    space = socket.CMSG_SPACE(MOST_OPENED * fds.itemsize)
+    data, ancillary, _, _ = sock.recvmsg(_REPLY.size + 1, space, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) // fds.itemsize * fds.itemsize])
+    return data, fds.tolist()
 
 
 def _ask(path: str, request: bytes, umem_fd: int) -> tuple[bytes, list[int]]:
@@ -79,9 +93,7 @@ def _ask(path: str, request: bytes, umem_fd: int) -> tuple[bytes, list[int]]:
             ours.settimeout(_ANSWER_S)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended already
                 socket.send_fds(ours, [request], [umem_fd])
-                answer, fds, _, _ = socket.recv_fds(
-                    ours, _REPLY.size + 1, MOST_OPENED, socket.MSG_CMSG_CLOEXEC
-                )
+                answer, fds = _receive(ours)
         except TimeoutError:
             late = True
             process.kill()
@@ -132,9 +144,10 @@ class Registration:
             *(0 for _ in range(MOST_OPENED - len(queues))),
             os.fsencode(ifname),
         )
-        answer, fds = _ask(find(program), request, umem_fd)
+        path = find(program)
+        answer, fds = _ask(path, request, umem_fd)
         try:
-            self._adopt(answer, fds, queues)
+            self._adopt(path, answer, fds, queues)
         except BaseException:
             self.close()
             raise
@@ -142,11 +155,16 @@ class Registration:
             for fd in fds:
                 os.close(fd)
 
-    def _adopt(self, answer: bytes, fds: Sequence[int], queues: Sequence[int]) -> None:
-        _version, number, queue, text = _REPLY.unpack(answer)
+    def _adopt(self, path: str, answer: bytes, fds: Sequence[int], queues: Sequence[int]) -> None:
+        version, number, queue, text = _REPLY.unpack(answer)
         text = text.partition(b"\0")[0].decode("ascii", "replace")
         if number:
             raise (Refusal(number, text) if text else OSError(number, os.strerror(number), str(queue)))
+        if version != _VERSION:
+            raise UnavailableError("opener", path, "it is an xsk-engine-open of another version")
+        if len(fds) != len(queues):
+            why = f"{len(fds)} of {len(queues)} sockets have arrived; are there descriptors left (ulimit -n)?"
+            raise UnavailableError("opener", path, why)
         for queue, fd in zip(queues, fds, strict=True):
             bound = self._sockets[queue] = sockopt.BoundSocket(fd)
             bound.bound = True

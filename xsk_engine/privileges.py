@@ -72,6 +72,12 @@ def drop(keep: Collection[str] = ()) -> None:
     libc.set_capabilities(libc.Capabilities(mask, mask, 0))
 
 
+def drop_but_for_programs() -> None:
+    """This thread has no capability any more; what it executes has those of its file, as before."""
+    libc.clear_ambient_capabilities()
+    libc.set_capabilities(libc.Capabilities(0, 0, 0))
+
+
 def enter_sandbox() -> None:
     """As drop(), and system calls that a worker never needs are refused with EPERM: seccomp.REFUSED. This
     thread and those it starts. OSError: the kernel has no filters."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -108,6 +109,8 @@ class Sink:
         self._checker: Checker | None = None
         self._stopped = False
         self._final: SinkSnapshot | None = None
+        self._reading = threading.RLock()
+        """held by who reads figures: a scrape, in its thread, while close() frees what they are read from"""
         self._stack = contextlib.ExitStack()
 
     def open(self) -> Sink:
@@ -189,14 +192,15 @@ class Sink:
 
     def snapshot(self, *, flows: bool = True) -> SinkSnapshot:
         """Its figures now, each flow's among them unless told otherwise. A system call for each queue."""
-        if self._final is not None:
-            return self._final
-        if self._checker is None:
-            raise ClosedError("sink", self.config.interface, "it is not open")
-        overrun = self.way.overrun_packets()
-        arrivals = self._checker.read(flows=flows)
-        way = self.way
-        return SinkSnapshot(arrivals, way.receiver.stats(), overrun, way.reflected(), time.monotonic_ns())
+        with self._reading:
+            if self._final is not None:
+                return self._final
+            if self._checker is None:
+                raise ClosedError("sink", self.config.interface, "it is not open")
+            overrun = self.way.overrun_packets()
+            arrivals = self._checker.read(flows=flows)
+            way = self.way
+            return SinkSnapshot(arrivals, way.receiver.stats(), overrun, way.reflected(), time.monotonic_ns())
 
     def receive_stats(self) -> ReceiveStats:
         """What came off the rings. No system call."""
@@ -223,7 +227,8 @@ class Sink:
         try:
             self.stop()
         finally:
-            self._final = self.snapshot()
+            with self._reading:
+                self._final = self.snapshot()
             self._way.close()
             self._stack.close()
 

@@ -134,6 +134,8 @@ def run(
             privileges.drop(sink.way.keeps)
         stack.enter_context(handled(lambda number, _: stopped_by.append(number)))
         writer = PcapWriter(pcap_out, [sink.capture]) if pcap_out is not None and sink.capture else None
+        if writer is not None:  # also when who is told of it raises: it reads what the sink then frees
+            stack.callback(writer.close)
         watch = _Watch(sink, until, outputs, interval_s)
         if on_open is not None:
             on_open(sink)

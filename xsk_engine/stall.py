@@ -8,13 +8,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from xsk_engine import netdev as netdevs
 from xsk_engine import privileges
 from xsk_engine._ffi import native as ffi
-from xsk_engine.errors import UnavailableError, XskError
+from xsk_engine.errors import BrokenError, UnavailableError, XskError
 
 if TYPE_CHECKING:
     from xsk_engine.binding import Binding
@@ -116,6 +116,7 @@ class JudgeThread:
         self._opener = opener
         self._is_in_doubt = is_in_doubt
         self._cases: queue.SimpleQueue[tuple[Worker, Xsk, Future[int]] | None] = queue.SimpleQueue()
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="xsk-judge", daemon=True)
         self._thread.start()
 
@@ -123,25 +124,43 @@ class JudgeThread:
         """As StallJudge's, which has the deadlines."""
         verdict: Future[int] = Future()
         self._cases.put((worker, stalled_on, verdict))
+        while not verdict.done():
+            wait([verdict], _LOOK_S)
+            if not self._thread.is_alive() and not verdict.done() and not verdict.running():
+                raise BrokenError(
+                    "judge", repr(worker), f"the thread that judges has died: {self._failure!r}"
+                )
         return verdict.result()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:
+            self._failure = error
+
+    def _serve(self) -> None:
         keeps = self._is_in_doubt()
-        if not (keeps and self._opener):  # no_new_privs would take its privileges away
+        if keeps and self._opener:
+            privileges.drop_but_for_programs()
+        else:
             privileges.drop(_TO_BIND_ANEW if keeps else ())
         while True:
             with contextlib.suppress(queue.Empty):
                 case = self._cases.get(timeout=_LOOK_S if keeps else _REST_S)
                 if case is None:
                     return
-                worker, stalled_on, verdict = case
-                try:
-                    verdict.set_result(self._judge(worker, stalled_on))
-                except BaseException as error:
-                    verdict.set_exception(error)
+                # One for each: who waits for his link holds up nobody else.
+                threading.Thread(target=self._settle, args=case, name="xsk-verdict", daemon=True).start()
             if keeps and not self._is_in_doubt():
                 keeps = False
                 privileges.drop()
+
+    def _settle(self, worker: Worker, stalled_on: Xsk, verdict: Future[int]) -> None:
+        verdict.set_running_or_notify_cancel()
+        try:
+            verdict.set_result(self._judge(worker, stalled_on))
+        except BaseException as error:
+            verdict.set_exception(error)
 
     def close(self) -> None:
         """Idempotent."""

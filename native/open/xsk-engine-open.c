@@ -186,16 +186,16 @@ static bool judge(char *text)
 static int receive_umem(void)
 {
 	struct iovec data = {&request, sizeof(request)};
-	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control};
+	struct msghdr message = {NULL, 0, &data, 1, control, CMSG_SPACE(sizeof(int)), 0};
+	ssize_t got = recvmsg(0, &message, MSG_CMSG_CLOEXEC);
 
-	message.msg_controllen = CMSG_SPACE(sizeof(int));
-	if (recvmsg(0, &message, MSG_CMSG_CLOEXEC) != sizeof(request) || request.version != VERSION ||
-	    message.msg_flags & (MSG_CTRUNC | MSG_TRUNC) || first->cmsg_type != SCM_RIGHTS ||
-	    first->cmsg_len != CMSG_LEN(sizeof(int)))
-		refuse(EPROTO, "started by hand, or by an xsk-engine of another version; see docs/opener.md");
 	request.interface[IFNAMSIZ - 1] = 0;
 	for (char *at = request.interface; *at; at++)
 		*at = *at > ' ' && *at <= '~' ? *at : '?'; /* it goes into the log; no rule can name it */
+	if (got != sizeof(request) || request.version != VERSION ||
+	    message.msg_flags & (MSG_CTRUNC | MSG_TRUNC) || first->cmsg_type != SCM_RIGHTS ||
+	    first->cmsg_len != CMSG_LEN(sizeof(int)))
+		refuse(EPROTO, "started by hand, or by an xsk-engine of another version; see docs/opener.md");
 	if (request.n_queues < 1 || request.n_queues > QUEUES || request.ring_size > 65536)
 		refuse(EINVAL, "more than 64 queues, or rings of more than 65536 entries");
 	return *(int *)CMSG_DATA(first);
@@ -281,7 +281,7 @@ int main(void)
 	close_range(3, ~0u, 0);
 	signal(SIGALRM, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	alarm(10); /* whatever it waits for: name services, the kernel's locks */
+	alarm(10); /* whatever it waits for: name services, most locks of the kernel's */
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	openlog("xsk-engine-open", 0, LOG_AUTHPRIV);
 	umem = receive_umem();

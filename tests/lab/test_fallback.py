@@ -14,7 +14,7 @@ from privileged import tasks
 from test_opener import HELPER, RULE
 from wire import another_lab, deafen_zerocopy, frame, holdings, wait_until
 
-from xsk_engine import binding, netdev
+from xsk_engine import binding, netdev, privileges
 from xsk_engine._ffi import libbpf
 from xsk_engine.binding import Binding
 from xsk_engine.config import EngineConfig
@@ -24,7 +24,7 @@ from xsk_engine.flow import Flow, Traffic
 from xsk_engine.lab.topology import LabOptions
 from xsk_engine.privileges import NUMBERS
 from xsk_engine.program import PassProgram
-from xsk_engine.stall import StallJudge
+from xsk_engine.stall import JudgeThread, StallJudge
 from xsk_engine.values import Sequence
 from xsk_engine.worker import Worker
 from xsk_engine.xsk import Xsk
@@ -105,7 +105,8 @@ def test_by_who_may_do_nothing_any_more(wire, pretender, confined):
         asyncio.run(engine.run(Traffic(Flow(frame(100), SEQUENCE), count=100, rate=RATE)))
         assert engine.binding.mode == "copy"
         wait_until(lambda: arrived() == 100)
-        assert set(seen) == {keeper.native_id}
+        assert seen
+        assert not set(seen) & {worker._thread.native_id for worker in engine.workers}
         wait_until(lambda: not effective(keeper))
 
 
@@ -119,6 +120,42 @@ def test_zerocopy_that_works_ends_the_doubt(wire, pretender):
         engine.workers[0].counters.completed_descs = 1
         wait_until(lambda: not effective(keeper))
         engine.workers[0].counters.completed_descs = 0
+
+
+def test_with_an_opener_it_keeps_the_right_to_run_that_alone():
+    judge = JudgeThread(lambda *_: 0, lambda: True, opener=True)
+    try:
+        (keeper,) = [one for one in threading.enumerate() if one.name == "xsk-judge"]
+        wait_until(lambda: not effective(keeper))
+        (task,) = [one for one in tasks(os.getpid()) if one["Pid"] == str(keeper.native_id)]
+        assert task["NoNewPrivs"] == "0"
+        assert {int(task[name], 16) for name in ("CapPrm", "CapInh", "CapAmb")} == {0}
+    finally:
+        judge.close()
+
+
+def test_a_judge_that_has_died_is_not_waited_for(pretender):
+    def fail(*_):
+        raise OSError(1, "injected")
+
+    pretender.setattr(privileges, "drop", fail)
+    judge = JudgeThread(lambda *_: 0, lambda: False, opener=False)
+    with pytest.raises(BrokenError, match="has died"):
+        judge.judge(None, None)
+
+
+def test_who_waits_for_his_link_holds_up_no_other_judgement():
+    waits = threading.Event()
+    judge = JudgeThread(lambda worker, _: waits.wait(10) if worker else 7, lambda: False, opener=False)
+    try:
+        first = threading.Thread(target=judge.judge, args=(True, None))
+        first.start()
+        assert judge.judge(False, None) == 7
+        assert first.is_alive()
+        waits.set()
+        first.join(5)
+    finally:
+        judge.close()
 
 
 def effective(thread):

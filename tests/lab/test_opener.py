@@ -334,6 +334,11 @@ def test_started_by_hand(file):
 
 # ---- helpers that fail -------------------------------------------------------------------------------------
 
+# In one message, whose first word is the version and all others 0.
+ANSWER = (
+    "exec 3>&0; dd bs=512 count=1 of=/dev/null <&3 2>&1\n"
+    "(printf '\\00{version}'; head -c 255 /dev/zero) | dd bs=256 count=1 iflag=fullblock >&3 2>/dev/null"
+)
 BAD = {
     "hangs": ("exec sleep 60", "ETIMEDOUT: no answer within 0.5 s"),
     "is killed": ("kill -9 $$", "exit status -9, and no answer"),
@@ -342,6 +347,8 @@ BAD = {
         "dd bs=512 count=1 of=/dev/null 2>&1; printf x >&0",
         "a message of 1 bytes; is it an xsk-engine-open",
     ),
+    "says yes": (ANSWER.format(version=1), "0 of 1 sockets have arrived"),
+    "is another version": (ANSWER.format(version=2), "it is an xsk-engine-open of another version"),
 }
 
 

@@ -9,12 +9,14 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from wire import PORT, another_lab, cli, first_line, is_real_root, says_gone, start, wait_until
 
 import xsk_engine
+from xsk_engine import sinksession
 from xsk_engine._ffi import libbpf
 from xsk_engine.capture import PcapWriter
 from xsk_engine.errors import ClosedError, QueueTakenError, UnavailableError
@@ -22,6 +24,7 @@ from xsk_engine.lab import topology
 from xsk_engine.lab.topology import LabOptions
 from xsk_engine.lab.wirespec import parse_wire
 from xsk_engine.sink import Sink, SinkConfig
+from xsk_engine.sinksession import Until
 from xsk_engine.steering import Match
 
 SIGNED = f"ip dst={topology.RX_IPV4} / udp src=1000-1009 dst={PORT} ; signature"
@@ -56,6 +59,18 @@ def settled(sink, expected):
     """Its arrivals once so many have been looked at."""
     wait_until(lambda: sink.receive_stats().packets >= expected)
     return sink.snapshot().arrivals
+
+
+def test_who_is_told_that_it_receives_may_raise(wire, tmp_path):
+    """A stderr whose reader is gone, say: nobody reads the capture any more when it is freed."""
+
+    def tell(_sink):
+        raise BrokenPipeError
+
+    config = SinkConfig("vrx", method="packet", capture=True)
+    with wire.in_rx(), open(tmp_path / "x.pcap", "wb", buffering=0) as file, pytest.raises(BrokenPipeError):
+        sinksession.run(config, Until(), pcap_out=file, on_open=tell)
+    assert not [one for one in threading.enumerate() if one.name == "pcap-out"]
 
 
 # ---- counting -----------------------------------------------------------------------------------------
