@@ -130,11 +130,11 @@ bool loop_may_kick(const struct xske_loop *l)
 	return l->sleep_ns <= BACKOFF_MIN_NS || l->now_ns - l->kicked_ns >= l->sleep_ns / 2;
 }
 
-/* Inflight or stuck, and at rest for the longest time again and again. */
+/* Inflight, and at rest for the longest time again and again; or stuck, which only a kick ends. */
 bool loop_backed_off(const struct xske_loop *l)
 {
-	return l->sleep_ns >= BACKOFF_MAX_NS && loop_may_kick(l) &&
-	       (txq_inflight(l->txq) || txq_is_stuck(l->txq));
+	return loop_may_kick(l) &&
+	       (txq_inflight(l->txq) ? l->sleep_ns >= BACKOFF_MAX_NS : txq_is_stuck(l->txq));
 }
 
 void loop_set_clock(struct xske_loop *l)

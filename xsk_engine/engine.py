@@ -62,7 +62,7 @@ class Engine(EngineFacts):
         self._stack = contextlib.ExitStack()
         self.holdings = Holdings(self)
         """what applications have of it"""
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()
         self._changed_by: int | None = None
         lifetimes.register(self)
 
@@ -196,7 +196,8 @@ class Engine(EngineFacts):
     def _close_event_fd(self) -> None:
         fd, self.event_fd = self.event_fd, -1
         if self.umem is not None:
-            self.umem.event_fd = -1
+            with self.umem.in_use:
+                self.umem.event_fd = -1
         os.close(fd)
 
     def stop(self) -> None:

@@ -226,7 +226,7 @@ class Holdings:
             running.close()
         deadline = time.monotonic() + _CLOSE_S
         while self._endpoints:
-            key, of = next(iter(self._endpoints.items()))
+            key, of = list(self._endpoints.items())[0]  # noqa: RUF015 - others change it meanwhile
             endpoint = self._let_go.get(key) or of()
             busy: BusyError | None = None
             if endpoint is not None:

@@ -100,6 +100,8 @@ class Neighbours:
         self._questions: list[_Question] = []
         self._known: dict[tuple[IPAddress, IPAddress | None, bool], _Known] = {}
         self._closed = False
+        self._over: str | None = None
+        """why its thread has ended"""
         self._at_start = at_start
         with contextlib.ExitStack() as stack:
             self._wake_fd = new_eventfd()
@@ -114,8 +116,9 @@ class Neighbours:
         with self._lock:
             answer: Future[Hop] = Future()
             known = self._known.get((dst, src, need_mac))
-            if self._closed:
-                answer.set_exception(ClosedError("resolve", str(dst), "the engine is closed"))
+            if self._closed or self._over:
+                why = self._over or "the engine is closed"
+                answer.set_exception(ClosedError("resolve", str(dst), why))
             elif (
                 known is not None and known.hop is not None and known.followers
             ):  # kept right as long as somebody goes there
@@ -161,6 +164,17 @@ class Neighbours:
     # -- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        why = "the engine is closed"
+        try:
+            self._serve()
+        except Exception as error:  # whatever it is: nobody waits for an answer that cannot come
+            why = f"the thread that asks has died: {error!r}"
+        with self._lock:
+            self._over = why
+            for question in self._questions:
+                question.fail(ClosedError("resolve", str(question.dst), why))
+
+    def _serve(self) -> None:
         self._at_start()
         poll = select.poll()
         poll.register(self._events.fileno(), select.POLLIN)
@@ -177,9 +191,6 @@ class Neighbours:
                     self._drop_events()
                 self._look_again()
             self._answer()
-        with self._lock:
-            for question in self._questions:
-                question.fail(ClosedError("resolve", str(question.dst), "the engine is closed"))
 
     def _drop_events(self) -> None:
         with contextlib.suppress(OSError):  # ENOBUFS: some were lost, which is an event too
@@ -247,4 +258,5 @@ class Neighbours:
                 one.hop = replace(one.hop, mac=one.mac) if one.hop is not None else None
                 followers = list(one.followers)
             for follower in followers:
-                follower.set_mac(one.mac)
+                with contextlib.suppress(XskError):  # it has ended, and says so itself
+                    follower.set_mac(one.mac)

@@ -37,4 +37,5 @@ def handled(handler: Handler) -> Iterator[list[int]]:
         yield numbers
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            if old is not None:  # not Python's, and not to be had back
+                signal.signal(number, old)

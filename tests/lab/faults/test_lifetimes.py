@@ -20,6 +20,7 @@ from xsk_engine.config import MIB, EngineConfig
 from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, ClosedError
 from xsk_engine.lab import topology
+from xsk_engine.neighbours import Neighbours
 from xsk_engine.sink import Sink, SinkConfig
 
 REMOTE = (topology.RX_IPV4, PORT)
@@ -310,6 +311,14 @@ def test_what_nobody_holds_is_closed(wire, nothing_is_left, make):
         del held
         gc.collect()
     assert "engine on vtx was never closed" in [str(one.message) for one in said]
+
+
+def test_who_asks_for_a_neighbour_hears_that_nobody_can_answer(wire, monkeypatch):
+    monkeypatch.setattr(Neighbours, "_answer", lambda _: 1 // 0)
+    with xsk_engine.open("vtx") as engine:
+        for _ in range(2):
+            with pytest.raises(ClosedError, match="the thread that asks has died: ZeroDivisionError"):
+                engine.udp(REMOTE)
     wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("xsk-")], 2)
     with Engine(EngineConfig("vtx")) as engine:  # nor is the queue taken
         engine.raw().send(frame(60))
