@@ -211,7 +211,7 @@ static void account(struct xske_mix *m, struct outlet *o, const struct column *c
 	if (m->remaining != UINT64_MAX)
 		m->remaining -= n;
 	if (unlikely(!m->end_ns) && m->duration_ns)
-		m->end_ns = o->now_ns + m->duration_ns;
+		m->end_ns = o->counted_ns + m->duration_ns;
 }
 
 /* The flow whose turn it is, and how many packets in a row are its own. */

@@ -44,6 +44,7 @@ struct outlet {
 	struct xske_gaps *gaps;
 	struct xske_capture *capture;
 	uint64_t now_ns;
+	uint64_t counted_ns; /* as durations count: while the link is down, since when */
 	uint64_t tai_ns;
 	double asked_ns; /* gaps, with their fractions */
 	bool starved;    /* something was due and found no room or no chunk */

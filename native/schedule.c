@@ -83,6 +83,12 @@ static void refresh_tai(struct xske_loop *l)
 	l->tai_refreshed_ns = l->now_ns;
 }
 
+/* Now; while the link is down, since when: that time does not count, and link_up() shifts what has begun meanwhile. */
+static uint64_t counted_ns(const struct xske_loop *l)
+{
+	return l->down_since_ns ? l->down_since_ns : l->now_ns;
+}
+
 void mixes_start(struct xske_loop *l, struct xske_mix *m)
 {
 	struct xske_mix *beside;
@@ -97,7 +103,7 @@ void mixes_start(struct xske_loop *l, struct xske_mix *m)
 	}
 	refresh_tai(l);
 	for (; m; m = beside) {
-		int err = mix_load(m, l->txq, l->now_ns);
+		int err = mix_load(m, l->txq, counted_ns(l));
 
 		beside = m->beside; /* once the last has ended they may be gone */
 		if (err) {
@@ -157,7 +163,7 @@ void mixes_repace(struct xske_loop *l, struct xske_repace *repace)
 	for (uint32_t i = 0; i < l->mixes.count; i++) {
 		if (l->mixes.heap[i] != repace->mix)
 			continue;
-		pace_change(&repace->mix->pace, &repace->pace, l->now_ns);
+		pace_change(&repace->mix->pace, &repace->pace, counted_ns(l));
 		repace->mix->due_ns = l->now_ns;
 		repace->mix->last_post_ns = 0; /* the gap between the two was asked by neither */
 	}
@@ -210,12 +216,11 @@ static bool apply_update(struct xske_loop *l)
 bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 {
 	struct outlet *o = &l->outlet;
-	/* What the link is down for does not count; link_up() says so to the mixes. */
-	uint64_t counted_ns = l->down_since_ns ? l->down_since_ns : l->now_ns;
 	uint32_t posted = 0;
 
 	o->starved = o->waits = o->limited = false;
 	o->now_ns = l->now_ns;
+	o->counted_ns = counted_ns(l);
 	if (unlikely(l->now_ns - l->tai_refreshed_ns > TAI_REFRESH_NS))
 		refresh_tai(l);
 	o->tai_ns = l->now_ns + l->tai_offset_ns;
@@ -228,7 +233,7 @@ bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 
 		if (m->due_ns > l->now_ns)
 			break;
-		if (posted < limit && !mix_is_over(m, counted_ns)) {
+		if (posted < limit && !mix_is_over(m, o->counted_ns)) {
 			uint32_t n;
 
 			m->turn_left = m->turn_left ? m->turn_left : m->batch;
@@ -236,7 +241,7 @@ bool mixes_run(struct xske_loop *l, uint32_t limit, uint32_t *total)
 			m->turn_left -= n;
 			posted += n;
 		}
-		if (mix_is_over(m, counted_ns)) {
+		if (mix_is_over(m, o->counted_ns)) {
 			end_first(l);
 			continue;
 		}

@@ -224,6 +224,26 @@ def test_link_down_and_up_again_is_not_counted_in_the_duration(bench):
     assert one.counters.completed_packets == 100
 
 
+def test_what_starts_while_the_link_is_down_begins_with_it(bench):
+    """At once, at its own pace and for its own duration."""
+    one = bench(ring=64, link_timeout_ns=60 * SECOND)
+    fake.policy(one.kernel, 1 << 30, 1)
+    fake.script(one.kernel, errno.ENETDOWN, 1 << 30)
+    one.start(count=1)
+    while one.counters.link_down_ns < 20 * SECOND:
+        one.step()
+    one.start(rate_packets=1, rate_period_ns=MS, duration_ns=SECOND)
+    one.step(10)
+    fake.script(one.kernel, 0, 0)
+    while not one.counters.completed_packets:
+        one.step()
+    up = fake.clock(one.kernel)
+    while one.counters.finished_flows < 2:
+        one.step()
+        assert fake.clock(one.kernel) < up + 2 * SECOND
+    assert 990 <= one.counters.completed_packets <= 1005
+
+
 def test_packets_that_asked_for_the_link_leave_the_gaps_alone(bench):
     """They are posted while it is down, and the time that it was down does not count."""
     one = bench(ring=64, link_timeout_ns=10 * SECOND)
