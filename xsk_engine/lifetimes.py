@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from xsk_engine.engine import Engine
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_left: list[Engine] = []
+"""that nobody holds, and no thread could close"""
 _ended = False
 
 
@@ -47,11 +49,13 @@ def _close(engine: Engine) -> None:
 
 def close_later(engine: Engine) -> None:
     """One that nobody has any more. Not here: it may be one of its own threads that collects it, and whoever
-    it is has not asked to wait for a drain."""
+    it is has not asked to wait for a drain. Where no thread can be had it is closed when the interpreter
+    ends."""
+    register(engine)  # again: the collector has cleared what knew it
     try:
-        threading.Thread(target=_close, args=(engine,), name="xsk-close").start()
-    except RuntimeError:  # too many threads, or the interpreter is ending
-        _close(engine)
+        threading.Thread(target=_close, args=(engine,), name="xsk-close", daemon=False).start()
+    except RuntimeError:
+        _left.append(engine)
     _say_forgotten(engine)
 
 

@@ -15,6 +15,7 @@ from tcppeer import digest_of, peer
 from wire import PORT, frame, holdings, wait_until
 
 import xsk_engine
+from xsk_engine import lifetimes
 from xsk_engine._ffi import native
 from xsk_engine.config import MIB, EngineConfig
 from xsk_engine.engine import Engine
@@ -311,6 +312,23 @@ def test_what_nobody_holds_is_closed(wire, nothing_is_left, make):
         del held
         gc.collect()
     assert "engine on vtx was never closed" in [str(one.message) for one in said]
+
+
+@pytest.mark.filterwarnings("default::ResourceWarning")
+def test_what_nobody_holds_and_no_thread_can_close_waits_for_the_end(wire, nothing_is_left, monkeypatch):
+    """Whoever collects it does not close it: that may be one of its own threads."""
+
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    held = a_cycle()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    del held
+    gc.collect()
+    monkeypatch.undo()
+    (left,) = [engine for engine in lifetimes._engines if engine.workers]
+    assert left.workers[0].alive
+    left.close()
 
 
 def test_who_asks_for_a_neighbour_hears_that_nobody_can_answer(wire, monkeypatch):
