@@ -255,9 +255,11 @@ class TcpHandle(Single):
 
     def is_flushed(self) -> bool:
         """Everything written so far is acknowledged. TcpError: it never will be."""
+        # In this order: the last acknowledgement may come between the two looks, and the end with it.
+        is_over = self.state_number == tcp.CLOSED or not self._stack.worker.alive
         if self.info().acked_bytes >= self._written_bytes:
             return True
-        if self.state_number == tcp.CLOSED or not self._stack.worker.alive:
+        if is_over:
             raise self.why_over("flush")
         return False
 
