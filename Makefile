@@ -60,10 +60,9 @@ test: test-unit model test-native test-lab test-fuzz test-machine-short ## all t
 test-unit: setup-test build ## parsing, packets, layouts: seconds
 	$(BIN)/python -m pytest -q tests/unit tests/ffi
 
-test-native: setup-test build build/native build/tsan build/asan ## model tests, and the stress test under sanitizers
+test-native: setup-test build build/native build/asan tsan ## model tests, and the stress test under sanitizers
 	$(BIN)/meson test -C build/native --print-errorlogs
 	$(BIN)/meson test -C build/asan --print-errorlogs
-	$(BIN)/meson test -C build/tsan --print-errorlogs
 	$(BIN)/python -m pytest -q -m "not slow" tests/native
 
 model: setup-test build ## return list, rings, sleep and wake and their like: all interleavings of the models in native/models, by spin
