@@ -43,7 +43,7 @@ static void compare(const struct world *w)
 	must(page->inflight_descs <= CQ, "the kernel has room for every completion");
 	must(page->completed_packets <= page->submitted_packets, "no packet completes that was not sent");
 	must(!w->bad || page->state == XSKE_LOOP_FAILED, "a completion that cannot be ends the loop");
-	must(page->state != XSKE_LOOP_FAILED || (page->error && page->error <= XSKE_ERROR_COMPLETION),
+	must(page->state != XSKE_LOOP_FAILED || (page->error && page->error <= XSKE_ERROR_RING_FULL),
 	     "who fails says why");
 	must((page->error == XSKE_ERROR_COMPLETION) == (w->bad > 0), "and names such a completion");
 	if (page->turns % 16 && page->state < XSKE_LOOP_STOPPED) /* it takes its time */
