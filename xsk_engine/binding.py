@@ -23,6 +23,9 @@ from xsk_engine.xsk import PASSING, Xsk, bind_queues, is_bound_here
 # What drivers answer to a kick in zero-copy without an XDP program: igb, ixgbe, i40e, ice and stmmac EINVAL,
 # igc ENXIO, mlx5 ENETDOWN (their ndo_xsk_wakeup).
 _WANTS_PROGRAM = (errno.EINVAL, errno.ENXIO, errno.ENETDOWN)
+# Drivers that look for chunks to receive into when they bind, and then only when something arrives
+# (drivers/net/virtio_net.c, virtnet_xsk_wakeup: the send queue's NAPI alone): without any they starve.
+_STARVES_UNSTOCKED = ("virtio_net",)
 # A driver that is still resetting after its carrier has come back.
 _WAKEUP_DEADLINE_S = 2.0
 _WAKEUP_POLL_S = 0.02
@@ -194,8 +197,14 @@ class Binding:
         return bool(netdevgenl.facts(self._netdev.ifindex).zerocopy)
 
     def _open_zerocopy(self) -> None:
-        self._bind("zerocopy")
         driver = self._netdev.driver
+        if self._opener is not None and driver in _STARVES_UNSTOCKED:
+            raise Refused(
+                f"driver {driver} looks for chunks to receive into when it binds; an opener has none then, "
+                "and nobody would receive anything on the queue",
+                errno.EOPNOTSUPP,
+            )
+        self._bind("zerocopy")
         self.reason = f"driver {driver} has zero-copy" if self._asked == "auto" else "as asked"
         number = self._wakeup_error()
         if number in _WANTS_PROGRAM:
@@ -289,7 +298,8 @@ def open_binding(stack: contextlib.ExitStack, config: EngineConfig, netdev: NetD
     except UnavailableError as error:
         if error.errno != errno.ENOBUFS or config.mode != "auto" or not rx_chunks:
             raise
-        what = "the locked-memory limit has no room for what a driver in zero-copy receives"
+        limit = "locked-memory limit" if config.opener is None else "locked-memory limit, or max_umem_mb,"
+        what = f"the {limit} has no room for what a driver in zero-copy receives"
         return _bind(stack, config, netdev, "copy", 0, what)
 
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* xsk-engine-open - opens AF_XDP sockets for who may not, if /etc/xsk-engine.toml lets him: docs/opener.md.
- * What it hands out is bound: an unbound socket could be bound to any queue by whoever holds it. CAP_NET_RAW is
- * dropped as soon as the sockets are there, before anything of the caller's or of the file's is judged. */
+ * What it hands out is bound, or its holder could bind it to any queue. CAP_NET_RAW goes before anything is judged. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -50,6 +49,9 @@ static struct {
 } reply = {.version = VERSION};
 static _Alignas(struct cmsghdr) char control[CMSG_SPACE(QUEUES * sizeof(int))];
 static struct cmsghdr *const first = (struct cmsghdr *)control;
+static struct iovec data = {&request, sizeof(request)};
+static struct msghdr message = {
+        .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 static uint64_t umem_len;
 static gid_t gids[65537]; /* NGROUPS_MAX, and the primary one */
 static int n_gids;
@@ -57,15 +59,17 @@ static int n_gids;
 static _Noreturn void answer(int n_fds, const int *fds)
 {
 	size_t size = (size_t)n_fds * sizeof(*fds);
-	struct iovec data = {&reply, sizeof(reply)};
-	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control};
+	char queues[QUEUES * sizeof(",4294967295")] = "", *end = queues;
 
+	for (uint32_t i = 0; i < request.n_queues && i < QUEUES; i++)
+		end += sprintf(end, i ? ",%u" : "%u", request.queues[i]);
+	data = (struct iovec){&reply, sizeof(reply)};
 	message.msg_controllen = n_fds ? CMSG_SPACE(size) : 0;
-	*first = (struct cmsghdr){CMSG_LEN(size), SOL_SOCKET, SCM_RIGHTS};
+	first->cmsg_len = CMSG_LEN(size); /* of the level and type that came */
 	memcpy(CMSG_DATA(first), fds, size);
-	syslog(LOG_NOTICE, "uid %u, %s, %u queue(s) from %u on, %s, %llu bytes: %s", getuid(),
-	       request.interface, request.n_queues, request.queues[0], request.zerocopy ? "zerocopy" : "copy",
-	       (unsigned long long)umem_len, *reply.text ? reply.text : strerror((int)reply.error));
+	syslog(LOG_NOTICE, "uid %u, %s, queue %s, %s, %llu bytes: %s", getuid(), request.interface, queues,
+	       request.zerocopy ? "zerocopy" : "copy", (unsigned long long)umem_len,
+	       *reply.text ? reply.text : strerror((int)reply.error));
 	if (sendmsg(0, &message, MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(reply))
 		dprintf(2, "xsk-engine-open: %s\n", *reply.text ? reply.text : strerror(errno));
 	_exit(reply.error != 0);
@@ -80,7 +84,7 @@ static _Noreturn void refuse(int error, const char *text)
 
 /* What a line of the file may be: a part of TOML. With any other line nobody is allowed anything. */
 #define B "[ \t]*"
-#define NUMBER "(0|[1-9][0-9]{0,8})"
+#define NUMBER "(0|[1-9][0-9]{0,8}|[1-3][0-9]{9})"
 #define WHO "(" NUMBER "|\"[A-Za-z_][A-Za-z0-9_.@$-]{0,62}\")"
 #define RANGE NUMBER "(-" NUMBER ")?"
 #define LIST(item) "\\[" B item B "(," B item B ")*]"
@@ -98,10 +102,11 @@ static const char *const stages[] = {
         "no rule is for this user",
         "no rule of this user's is for this interface",
         "no rule of this user's has all these queues",
-        "its max_umem_mb is less than the umem (64, if it names none)",
+        "its max_umem_mb is less than the umem, or the rings (64, if it names none)",
         "its mode is another (copy, if it names none)",
         "opened",
 };
+static const int errors[] = {EACCES, EACCES, EACCES, ENOBUFS, EOPNOTSUPP, 0}; /* of these */
 struct rule {
 	int line, stage;
 	unsigned seen; /* keys */
@@ -112,22 +117,18 @@ struct rule {
 static void read_item(struct rule *rule, enum key key, const char *item)
 {
 	const char *dash = strchr(item, '-');
-	uint32_t low = (uint32_t)strtoul(item, NULL, 10);
-	uint32_t high = dash ? (uint32_t)strtoul(dash + 1, NULL, 10) : low;
+	uint32_t low = (uint32_t)atoll(item), high = dash ? (uint32_t)atoll(dash + 1) : low;
 	bool is_id = item[strspn(item, "0123456789")] == 0;
 	const struct passwd *user = key == USERS && !is_id ? getpwnam(item) : NULL;
 	const struct group *group = key == GROUPS && !is_id ? getgrnam(item) : NULL;
 
-	if (key == USERS)
-		rule->you |= is_id ? low == getuid() : user && user->pw_uid == getuid();
+	rule->you |= key == USERS && (is_id ? low == getuid() : user && user->pw_uid == getuid());
+	rule->there |= key == INTERFACE && !strcmp(item, request.interface);
 	for (int i = 0; key == GROUPS && i < n_gids && (is_id || group); i++)
 		rule->you |= gids[i] == (is_id ? low : group->gr_gid);
 	for (uint32_t i = 0; key == QUEUE_LIST && i < request.n_queues; i++)
 		rule->queues |= (uint64_t)(low <= request.queues[i] && request.queues[i] <= high) << i;
-	if (key == INTERFACE)
-		rule->there = !strcmp(item, request.interface);
-	if (key == MAX_UMEM_MB)
-		rule->most_bytes = (uint64_t)low << 20;
+	rule->most_bytes = key == MAX_UMEM_MB ? (uint64_t)low << 20 : rule->most_bytes;
 	if (key == MODE)
 		rule->so = !strcmp(item, "any") || !strcmp(item, request.zerocopy ? "zerocopy" : "copy");
 }
@@ -135,7 +136,9 @@ static void read_item(struct rule *rule, enum key key, const char *item)
 /* Is the rule whole? *best becomes the one that came furthest. */
 static bool end_rule(struct rule *rule, struct rule *best)
 {
-	bool all = rule->queues == ~0ull >> (QUEUES - request.n_queues), fits = umem_len <= rule->most_bytes;
+	uint64_t rings_len = (8 + 8 + 16ull) * request.ring_size * request.n_queues;
+	bool all = rule->queues == ~0ull >> (QUEUES - request.n_queues);
+	bool fits = umem_len <= rule->most_bytes && rings_len <= rule->most_bytes;
 
 	rule->stage = !rule->you ? 0 : !rule->there ? 1 : !all ? 2 : !fits ? 3 : 4 + rule->so;
 	if (rule->line && (!best->line || rule->stage > best->stage))
@@ -180,13 +183,11 @@ static bool judge(char *text)
 	}
 	if (!end_rule(&rule, &best))
 		return say(EACCES, rule.line, LACKS);
-	return say(best.stage < 4 ? EACCES : best.stage < 5 ? EOPNOTSUPP : 0, best.line, stages[best.stage]);
+	return say(errors[best.stage], best.line, stages[best.stage]);
 }
 
 static int receive_umem(void)
 {
-	struct iovec data = {&request, sizeof(request)};
-	struct msghdr message = {NULL, 0, &data, 1, control, CMSG_SPACE(sizeof(int)), 0};
 	ssize_t got = recvmsg(0, &message, MSG_CMSG_CLOEXEC);
 
 	request.interface[IFNAMSIZ - 1] = 0;
@@ -204,12 +205,11 @@ static int receive_umem(void)
 static void keep_capabilities(uint32_t kept)
 {
 	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-	struct __user_cap_data_struct sets[2] = {{0}};
+	struct __user_cap_data_struct had[2], sets[2] = {{0}};
 
-	if (syscall(SYS_capget, &header, sets))
+	if (syscall(SYS_capget, &header, had))
 		refuse(errno, "capget");
-	sets[0] = (struct __user_cap_data_struct){sets[0].effective & kept, sets[0].permitted & kept, 0};
-	sets[1] = (struct __user_cap_data_struct){0, 0, 0};
+	sets[0] = (struct __user_cap_data_struct){had[0].effective & kept, had[0].permitted & kept, 0};
 	if (syscall(SYS_capset, &header, sets))
 		refuse(errno, "capset");
 }
@@ -242,19 +242,18 @@ static bool passes(int error, int *tries)
 static void open_all(int umem, const int *fds)
 {
 	void *area = mmap(NULL, umem_len, PROT_READ | PROT_WRITE, MAP_SHARED, umem, 0);
-	struct umem_reg umem_reg = {(uintptr_t)area,        umem_len, request.chunk_size, 0, 0,
-	                            request.tx_metadata_len};
+	uint32_t metadata = request.tx_metadata_len, flags = metadata ? UMEM_TX_METADATA_LEN : 0;
+	struct umem_reg reg = {(uintptr_t)area, umem_len, request.chunk_size, 0, flags, metadata};
 	struct sockaddr_xdp where = {AF_XDP, XDP_USE_NEED_WAKEUP, if_nametoindex(request.interface), 0, 0};
 	static const int rings[] = {XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_TX_RING};
 	char name[IFNAMSIZ];
 	int tries = 0;
 
-	umem_reg.flags = request.tx_metadata_len ? UMEM_TX_METADATA_LEN : 0;
 	where.sxdp_flags |=
 	        (request.zerocopy ? XDP_ZEROCOPY : XDP_COPY) | (request.multi_buffer ? BIND_USE_SG : 0);
 	for (uint32_t i = 0; i < request.n_queues; i++) {
 		reply.queue = where.sxdp_queue_id = request.queues[i];
-		while (!i && setsockopt(fds[0], SOL_XDP, XDP_UMEM_REG, &umem_reg, sizeof(umem_reg)))
+		while (!i && setsockopt(fds[0], SOL_XDP, XDP_UMEM_REG, &reg, sizeof(reg)))
 			if (!passes(ENOBUFS, &tries))
 				refuse(errno, "");
 		for (size_t ring = 0; ring < 3; ring++)
@@ -275,15 +274,16 @@ int main(void)
 	int fds[QUEUES], umem;
 	static const sigset_t none;
 
-	for (int fd = 0; fd < 3; fd++)
-		if (fcntl(fd, F_GETFD) < 0)
-			return 2; /* what is opened next would be taken for it */
+	if (fcntl(0, F_GETFD) < 0 || fcntl(1, F_GETFD) < 0 || fcntl(2, F_GETFD) < 0)
+		return 2; /* what is opened next would be taken for it */
 	close_range(3, ~0u, 0);
+	clearenv();                         /* syslog, and what looks up names, would read it */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* its caller does not trace who holds the sockets */
 	signal(SIGALRM, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	alarm(10); /* whatever it waits for: name services, most locks of the kernel's */
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	openlog("xsk-engine-open", 0, LOG_AUTHPRIV);
+	openlog("xsk-engine-open", LOG_NDELAY, LOG_AUTHPRIV);
 	umem = receive_umem();
 	if (geteuid() != getuid() || getegid() != getgid())
 		refuse(EPERM, "xsk-engine-open must not be setuid or setgid: cap_net_raw is all it needs");

@@ -1,28 +1,40 @@
 """xsk-engine-open, and engines whose sockets it opens. This one reads the file where it is started."""
 
+import contextlib
 import errno
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
 import pytest
-from wire import cli, exit_code_of, frame, holdings, wait_until
+from wire import cli, exit_code_of, frame, holdings, lacks, wait_until
 
 import xsk_engine
-from xsk_engine import opener
+from xsk_engine import binding, netdev, opener
 from xsk_engine._ffi import memory
 from xsk_engine.errors import QueueTakenError, UnavailableError
 
 ROOT = Path(__file__).parents[2]
 HELPER = str(Path(os.environ.get("XSK_NATIVE_BUILD", ROOT / "build/native")) / "tests/native/open_here")
 NOBODY = 65534
+
+
+def has_log():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        return log.connect_ex("/dev/log") == 0
+
+
+FDS = 6 + has_log()
+"""that a helper has while it binds"""
 RULE = """# who may send where
 [[allow]]
 users = ["nobody", 0]
@@ -39,6 +51,16 @@ def file(wire, tmp_path, monkeypatch):
     path.write_text(RULE)
     path.chmod(0o644)
     return path
+
+
+UNASKED = []
+"""helpers that wait for a request: (since when, process)"""
+
+
+def children():
+    """Of this process, but for those."""
+    known = {process.pid for _, process in UNASKED}
+    return [one for one in psutil.Process().children() if one.pid not in known]
 
 
 def send(frames, **options):
@@ -117,7 +139,7 @@ def test_a_queue_is_free_again_and_nothing_is_left(wire, file):
     for _ in range(30):
         send([frame()], mode="copy")
     assert holdings() == before
-    assert not psutil.Process().children()
+    assert not children()
 
 
 def has_umem():
@@ -226,6 +248,30 @@ def test_zero_copy_that_is_not_allowed_is_copy_where_nobody_insists(wire, file):
     assert (mode, reason) == ("copy", "driver veth has no zero-copy (EOPNOTSUPP)")
 
 
+def test_zero_copy_in_which_the_queue_would_starve_is_copy_where_nobody_insists(wire, file, monkeypatch):
+    """The emulated machine has such a driver."""
+    file.write_text(RULE + 'mode = "any"\n')
+    monkeypatch.setattr(binding, "_STARVES_UNSTOCKED", ("veth",))
+    mode, reason = send([frame()])
+    assert (mode, "nobody would receive anything on the queue" in reason) == ("copy", True)
+    with pytest.raises(UnavailableError, match=r"veth looks for chunks to receive into.*use --mode copy"):
+        send([], mode="zerocopy")
+    with xsk_engine.open("vtx", mode="copy"):  # and nothing is held
+        pass
+
+
+def test_zero_copy_for_which_a_rule_has_no_room_is_copy_where_nobody_insists(wire, file, monkeypatch):
+    """Copy needs no chunks to receive into."""
+    monkeypatch.setattr(netdev, "_rx_ring", lambda _: 256)
+    file.write_text(RULE + 'mode = "any"\nmax_umem_mb = 4\n')
+    mode, reason = send([frame()], umem_mb=4, mode="auto")
+    assert (mode, "max_umem_mb, has no room" in reason) == ("copy", True)
+    with pytest.raises(UnavailableError, match=r"ENOBUFS.*its max_umem_mb is less"):
+        send([frame()], umem_mb=4, mode="zerocopy")
+    with pytest.raises(UnavailableError, match="its max_umem_mb is less"):
+        send([frame()], umem_mb=5, mode="auto")
+
+
 def test_what_is_no_request(wire, file):
     assert ask()[::2] == (0, 1)
     assert ask(queues=(1, 0))[::2] == (0, 2)
@@ -248,6 +294,8 @@ def test_what_is_no_request(wire, file):
     for odd in ({"queues": ()}, {"ring_size": 1 << 17}):
         assert ask(**odd)[0] == errno.EINVAL, odd
     assert ask(ring_size=65)[::2] == (errno.EINVAL, 0)  # the kernel's word
+    file.write_text(RULE + "max_umem_mb = 1\n")
+    assert ask(ring_size=65536)[::2] == (errno.ENOBUFS, 0)  # 2 MiB of rings
     for name in (b"vtx\nuid 0", b"vtx" + b"x" * 13, b""):
         assert ask(name=name)[::2] == (errno.EACCES, 0), name
 
@@ -262,31 +310,33 @@ def test_another_name_of_the_interface_is_not_its_own(wire, file, real_root, req
 
 
 @pytest.fixture
-def waiting(wire, file, mortal):
-    """A helper that waits for a queue which is taken, started with what a caller may leave to it."""
+def wait(wire, file, mortal):
+    """Starts a helper, by this command, which waits for a queue that is taken."""
     area = memory.Area(1 << 20, shared=True)
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with xsk_engine.open("vtx", mode="copy"), ours, its, open("/dev/null") as inherited:
-        process = mortal(
-            subprocess.Popen(
-                ["sh", "-c", f"trap '' ALRM; exec {HELPER}"], stdin=its, pass_fds=(inherited.fileno(),)
-            )
-        )
+
+    def start(command, **options):
+        process = mortal(subprocess.Popen(command, stdin=its, **options))
         socket.send_fds(ours, [a_request()], [area.fd])
-        yield process, ours
+        return process, ours
+
+    with xsk_engine.open("vtx", mode="copy"), ours, its:
+        yield start
     area.close()
 
 
-def test_what_it_still_has_while_it_binds(waiting):
-    """Of the capabilities CAP_IPC_LOCK at most; of fds stdin, stdout, stderr, the umem, its socket and the
-    file."""
-    process, ours = waiting
+def test_what_it_still_has_while_it_binds(wait):
+    """Of the capabilities CAP_IPC_LOCK at most; of fds stdin, stdout, stderr, the umem, its socket, the file
+    and the log, if there is one. Of what its caller leaves to it nothing."""
+    with open("/dev/null") as inherited:
+        command = ["sh", "-c", f"trap '' ALRM; exec {HELPER}"]
+        process, ours = wait(command, pass_fds=(inherited.fileno(),))
 
     def status():
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
         return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
 
-    wait_until(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) == 6, 2)
+    wait_until(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) == FDS, 2)
     found = status()
     for name in ("CapPrm", "CapEff"):
         assert int(found[name], 16) & ~(1 << 14) == 0, name
@@ -310,12 +360,22 @@ def test_the_log_has_every_answer(wire, file, tmp_path, real_root):
         log.settimeout(5)
         assert ask(program=str(program), queues=(1, 0))[0] == 0
         said = log.recv(1024).decode()
-        assert "xsk-engine-open: uid 0, vtx, 2 queue(s) from 1 on, copy, 1048576 bytes: xsk" in said
+        assert "xsk-engine-open: uid 0, vtx, queue 1,0, copy, 1048576 bytes: xsk" in said
         assert "xsk-engine.toml:2: opened" in said
         assert ask(program=str(program), name=b"vtx\nuid 0")[0] == errno.EACCES
         said = log.recv(1024).decode()
-        assert "uid 0, vtx?uid?0, 1 queue(s)" in said
+        assert "uid 0, vtx?uid?0, queue 0, copy" in said
         assert "no rule of this user's is for this interface" in said
+        worst = tuple(range(2**32 - 64, 2**32))
+        assert ask(program=str(program), queues=worst)[0] == errno.EACCES
+        assert f"vtx, queue {','.join(map(str, worst))}, copy" in log.recv(2048).decode()
+
+
+def test_a_variable_reaches_nothing(wire, file, tmp_path, monkeypatch):
+    """syslog would open the time zone's file, and wait for this one for ever."""
+    os.mkfifo(tmp_path / "zone")
+    monkeypatch.setenv("TZ", f":{tmp_path / 'zone'}")
+    assert ask()[::2] == (0, 1)
 
 
 def test_a_file_of_somebody_elses(wire, file, real_root):
@@ -359,11 +419,12 @@ def test_a_helper_that_fails(wire, tmp_path, monkeypatch, name):
     program.write_text(f"#!/bin/sh\nPATH=/bin:/usr/bin\n{code}\n")
     program.chmod(0o755)
     monkeypatch.setattr(opener, "_ANSWER_S", 0.5)
-    before = holdings()
+    before, began = holdings(), time.monotonic()
     with pytest.raises(UnavailableError, match=re.escape(why)):
         xsk_engine.open("vtx", opener=str(program))
+    assert time.monotonic() - began < 0.5 + 2 + 1, "its answer, its end, and being ended"
     assert holdings() == before
-    assert not psutil.Process().children()
+    assert not children()
 
 
 def test_a_helper_that_cannot_be_run(wire, tmp_path):
@@ -398,7 +459,7 @@ def capable(public, real_root):
         ["setcap", "cap_net_raw+ep", "helper"], cwd=public, capture_output=True, text=True, check=False
     )
     if done.returncode or os.statvfs(public).f_flag & os.ST_NOSUID:
-        pytest.skip(f"{public} takes no file capabilities: {done.stderr}")
+        lacks(f"{public} takes no file capabilities: {done.stderr}")
     return public
 
 
@@ -406,7 +467,7 @@ def capable(public, real_root):
 BECOME = f"""
 import json, os, resource, socket, sys
 import xsk_engine
-from xsk_engine import opener
+from xsk_engine import binding, netdev, opener
 from xsk_engine._ffi import sockopt, uapi
 from xsk_engine._ffi.libc import set_option
 
@@ -529,6 +590,26 @@ def test_groups_are_those_of_the_caller(wire, capable, groups, says):
     assert try_as_nobody(capable)[0] == says
 
 
+def test_its_caller_does_not_trace_it(wait, public, real_root):
+    """Also where the capability was the caller's own, and the kernel would allow it."""
+    own = ("--inh-caps=+net_raw", "--ambient-caps=+net_raw")
+    become = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *own)
+    process, ours = wait([*become, str(public / "helper")], cwd=public)
+    about = Path(f"/proc/{process.pid}")
+    wait_until(lambda: (about / "comm").read_text() == "helper\n" and len(os.listdir(about / "fd")) == FDS, 5)
+    # proc(5): what a process has there is root's when it is not dumpable
+    assert (about / "environ").stat().st_uid == 0
+    seize = (
+        "import ctypes; libc = ctypes.CDLL(None, use_errno=True); "
+        f"print(libc.ptrace(0x4206, {process.pid}, 0, 0), ctypes.get_errno())"  # PTRACE_SEIZE
+    )
+    done = subprocess.run(
+        [*become, "/usr/bin/python3", "-c", seize], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"-1 {errno.EPERM}\n", done.stderr
+    assert opener._REPLY.unpack(ours.recv(512))[1] == errno.EBUSY
+
+
 def test_locked_memory_is_charged_to_the_user(wire, capable):
     """Without CAP_IPC_LOCK; with it max_umem_mb is the only limit."""
     assert try_as_nobody(capable)[0] == "copy"
@@ -558,7 +639,31 @@ def test_a_user_namespace_gives_nothing(wire, capable):
     """In it the file may be the caller's own; the capability is of no use outside."""
     probe = subprocess.run(["unshare", "-Ur", "true"], capture_output=True, text=True, check=False)
     if probe.returncode:
-        pytest.skip(f"no user namespaces here: {probe.stderr}")
+        lacks(f"no user namespaces here: {probe.stderr}")
     os.chown(capable / "xsk-engine.toml", NOBODY, NOBODY)
     number, why = try_as_nobody(capable, through(capable, "unshare -Ur"))
     assert (number, "no CAP_NET_RAW" in why) == ("EPERM", True)
+
+
+# ---- deadlines ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unasked():
+    """They wait from the beginning on: one as it is, and one whose caller ignores SIGALRM."""
+    with contextlib.ExitStack() as stack:
+        for prefix in ([], ["sh", "-c", "trap '' ALRM; exec \"$@\"", "sh"]):
+            ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.enter_context(ours)
+            with its:
+                process = subprocess.Popen([*prefix, HELPER], stdin=its, stdout=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            UNASKED.append((time.monotonic(), process))
+        yield
+    UNASKED.clear()
+
+
+def test_a_helper_that_nobody_asks_ends_after_10_s():
+    for since, process in UNASKED:
+        assert process.wait(max(since + 12 - time.monotonic(), 1)) == -signal.SIGALRM

@@ -63,7 +63,9 @@ def run_tests(machine, name, *arguments, timeout_s):
     report.unlink(missing_ok=True)
     done = machine.python(
         *(*ADOPT, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-        *("-o", "faulthandler_timeout=60", "--junitxml=/run/shared/junit.xml", *arguments),
+        # Its root is the host's user, who may not look into /tmp/pytest-of-root.
+        *("-o", "faulthandler_timeout=60", "--basetemp=/run/pytest", "--junitxml=/run/shared/junit.xml"),
+        *arguments,
         timeout_s=timeout_s,
     )
     assert report.exists(), f"no report; pytest in the guest said:\n{done.output}"

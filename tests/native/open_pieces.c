@@ -7,10 +7,10 @@
 
 /* The errno, and why. */
 EXPORT uint32_t open_judge(const char *text, const char *interface, const uint32_t *queues, uint32_t n_queues,
-                           uint64_t bytes, uint32_t zerocopy, char why[244]);
+                           uint64_t bytes, uint32_t ring_size, uint32_t zerocopy, char why[244]);
 
 EXPORT uint32_t open_judge(const char *text, const char *interface, const uint32_t *queues, uint32_t n_queues,
-                           uint64_t bytes, uint32_t zerocopy, char why[244])
+                           uint64_t bytes, uint32_t ring_size, uint32_t zerocopy, char why[244])
 {
 	char *copy = strdup(text);
 
@@ -18,6 +18,7 @@ EXPORT uint32_t open_judge(const char *text, const char *interface, const uint32
 	snprintf(request.interface, sizeof(request.interface), "%s", interface);
 	memcpy(request.queues, queues, n_queues * sizeof(*queues));
 	request.n_queues = n_queues;
+	request.ring_size = ring_size;
 	request.zerocopy = zerocopy;
 	umem_len = bytes;
 	gids[0] = getgid();

@@ -19,7 +19,7 @@ helper = declare(
     "libopen_pieces.so",
     {
         "open_judge": (
-            [c_char_p, c_char_p, POINTER(c_uint32), c_uint32, c_uint64, c_uint32, c_char_p],
+            [c_char_p, c_char_p, POINTER(c_uint32), c_uint32, c_uint64, c_uint32, c_uint32, c_char_p],
             c_uint32,
             None,
         )
@@ -30,11 +30,12 @@ UID, GID, MIB = os.getuid(), os.getgid(), 1 << 20
 WHOLE = f'[[allow]]\nusers = [{UID}]\ninterface = "eth1"\nqueues = "0-3"\n'
 
 
-def judge(text, interface="eth1", queues=(0,), size=4 * MIB, zerocopy=False):
+def judge(text, interface="eth1", queues=(0,), size=4 * MIB, ring_size=2048, zerocopy=False):
     """An errno, 0 for yes; and why."""
     why = create_string_buffer(244)
+    numbers = (c_uint32 * len(queues))(*queues)
     number = helper.judge(
-        text.encode(), interface.encode(), (c_uint32 * len(queues))(*queues), len(queues), size, zerocopy, why
+        text.encode(), interface.encode(), numbers, len(queues), size, ring_size, zerocopy, why
     )
     return number, why.value.decode()
 
@@ -52,6 +53,8 @@ def test_what_a_rule_allows_and_nothing_beside_it():
     assert not allows(WHOLE, interface="eth")
     assert allows(WHOLE, size=64 * MIB)
     assert not allows(WHOLE, size=64 * MIB + 1)
+    assert allows(WHOLE, queues=[3] * 32, ring_size=65536)
+    assert not allows(WHOLE, queues=[3] * 33, ring_size=65536)  # 8 + 8 + 16 bytes an entry
     assert judge(WHOLE, zerocopy=True)[0] == errno.EOPNOTSUPP
     assert allows(WHOLE, queues=tuple(i % 4 for i in range(64)))
     assert not allows(WHOLE, queues=(*(i % 4 for i in range(63)), 5))
@@ -66,7 +69,7 @@ def test_what_a_rule_allows_and_nothing_beside_it():
         ("[0, 2]", {0, 2}),
         ("[ 5 ]", {5}),
         ('"3-1"', set()),
-        ('"0-999999999"', set(range(64))),
+        ('"0-3999999999"', set(range(64))),
     ],
 )
 def test_queues(queues, has):
@@ -82,6 +85,8 @@ def test_queues(queues, has):
         (f"groups = [{GID}]", True),
         (f"groups = [{GID + 1}]", False),
         (f"users = [{UID + 1}]\ngroups = [{GID}]", True),
+        (f"users = [3999999999, {UID}]", True),
+        (f"users = [{1 << 31 | UID}]", False),
         ('users = ["no-such-user"]', False),
         ('groups = ["no-such-group"]', False),
     ],
@@ -99,8 +104,8 @@ def test_names_are_looked_up():
 def test_the_rule_that_comes_furthest_says_why():
     text = WHOLE.replace("eth1", "eth0") + "\n" + WHOLE + "max_umem_mb = 1\n\n" + WHOLE.replace("0-3", "9")
     assert judge(text) == (
-        errno.EACCES,
-        "/etc/xsk-engine.toml:6: its max_umem_mb is less than the umem (64, if it names none)",
+        errno.ENOBUFS,
+        "/etc/xsk-engine.toml:6: its max_umem_mb is less than the umem, or the rings (64, if it names none)",
     )
     assert judge(text + WHOLE)[0] == 0
 
@@ -123,7 +128,9 @@ BAD_LINES = [
     "groups = [1_0]",
     "groups = [0x1]",
     "groups = [1.0]",
-    "groups = [4294967296]",
+    "groups = [4000000000]",
+    "groups = [10000000000]",
+    f"groups = [{(1 << 32) + UID}]",
     'groups = ["0"]',
     'groups = ["4294967296"]',
     "groups = [0",
@@ -137,7 +144,7 @@ BAD_LINES = [
     "groups [0]",
     "groups",
     "= 1",
-    "max_umem_mb = 1000000000",
+    "max_umem_mb = 4000000000",
     'max_umem_mb = "1"',
     "max_umem_mb = [1]",
     "max_umem_mb = 1 2",

@@ -51,7 +51,8 @@ def test_the_interface_goes_down_and_up_while_sending(wire, nic):
     engine, error = run_with([(0.5, DOWN), (0.5, UP)], traffic)
     assert error is None
     snapshot = engine.snapshot()
-    assert snapshot.completed_packets == snapshot.submitted_packets == 4000
+    assert snapshot.completed_packets == snapshot.submitted_packets
+    assert snapshot.submitted_packets in (4000, 4001), "and one, not by the rate, that asks for the link"
     assert snapshot.link_down_ns > 4e8
     assert libbpf.attached_program(nic.ifindex)[0] == 0
 
