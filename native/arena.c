@@ -234,7 +234,6 @@ int xske_arena_open(struct xske_umem *umem, const struct xske_arena_config *conf
 	memset(a, 0, offsetof(struct xske_arena, returns));
 	atomic_store_explicit(&a->returns, CHUNK_NONE, memory_order_relaxed);
 	atomic_store_explicit(&a->waiting, 0, memory_order_relaxed);
-	atomic_store_explicit(&a->entered, 0, memory_order_relaxed);
 	atomic_store_explicit(&a->posted_descs, 0, memory_order_relaxed);
 	atomic_store_explicit(&a->completed_descs, 0, memory_order_relaxed);
 	a->umem = umem;
@@ -251,6 +250,8 @@ int xske_arena_open(struct xske_umem *umem, const struct xske_arena_config *conf
 	if (a->next)
 		a->next->prev = a;
 	umem->arenas = a;
+	/* Last: who comes late to the arena that this was may be about to enter it, and must see that it is over. */
+	atomic_store_explicit(&a->entered, ARENA_FREE, memory_order_release);
 	pthread_mutex_unlock(&umem->lock);
 	*out = a;
 	return 0;
@@ -277,15 +278,15 @@ int xske_arena_enter(struct xske_arena *a)
 	return 0;
 }
 
-bool arena_park_if_idle(struct xske_arena *a)
+int xske_arena_park_if_idle(struct xske_arena *a)
 {
 	uint32_t found;
 
 	if (!enter_as(a, ARENA_BEING_PARKED, &found))
-		return false;
+		return 0;
 	xske_arena_park(a);
 	xske_arena_leave(a);
-	return true;
+	return 1;
 }
 
 void xske_arena_leave(struct xske_arena *a)

@@ -37,8 +37,9 @@
  * 10. Frags that lie at one distance from each other, over several chunks, come from a span: chunks side by side
  *    that are never opened. Their refs are the number of frags from the start, and there is no bias. A span is
  *    looked for among the arena's own free chunks, and when none of them are neighbours in the pool.
- * 11. A POISON arena fills what is recycled with a pattern and looks at it before the next life: whoever still
- *    writes through an old view is found out. For debugging; the loop pays for it.
+ * 11. A POISON arena fills what is recycled (4) with a pattern and looks at it before the next life: whoever still
+ *    writes through an old view is found out. Not in a chunk that is still open: that lives on (2). For debugging; the
+ *    loop pays for it.
  */
 #ifndef XSKE_ARENA_H
 #define XSKE_ARENA_H
@@ -100,7 +101,6 @@ struct xske_arena {
 enum { ARENA_FREE, ARENA_USED, ARENA_BEING_PARKED };
 
 int arena_open_chunk(struct xske_arena *a);
-bool arena_park_if_idle(struct xske_arena *a); /* false: somebody is using it */
 /* Frags of `len` bytes, n in all and at *pitch from each other, the first at *addr. -EAGAIN as arena_alloc, also when
  * there are enough chunks, but not side by side; -E2BIG: the quota is less. */
 int arena_alloc_span(struct xske_arena *a, uint32_t len, uint32_t n, uint64_t *addr, uint32_t *pitch);

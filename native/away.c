@@ -24,9 +24,11 @@ void COLD loop_come_back(struct xske_loop *l)
 	} else if (l->outlet.starved) {
 		ns += l->stalled_ns; /* nor what was due and could not be posted; what was posted counts */
 	}
-	link_shift(l, ns);
-	if (l->away == XSKE_LOOP_STALLED)
+	if (l->away == XSKE_LOOP_STALLED) {
+		l->waited_ns += l->now_ns - l->away_since_ns + l->stalled_ns;
 		l->draining_ns = 0;
+	}
+	link_shift(l, ns);
 	l->away = 0;
 }
 
@@ -47,9 +49,12 @@ void xske_loop_give_up(struct xske_loop *l, uint32_t error)
 		return;
 	if (l->state == XSKE_LOOP_DRAINING)
 		l->state = XSKE_LOOP_STOPPED;
+	else if (error == XSKE_ERROR_NO_PROGRESS && txq_is_stuck(l->txq))
+		loop_fail(l, XSKE_ERROR_RING_FULL, l->txq->kick.last_errno, 0);
 	else
 		loop_fail(l, (enum xske_loop_error)error, l->txq->kick.last_errno,
-		          error == XSKE_ERROR_LINK_DOWN ? now - l->away_since_ns + l->stalled_ns
-		                                        : txq_inflight(l->txq));
+		          error == XSKE_ERROR_LINK_DOWN
+		                  ? now - l->away_since_ns + l->stalled_ns + l->waited_ns
+		                  : txq_inflight(l->txq));
 	loop_finish(l);
 }

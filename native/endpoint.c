@@ -316,11 +316,11 @@ void endpoint_remove(struct xske_loop *l, struct xske_endpoint *e)
 
 	while (*at && *at != e)
 		at = &(*at)->next;
-	if (!*at)
-		return;
-	*at = e->next;
-	forget_pending(l, e);
-	drop_submits(e, l->arena);
+	if (*at) { /* else it was never added */
+		*at = e->next;
+		forget_pending(l, e);
+		drop_submits(e, l->arena);
+	}
 	atomic_store_explicit(&e->state, XSKE_ENDPOINT_REMOVED, memory_order_release);
 	l->signal = true;
 }
@@ -331,7 +331,7 @@ bool endpoints_park(struct xske_loop *l)
 	bool all = true;
 
 	for (struct xske_endpoint *e = l->endpoints; e; e = e->next) {
-		all &= arena_park_if_idle(e->arena);
+		all &= xske_arena_park_if_idle(e->arena) != 0;
 	}
 	return all;
 }

@@ -94,6 +94,17 @@ void flow_unload(struct xske_flow *f, struct xske_arena *a)
 	f->loaded = false;
 }
 
+bool flow_is_inflight(const struct xske_flow *f, const struct xske_arena *a)
+{
+	for (uint32_t v = 0; f->templates && v < f->variant_count; v++)
+		if (chunk_of(a->umem, f->variants[v].addr)->inflight)
+			return true;
+	for (uint32_t i = 0; i < f->piece_count; i++)
+		if (chunk_of(a->umem, f->pieces[i])->inflight)
+			return true;
+	return false;
+}
+
 void flow_update(struct xske_flow *f, struct xske_arena *a, const struct xske_update *update)
 {
 	if (update->len > sizeof(update->bytes) || (uint64_t)update->offset + update->len > f->frame_len)

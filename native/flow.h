@@ -86,7 +86,9 @@ static inline struct xske_flow_counters read_posted(const struct xske_flow_count
 /* Copies the template into frags of the loop's arena; the flow holds a reference on each. */
 int flow_load(struct xske_flow *f, struct xske_arena *a);
 void flow_unload(struct xske_flow *f, struct xske_arena *a);
-/* Changes bytes of all templates. While nothing of it is inflight. */
+/* Has the kernel a template of it, or another frag of such a chunk? */
+bool flow_is_inflight(const struct xske_flow *f, const struct xske_arena *a);
+/* Changes bytes of all templates. While none of them is inflight. */
 void flow_update(struct xske_flow *f, struct xske_arena *a, const struct xske_update *update);
 /* The lengths of the next n (up to FIELD_COLUMN) packets into the column; n > 1 only for a flow alone in its mix. */
 void flow_plan(const struct xske_flow *f, struct column *col, uint32_t n);

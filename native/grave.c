@@ -20,10 +20,10 @@ void graveyard_bury(struct graveyard *y, pthread_mutex_t *lock, struct grave *g)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	g->died_ns = (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
 	g->next = NULL;
 	pthread_mutex_lock(lock);
+	clock_gettime(CLOCK_MONOTONIC, &t); /* here, for the order */
+	g->died_ns = (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
 	*y->end = g;
 	y->end = &g->next;
 	while (y->first != g && g->died_ns - y->first->died_ns > GRAVE_NS) {

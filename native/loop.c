@@ -38,7 +38,7 @@ static bool reap(struct xske_loop *l)
 	if (unlikely(q->bad_completions))
 		loop_fail(l, XSKE_ERROR_COMPLETION, EPROTO, q->bad_addr);
 	l->last_completion_ns = l->now_ns;
-	l->stalled_ns = 0;
+	l->stalled_ns = l->waited_ns = 0;
 	return true;
 }
 
@@ -198,7 +198,7 @@ static void check_deadlines(struct xske_loop *l, uint64_t turn_ns)
 	 * that takes nothing off the ring. */
 	starved = (l->outlet.starved && !l->endpoints) || (txq_is_stuck(l->txq) && loop_has_work(l));
 	if (l->state != XSKE_LOOP_RUNNING || l->down_since_ns || (!txq_inflight(l->txq) && !starved)) {
-		l->stalled_ns = 0;
+		l->stalled_ns = l->waited_ns = 0;
 		return;
 	}
 	l->stalled_ns += turn_ns;
@@ -301,15 +301,15 @@ int loop_begin(struct xske_loop *l)
  * driver may still read them. */
 void loop_finish(struct xske_loop *l)
 {
+	counters_show(l); /* why, before anybody hears that it has ended */
 	pthread_mutex_lock(&l->command_lock);
-	take_commands(l); /* what came too late ends as what was running does; the next is refused */
+	take_commands(l);   /* what came too late ends as what was running does; the next is refused */
+	tcps_end(l, false); /* before `ended`: who sees that finds every connection over, and why */
 	atomic_store_explicit(&l->ended, 1, memory_order_release);
 	pthread_mutex_unlock(&l->command_lock);
-	counters_show(l); /* why, before anybody hears that it has ended */
 	start_draining(l);
 	while (l->endpoints)
 		endpoint_remove(l, l->endpoints);
-	tcps_end(l, false);
 	txq_lose_watches(l->txq);
 	xske_arena_park(l->arena);
 	xske_arena_leave(l->arena);

@@ -22,7 +22,8 @@ struct xske_loop {
 	struct xske_txq *txq;
 	struct xske_arena *arena;
 	struct schedule mixes;
-	struct xske_update *update; /* they wait until nothing is inflight */
+	struct xske_update *update; /* they wait until nothing of their flows is inflight */
+	uint32_t updated;           /* flows of the first */
 	struct outlet outlet;
 	struct xske_endpoint *endpoints;
 	struct xske_endpoint *backlog; /* endpoints whose turn is still to come in this round */
@@ -41,6 +42,7 @@ struct xske_loop {
 	uint64_t probe_ns;                   /* when to kick again while it is down */
 	uint64_t down_total_ns;
 	uint64_t stalled_ns; /* inflight and nothing completed for so long */
+	uint64_t waited_ns;  /* before that, since something completed: stalled, and away for it */
 	uint64_t draining_ns;
 	uint64_t idle_since_ns;
 	uint64_t collected_ns; /* the last time */

@@ -15,7 +15,7 @@
 
 struct xske_mix {
 	struct xske_mix *beside;
-	uint64_t due_ns; /* when it wants to be looked at again (schedule.h) */
+	uint64_t due_ns; /* when it wants to be looked at again (schedule.c) */
 	struct pace pace;
 	uint64_t remaining; /* packets; UINT64_MAX without a count */
 	uint64_t duration_ns;

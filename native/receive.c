@@ -36,8 +36,8 @@ struct xske_receiver {
 	struct pollfd *fds;    /* of the queues or the ring, and stop_fd last */
 	struct chunk **chunks; /* all that are ours */
 	uint32_t chunk_count;
-	uint64_t arrived_ns; /* CLOCK_TAI of this batch */
-	_Atomic uint32_t stopped;
+	uint64_t arrived_ns;      /* CLOCK_TAI of this batch */
+	_Atomic uint32_t stopped; /* release, acquire: what was done before is seen; stop_fd wakes it */
 };
 
 static uint64_t clock_ns(clockid_t clock)

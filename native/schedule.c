@@ -176,6 +176,7 @@ static void forget_update(struct xske_loop *l)
 	struct xske_update *update = l->update;
 
 	l->update = update->next; /* once it is done it may be gone */
+	l->updated = 0;
 	__atomic_store_n(&update->done, 1, __ATOMIC_RELEASE);
 }
 
@@ -201,15 +202,19 @@ void mixes_update(struct xske_loop *l, struct xske_update *update)
 	*at = update;
 }
 
-/* Templates are written only while nobody reads them. */
+/* A flow's template is written only while nobody reads it. No mix posts meanwhile, so that comes, whatever endpoints and
+ * connections have inflight. */
 static bool apply_update(struct xske_loop *l)
 {
-	if (txq_inflight(l->txq))
-		return false;
 	for (; l->update; forget_update(l))
-		for (uint32_t i = 0; i < l->update->flow_count; i++)
-			if (l->update->flows[i]->loaded)
-				flow_update(l->update->flows[i], l->arena, l->update);
+		for (; l->updated < l->update->flow_count; l->updated++) {
+			struct xske_flow *f = l->update->flows[l->updated];
+
+			if (f->loaded && flow_is_inflight(f, l->arena))
+				return false;
+			if (f->loaded)
+				flow_update(f, l->arena, l->update);
+		}
 	return true;
 }
 

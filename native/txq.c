@@ -183,12 +183,13 @@ void txq_watch(struct xske_txq *q, const struct chunk *c, struct watch *w)
 /* The kernel has written where the request was; 0: there was none. Before the frag can be anybody else's. */
 static uint64_t stamp_of(const struct xske_txq *q, uint64_t addr)
 {
-	const uint8_t *metadata = q->umem->area + addr - XSKE_TX_METADATA_BYTES;
+	const uint8_t *metadata;
 	uint64_t flags, stamp;
 
 	if (q->umem->metadata_len < XSKE_TX_METADATA_BYTES || addr < XSKE_TX_METADATA_BYTES ||
 	    addr >= q->umem->len)
 		return 0;
+	metadata = q->umem->area + addr - XSKE_TX_METADATA_BYTES;
 	memcpy(&flags, metadata, sizeof(flags));
 	memcpy(&stamp, metadata + sizeof(flags), sizeof(stamp));
 	/* Not of a desc behind the first; nor is it one where the request's own four bytes still stand. */

@@ -46,7 +46,8 @@ struct xske_wire {
 	uint32_t batch_len;
 	struct mmsghdr messages[WIRE_BATCH];
 	struct iovec iov[WIRE_BATCH];
-	_Alignas(XSKE_CACHE_LINE) _Atomic uint32_t stop; /* for which no wait is longer than POLL_NS */
+	_Alignas(
+	        XSKE_CACHE_LINE) _Atomic uint32_t stop; /* release, acquire; no wait is longer than POLL_NS */
 };
 
 /* ---- wire_port.c: the two interfaces ---- */

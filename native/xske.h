@@ -102,7 +102,8 @@ XSKE_API int xske_arena_open(struct xske_umem *umem, const struct xske_arena_con
 XSKE_API int xske_arena_close(struct xske_arena *arena);
 XSKE_API int xske_arena_enter(struct xske_arena *arena); /* -EBUSY: another thread is in */
 XSKE_API void xske_arena_leave(struct xske_arena *arena);
-XSKE_API void xske_arena_park(struct xske_arena *arena); /* gives back all that is not referenced */
+XSKE_API void xske_arena_park(struct xske_arena *arena);        /* gives back all that is not referenced */
+XSKE_API int xske_arena_park_if_idle(struct xske_arena *arena); /* enters for it; 0: another thread is in */
 XSKE_API void xske_arena_read_stats(const struct xske_arena *arena, struct xske_arena_stats *out);
 /* Announces that the owner is about to wait for chunks, room or completions: the loop's event_fd will say so, once.
  * Then look again before you wait. */
@@ -396,8 +397,8 @@ struct xske_repace {
 	uint32_t reserved;
 };
 
-/* Bytes of templates that change while running (a gateway's MAC), under no checksum: written when nothing is
- * inflight, in the order of the commands. */
+/* Bytes of templates that change while running (a gateway's MAC), under no checksum: written when none of the flow's
+ * is inflight, in the order of the commands. */
 struct xske_update {
 	struct xske_flow *const *flows;
 	uint32_t flow_count;
@@ -478,6 +479,7 @@ enum xske_loop_error {
 	XSKE_ERROR_LINK_DOWN = 2,   /* longer than link_timeout_ns */
 	XSKE_ERROR_NO_PROGRESS = 3, /* error_arg: inflight descs */
 	XSKE_ERROR_COMPLETION = 4,  /* error_arg: an addr that was not inflight */
+	XSKE_ERROR_RING_FULL = 5,   /* though all has completed; never given to xske_loop_give_up */
 };
 
 /* Written by the loop once a turn, read by anybody: aligned 64-bit words, no tearing. */
@@ -828,7 +830,8 @@ struct xske_tcp_info {
 	uint64_t options;              /* XSKE_TCP_HAS_*: what both sides speak */
 	uint64_t send_wscale;          /* RFC 7323 shifts: of the peer's windows, and of ours */
 	uint64_t receive_wscale;
-	uint64_t receive_mss; /* the longest payload that came in one segment */
+	uint64_t receive_mss;   /* the longest payload that came in one segment */
+	uint64_t written_bytes; /* payload, by who writes: all that it has handed over */
 };
 /* By the numbers of enum tcp_ca_state (include/uapi/linux/tcp.h); there is no ECN that would reduce cwnd (CWR, 2). */
 enum xske_tcp_recovery {

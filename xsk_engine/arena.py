@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from ctypes import byref, c_uint64, c_void_p
 
 from xsk_engine._ffi import native as ffi
-from xsk_engine._ffi.native import native
-from xsk_engine.errors import BusyError, ClosedError, WouldBlockError
+from xsk_engine._ffi.native import long, native, short
+from xsk_engine.errors import BrokenError, BusyError, ClosedError, WouldBlockError
 from xsk_engine.stats import ArenaStats
 from xsk_engine.umem import Umem
 
@@ -43,27 +44,39 @@ class Arena:
 
     def alloc(self, length: int) -> int:
         """The addr of a frag of `length` bytes. Entered only. WouldBlockError at the quota, ValueError for a
-        length outside 1 to the umem's usable_bytes."""
+        length outside 1 to the umem's usable_bytes, BrokenError where a dead frag was written."""
         addr = c_uint64()
         try:
             native.frag_alloc(self.handle, length, byref(addr))
         except OSError as error:
+            if error.errno is None:  # a signal handler's
+                raise
             if error.errno == errno.EAGAIN:
                 raise WouldBlockError(
                     "alloc", f"{length} bytes", "quota or umem exhausted; wait for completions"
                 ) from None
-            raise ValueError(f"frag: {length} bytes are not in 1 to {self._umem.usable_bytes}") from None
+            if error.errno in (errno.EINVAL, errno.EMSGSIZE):
+                text = f"frag: {length} bytes are not in 1 to {self._umem.usable_bytes}"
+                raise ValueError(text) from None
+            raise BrokenError(
+                "alloc", f"{length} bytes", os.strerror(error.errno), errno=error.errno
+            ) from None
         return addr.value
 
     def park(self) -> None:
         """Gives back every chunk that nobody references. Entered only."""
         native.arena_park(self.handle)
 
+    def park_if_idle(self) -> None:
+        """Likewise, not entered, unless another thread is inside."""
+        long.arena_park_if_idle(self.handle)
+
     def stats(self) -> ArenaStats:
         """Any thread; approximate while used."""
-        out = ffi.ArenaStats()
-        native.arena_read_stats(self.handle, byref(out))
-        return ArenaStats(*(getattr(out, name) for name in ArenaStats.__dataclass_fields__))
+        raw = ffi.ArenaStats()
+        out = byref(raw)  # before the handle is read: others may run here, and close it
+        short.arena_read_stats(self.handle, out)
+        return ArenaStats(*(getattr(raw, name) for name in ArenaStats.__dataclass_fields__))
 
     def close(self) -> None:
         """Idempotent; frags that are still held stay valid."""

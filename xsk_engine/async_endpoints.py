@@ -144,7 +144,7 @@ class AsyncEndpoint(Endpoint):
         return post.tracker
 
     def _tracker(self, n: int) -> Tracker:
-        return Tracker(n, lambda: self.why_over("tracker"), self.bell.wait)
+        return Tracker(n, lambda: self.why_over("tracker"), lambda: not self.worker.alive, self.bell.wait)
 
     async def flush(self, timeout: float = DRAIN_S) -> None:
         """As BlockingEndpoint.flush. What other tasks send meanwhile is waited for, too."""

@@ -88,7 +88,7 @@ class Batch:
     def send(self, endpoint: Endpoint, most: int) -> int:
         """How many of the next `most` were taken, or a negative errno."""
         n = min(most, self.left)
-        with endpoint.using("send_many"):
+        with endpoint.umem.inside.here(), endpoint.using("send_many"):
             result = int(
                 long.endpoint_send_many(
                     endpoint.handle,
@@ -148,15 +148,24 @@ class Post:
         """How many of the next were taken, or a negative errno."""
         hold, rows = self._parts[0]
         tracker = self.tracker.handle if self.tracker is not None else None
-        with endpoint.using("post"):
+        with endpoint.umem.inside.here(), endpoint.using("post"):
             if not hold.held[rows].all():
                 raise ClosedError("post", f"{len(rows)} frags", "some were posted or released meanwhile")
-            descs = hold.descs[rows]
-            result = int(
-                long.endpoint_post(endpoint.handle, endpoint.head, pointer_to(descs), len(rows), tracker)
-            )
-            if result > 0:
-                hold.spent(rows[:result])
+            descs, before = hold.descs[rows], endpoint.sent_so_far()
+            # From here they are the loop's, until it says how many it took: a signal's handler may raise
+            # when the call has returned, and what the loop has must not go back.
+            hold.held[rows], taken = False, len(rows)
+            try:
+                result = int(
+                    long.endpoint_post(endpoint.handle, endpoint.head, pointer_to(descs), len(rows), tracker)
+                )
+                taken = max(result, 0)
+            except BaseException:
+                taken = endpoint.sent_so_far() - before
+                raise
+            finally:
+                hold.held[rows[taken:]] = True
+                hold.spent(rows[:taken])
         if result > 0:
             self.left -= result
             if result == len(rows):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import select
+import stat
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ctypes import c_void_p
 from typing import BinaryIO
 
+from xsk_engine import shortage
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
 from xsk_engine.errors import BrokenError
@@ -68,7 +70,8 @@ class PcapWriter:
     """Drains captures into an unbuffered binary file in a thread of its own. Packets of several queues
     stand one queue's block behind the other's; their times tell the order.
 
-    close() writes what is left; BrokenError when the file takes no more.
+    UnavailableError: no thread can be started. close() writes what is left; BrokenError when the file takes
+    no more.
     """
 
     def __init__(self, file: BinaryIO, captures: Sequence[Capture]) -> None:
@@ -77,10 +80,9 @@ class PcapWriter:
         self._rest = [b""] * len(captures)
         self._failure: Exception | None = None
         self._stopped = threading.Event()
-        with contextlib.suppress(OSError):  # a pipe whose reader has stopped must not hold us
-            os.set_blocking(file.fileno(), False)
         self._thread = threading.Thread(target=self._run, name="pcap-out", daemon=True)
-        self._thread.start()
+        with shortage.named("pcap-out", str(getattr(file, "name", ""))):
+            self._thread.start()
 
     def _run(self) -> None:
         try:
@@ -96,15 +98,7 @@ class PcapWriter:
             capture.stop()
 
     def _write(self, data: bytes) -> None:
-        left, since = memoryview(data), time.monotonic()
-        while left:
-            written = self._file.write(left)
-            if written:
-                left, since = left[written:], time.monotonic()
-            elif self._stopped.is_set() and time.monotonic() - since > _PATIENCE_S:
-                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-            else:
-                select.select([], [self._file], [], _PATIENCE_S / 10)
+        _write_all(self._file, data, self._stopped.is_set)
 
     def _drain(self) -> int:
         read = 0
@@ -138,9 +132,25 @@ def _whole_records(data: bytes) -> tuple[bytes, bytes]:
     return data[:at], data[at:]
 
 
+def _write_all(file: BinaryIO, data: bytes, is_last: Callable[[], bool]) -> None:
+    """OSError. Once `is_last`, a file that takes nothing for a while is given up."""
+    left, since = memoryview(data), time.monotonic()
+    fd = file.fileno()
+    waits = os.get_blocking(fd) and not stat.S_ISREG(os.fstat(fd).st_mode)
+    most = select.PIPE_BUF if waits else len(data)
+    while left:
+        if select.select([], [fd], [], _PATIENCE_S / 10)[1]:
+            written = file.write(left[:most])  # a part of it, or None: it was not ready
+            if written:
+                left, since = left[written:], time.monotonic()
+        elif is_last() and time.monotonic() - since > _PATIENCE_S:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+
 def write_blocks(file: BinaryIO, blocks: Iterable[bytes]) -> int:
-    """Records into a file; how many bytes."""
-    written = file.write(HEADER)
-    for block in blocks:
-        written += file.write(block)
-    return written
+    """Records into an unbuffered file; how many bytes. OSError. Waits for a slow reader."""
+    total = 0
+    for block in itertools.chain([HEADER], blocks):
+        _write_all(file, block, lambda: False)
+        total += len(block)
+    return total

@@ -1,4 +1,4 @@
-"""What an engine is to open. Pure."""
+"""What an engine and its endpoints are to be. Pure."""
 
 from __future__ import annotations
 
@@ -54,6 +54,26 @@ class EngineConfig:
     link_timeout_s: float = 5.0
     progress_timeout_s: float = 1.0
     drain_timeout_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """How an endpoint is opened. ``quota_chunks``: most chunks of umem it may hold. ``entries`` of its submit
+    ring, power of two. ``batch``: most packets per turn. ``timeout``: seconds that a call may wait for
+    room; 0: never. ValueError."""
+
+    quota_chunks: int = 64
+    entries: int = 1024
+    batch: int = 64
+    timeout: float = 10.0
+    timestamps: bool = False
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= index(self.quota_chunks) < 1 << 32:
+            raise ValueError(f"quota_chunks: {self.quota_chunks}; at least one, less than 2^32")
+        if self.entries < 2 or index(self.entries) & (self.entries - 1):
+            raise ValueError(f"entries: {self.entries} is not a power of two of 2 or more")
 
 
 def check(config: EngineConfig, cpus: Set[int]) -> None:

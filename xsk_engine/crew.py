@@ -16,6 +16,9 @@ from xsk_engine.xsk import REBIND_DEADLINE_S, Xsk
 
 # A worker that was told to stop answers within its drain timeout; so much more for a busy machine.
 _JOIN_GRACE_S = 2.0
+# Lower: a loop that is busy for a moment ends without its drain; higher: close() waits so much longer for
+# those that hang.
+_COMMAND_PATIENCE_S = 1.0
 
 
 def make_workers(
@@ -46,6 +49,13 @@ def make_workers(
         )
         into.append(worker)
         stack.callback(worker.close)
+
+
+def drain(workers: Sequence[Worker]) -> None:
+    """Tells all to end. Those that take no command for a second, all together, end at once."""
+    patience = time.monotonic() + _COMMAND_PATIENCE_S
+    for worker in workers:
+        worker.drain(patience)
 
 
 def stop_deadline(config: EngineConfig, binding: Binding | None) -> float:

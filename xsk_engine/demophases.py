@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from xsk_engine import outfd
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab, enter_new
 from xsk_engine.packet import parse_mac, udp_frame, udp_header_bytes
@@ -90,15 +91,15 @@ class Phase:
     seconds: float
 
 
-def _live(sink: Sink, name: str) -> Any:
+def _live(sink: Sink, name: str, file: TextIO) -> Any:
     async def show(engine: Any) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
             now, received = engine.snapshot(), sink.receive_stats().packets
             line = f"{name}: {now.completed_packets:>10,} completed {received:>10,} received"
-            print(f"\r{line} {now.pps:>10,.0f} pps", end="", file=sys.stderr, flush=True)
+            file.write(f"\r{line} {now.pps:>10,.0f} pps")
 
-    return [show] if sys.stderr.isatty() else []
+    return [show] if file.isatty() else []
 
 
 def _traffic(phase: Phase) -> Any:
@@ -131,14 +132,14 @@ def _run_phase(lab: PrivateLab, phase: Phase) -> tuple[dict[str, Any], int]:
     from xsk_engine.plan import plan_traffic
 
     plan = plan_traffic(_traffic(phase))
-    with _sink(lab) as (sink, reason):
-        outcome = session.run(EngineConfig(topology.TX_INTERFACE), plan, _live(sink, phase.name))
+    with _sink(lab) as (sink, reason), outfd.shown() as shown:
+        outcome = session.run(EngineConfig(topology.TX_INTERFACE), plan, _live(sink, phase.name, shown))
         report = outcome.report
         _settle(sink, report["completed_packets"] - report["dropped_packets"])
         sink.stop()
         seen, way = sink.snapshot(flows=False), sink.way
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        if shown.isatty():
+            shown.write("\r\033[K")
     arrivals = seen.arrivals
     causes = {"kernel_busy": report["dropped_packets"], "receive_buffer": seen.overrun_packets}
     missing = report["completed_packets"] - arrivals.received_packets - arrivals.corrupt_packets

@@ -8,13 +8,12 @@ import platform
 import re
 import resource
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xsk_engine import privileges
+from xsk_engine import child, privileges
 from xsk_engine.errors import UnavailableError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -148,7 +147,7 @@ except UnavailableError as error:
 def _user_namespaces() -> Iterator[Finding]:
     # By trying, in a process of its own: this one may have threads.
     tried = subprocess.run(
-        [sys.executable, "-c", _TRY_USER_NAMESPACE],
+        child.code(_TRY_USER_NAMESPACE),
         capture_output=True,
         text=True,
         timeout=30,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from xsk_engine.packet import parse_mac
+from xsk_engine.units import whole
 
 LAYERS = ("eth", "ipv4", "ipv6", "ports", "tag", "untag")
 """native enum xske_edit_layer"""
@@ -29,9 +30,10 @@ def _whole(layer: str, offset: int, value: bytes) -> tuple[Edit, ...]:
 
 
 def _number(text: str, most: int) -> int:
-    if not text.isdecimal() or int(text) > most:
+    number = whole(text)
+    if number is None or number > most:
         raise ValueError(f"{text!r} is not a number from 0 to {most}")
-    return int(text)
+    return number
 
 
 def _address(text: str, offset4: int, offset6: int) -> tuple[Edit, ...]:

@@ -7,23 +7,17 @@ import ctypes
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from ctypes import byref, c_void_p
-from dataclasses import dataclass
 from operator import index
 from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import long, native, short
 from xsk_engine.arena import Arena
-from xsk_engine.errors import (
-    BrokenError,
-    BusyError,
-    ClosedError,
-    DeadlineError,
-    WouldBlockError,
-    XskError,
-)
+from xsk_engine.config import EndpointConfig
+from xsk_engine.errors import BrokenError, BusyError, ClosedError, DeadlineError, WouldBlockError, XskError
 from xsk_engine.frag import Frags, Hold
 from xsk_engine.single import Single
 from xsk_engine.stats import EndpointStats
@@ -41,24 +35,11 @@ BytesLike = bytes | bytearray | memoryview
 # stuck is noticed late.
 _REMOVE_DEADLINE_S = 10.0
 
+_LET_OTHERS_S = 0.0001
 AGAIN = -errno.EAGAIN
 # Longer than a link may be away (5 s) before that is an error of its own.
 DRAIN_S = 10.0
 _MOST_FRAGS, _MOST_BYTES = 1 << 24, 1 << 16
-
-
-@dataclass(frozen=True)
-class EndpointConfig:
-    """How an endpoint is opened. ``quota_chunks``: most chunks of umem it may hold. ``entries`` of its submit
-    ring, power of two. ``batch``: most packets per turn. ``timeout``: seconds that a call may wait for
-    room; 0: never."""
-
-    quota_chunks: int = 64
-    entries: int = 1024
-    batch: int = 64
-    timeout: float = 10.0
-    timestamps: bool = False
-    debug: bool = False
 
 
 class Endpoint(Single):
@@ -78,10 +59,6 @@ class Endpoint(Single):
     ) -> None:
         if config.timestamps and umem.tx_metadata_len < ffi.TX_METADATA_BYTES:
             raise ValueError("timestamps: the engine was not opened with timestamps=True")
-        if not 1 <= index(config.quota_chunks) < 1 << 32:
-            raise ValueError(f"quota_chunks: {config.quota_chunks}; at least one, less than 2^32")
-        if config.entries < 2 or index(config.entries) & (config.entries - 1):
-            raise ValueError(f"entries: {config.entries} is not a power of two of 2 or more")
         self.interface = interface
         self.timeout = config.timeout
         self.umem = umem
@@ -89,6 +66,8 @@ class Endpoint(Single):
         self._pid = os.getpid()
         self._in_use = threading.Lock()
         self._closed = False
+        self.gone = False  # close() has come to its end
+        self.ending = False  # its engine closes: nobody comes in any more
         self._max_frame_bytes = max_frame_bytes
         self._header: ffi.Header | None = None
         self.head: int | None = None
@@ -96,6 +75,8 @@ class Endpoint(Single):
         self._arena = Arena(umem, config.quota_chunks, worker.index, poison=config.debug)
         self._where = ""
         self.handle: int | None = None
+        self._leaving: c_void_p | None = None
+        """the handle while the loop is asked to forget it"""
         self.owner: object = None
         """its engine, which lives as long as it is held"""
         self.at_close: Callable[[Any], None] | None = None
@@ -105,7 +86,10 @@ class Endpoint(Single):
         try:
             self._open(config)
         except BaseException:
-            self._arena.close()
+            if self.handle is not None:
+                self.close()
+            else:
+                self._arena.close()
             raise
 
     @property
@@ -132,7 +116,12 @@ class Endpoint(Single):
         except ClosedError:
             native.endpoint_destroy(handle)
             raise self.why_over("open") from None
-        except BaseException:
+        except BusyError:
+            native.endpoint_destroy(handle)
+            raise
+        except BaseException:  # a signal's handler has raised, and the loop may have it
+            self._ask_to_remove(handle)
+            self._await_removal(handle)
             native.endpoint_destroy(handle)
             raise
         self.handle = handle.value
@@ -194,6 +183,7 @@ class Endpoint(Single):
         failure = self.worker.failure()
         if failure is not None:
             return BrokenError(operation, name, str(failure), errno=failure.errno)
+        time.sleep(_LET_OTHERS_S)  # who tries again and again would keep the GIL from who closes
         return ClosedError(operation, name, "the engine is closed")
 
     def too_long(self, size: int) -> str:
@@ -210,17 +200,17 @@ class Endpoint(Single):
     def try_send(self, payload: Any) -> int:
         if type(payload) is not bytes:
             payload = bytes(memoryview(payload))
-        return int(short.endpoint_send(self.handle, self.head, payload, len(payload)))
+        n = len(payload)  # before the handle is read: a handler may close it
+        return int(short.endpoint_send(self.handle, self.head, payload, n))
 
-    @contextlib.contextmanager
-    def using(self, operation: str) -> Iterator[None]:
-        """Around calls without the GIL: nobody else may come in, or close. BusyError."""
-        if not self._in_use.acquire(blocking=False):
+    def using(self, operation: str) -> threading.Lock:
+        """To be entered at once, behind inside.here(), around calls without the GIL: nobody else may come in,
+        or close. BusyError."""
+        if self.ending and operation != "close":  # who calls again and again would keep it open
+            raise self.why_over(operation)
+        if self._in_use.locked():  # who comes in this very moment waits for one call
             raise self.failed(operation, -errno.EBUSY)
-        try:
-            yield
-        finally:
-            self._in_use.release()
+        return self._in_use
 
     def check_open(self, operation: str) -> None:
         if self.handle is None:
@@ -230,7 +220,7 @@ class Endpoint(Single):
         import numpy
 
         span = ffi.Span()
-        with self.using("alloc"):
+        with self.umem.inside.here(), self.using("alloc"):
             result = long.endpoint_alloc(self.handle, self.head, n, size, byref(span))
         if result:
             return int(result)
@@ -260,7 +250,8 @@ class Endpoint(Single):
 
     def _counters(self) -> ffi.EndpointCounters:
         raw = ffi.EndpointCounters()
-        short.endpoint_read(self.handle, byref(raw))
+        out = byref(raw)  # before the handle is read: others may run here, and close the engine
+        short.endpoint_read(self.handle, out)
         return raw
 
     def stats(self) -> EndpointStats:
@@ -307,8 +298,8 @@ class Endpoint(Single):
 
     def park(self) -> None:
         """What it owns and nobody references goes back to the pool."""
-        with contextlib.suppress(BusyError, ClosedError), self._arena as arena:
-            arena.park()
+        with contextlib.suppress(XskError), self.umem.inside.here(), self.using("park"):
+            self._arena.park_if_idle()
 
     def ask_for_chunks(self) -> None:
         """The idle endpoints' go back to the pool."""
@@ -317,41 +308,62 @@ class Endpoint(Single):
 
     def close(self) -> None:
         """What was sent and not posted yet is dropped (``flush`` first); what is inflight completes. Frags
-        that are held stay valid until they are released. Idempotent. BusyError while another thread uses
-        it."""
-        if self._closed or os.getpid() != self._pid:
-            return
-        with self.using("close"), self._arena:
-            if self._closed:
-                return
-            self._closed = True
-            handle, self.handle = c_void_p(self.handle), None
-            self.arena_handle = None
-            self._remove(handle)
+        that are held stay valid until they are released. Idempotent. BusyError, and nothing has happened,
+        while another thread uses it or its loop takes no command."""
+        is_closing = self._closed and not self.gone and self._in_use.locked()
+        if is_closing or os.getpid() != self._pid:
+            return  # another thread does it, or what a signal's handler has interrupted
+        try:
+            if not self.gone:
+                with self.umem.inside.here(), self.using("close"):
+                    self._leave()
+                    self.gone = True
+        except BrokenError:
+            self.gone = True  # it leaks
+            raise
+        finally:
+            if self.gone and self.at_close is not None:
+                self.at_close(self)
+
+    def _leave(self) -> None:
+        """A signal's handler may raise anywhere in here; when close() is called again it goes on. The loop
+        may be asked twice, and must then have heard both."""
+        if self.handle is not None or self._leaving is not None:
+            is_first = self._leaving is None
+            if is_first:  # without a handle nobody comes in any more
+                self._leaving, self._closed = c_void_p(self.handle), True
+                self.handle = self.arena_handle = None
+            assert self._leaving is not None
+            try:
+                self._ask_to_remove(self._leaving)
+            except BusyError:
+                if is_first:  # nothing has happened
+                    self.handle, self.arena_handle = self._leaving.value, self._arena.handle.value
+                    self._leaving, self._closed = None, False
+                raise
+            self._await_removal(self._leaving)
+            handle, self._leaving = self._leaving, None
+            native.endpoint_destroy(handle)
         self._arena.close()
-        if self.at_close is not None:
-            self.at_close(self)
 
     def __del__(self) -> None:
         at_end = getattr(self, "at_end", None)  # None as well: it was never made
-        if at_end is not None and self.handle is not None and os.getpid() == self._pid:
+        if at_end is not None and not self.gone and os.getpid() == self._pid:
             at_end(self)
 
-    def _remove(self, handle: c_void_p) -> None:
+    def _ask_to_remove(self, handle: c_void_p) -> None:
         with contextlib.suppress(ClosedError):
             self.worker.command(ffi.REMOVE_ENDPOINT, handle)
-        wait_until(
-            lambda: native.endpoint_state(handle) == ffi.ENDPOINT_REMOVED or not self.worker.alive,
-            _REMOVE_DEADLINE_S,
-            # The loop still knows it: freeing it would crash.
-            lambda: BrokenError(
-                "close",
-                self.interface,
-                "its loop does not answer; the endpoint leaks",
-                errno=errno.ETIMEDOUT,
-            ),
-        )
-        native.endpoint_destroy(handle)
+
+    def _await_removal(self, handle: c_void_p) -> None:
+        text = "its loop does not answer; the endpoint leaks"  # which may know it: freeing it would crash
+        late = BrokenError("close", self.interface, text, errno=errno.ETIMEDOUT)
+        heard = self.worker.hears()
+
+        def is_removed() -> bool:  # by a command, and no second one is to come; or by the loop as it ends
+            return heard() and native.endpoint_state(handle) == ffi.ENDPOINT_REMOVED
+
+        wait_until(lambda: is_removed() or not self.worker.alive, _REMOVE_DEADLINE_S, lambda: late)
 
     def forget(self) -> None:
         """In a forked child: everything is the parent's."""

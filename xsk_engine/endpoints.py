@@ -142,7 +142,7 @@ class BlockingEndpoint(Endpoint):
         return post.tracker
 
     def _tracker(self, n: int) -> Tracker:
-        return Tracker(n, lambda: self.why_over("tracker"), None)
+        return Tracker(n, lambda: self.why_over("tracker"), lambda: not self.worker.alive, None)
 
     def flush(self, timeout: float = DRAIN_S) -> None:
         """Waits until everything sent so far is on the tx ring, and gives unused memory back. DeadlineError

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ from xsk_engine._ffi.libc import new_eventfd
 from xsk_engine.binding import Binding, open_binding
 from xsk_engine.capture import Capture
 from xsk_engine.config import EngineConfig, check
-from xsk_engine.crew import join, make_workers, stop_deadline
+from xsk_engine.crew import drain, join, make_workers, stop_deadline
 from xsk_engine.endpoints import RawEndpoint, UdpEndpoint
 from xsk_engine.enginefacts import EngineFacts, Final
 from xsk_engine.errors import BrokenError, BusyError, ClosedError
 from xsk_engine.flow import Flow, Pace, Traffic
 from xsk_engine.holdings import Holdings
+from xsk_engine.inside import is_mine
 from xsk_engine.netdev import NetDev
 from xsk_engine.outside import outside_event_loop
 from xsk_engine.remote import Address, Remote
@@ -63,7 +64,8 @@ class Engine(EngineFacts):
         self.holdings = Holdings(self)
         """what applications have of it"""
         self._changing = threading.RLock()
-        self._changed_by: int | None = None
+        self.failed_beside: Exception | None = None
+        """what a close() of another thread, for this one, has raised: the next one does"""
         lifetimes.register(self)
 
     # -- opening and closing ---------------------------------------------------------------------------
@@ -103,22 +105,12 @@ class Engine(EngineFacts):
                 self._open_tcp(stack)
             for worker in self.workers:
                 worker.probe_invalid()
-            with self._change():
+            with self._changing:
                 lifetimes.check_going_on(config.interface)
                 stack.callback(self.stop)
                 for worker in self.workers:
                     worker.start()
                 self._stack = stack.pop_all()
-
-    @contextlib.contextmanager
-    def _change(self) -> Iterator[None]:
-        """One thread at a time."""
-        with self._changing:
-            self._changed_by = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._changed_by = None
 
     def _bind(self, stack: contextlib.ExitStack) -> tuple[Umem, Binding]:
         assert self.netdev is not None
@@ -150,12 +142,16 @@ class Engine(EngineFacts):
 
     def close(self) -> None:
         """Drains, stops and closes everything; idempotent. BrokenError when the final audit finds a fault."""
-        if (
-            self.forked or self._changed_by == threading.get_ident()
-        ):  # a signal handler's, in the middle of it
+        if self.forked or is_mine(self._changing):  # a signal handler's, in the middle of it
             return
-        with self._change():  # a second thread waits for the first
+        if self.umem is not None and self.umem.inside.has_me:  # likewise, in the middle of another call
+            lifetimes.close_beside(self, self.umem.inside.here())
+            return
+        with self._changing:  # a second thread waits for the first
             self._close()
+        error, self.failed_beside = self.failed_beside, None
+        if error is not None:
+            raise error
 
     def _close(self) -> None:
         self.stop()
@@ -169,9 +165,9 @@ class Engine(EngineFacts):
             raise BrokenError(
                 "close", self.config.interface, "a thread does not leave its endpoint; the engine leaks"
             ) from None
-        if self.tcp_stack is not None:
-            self.tcp_stack.release()
         try:
+            if self.tcp_stack is not None:
+                self.tcp_stack.release()
             if self.final is None and self.workers:
                 self.final = Final(
                     self.queue_snapshots(), self.kernel_stats(), self.gaps(), self.flow_counts()
@@ -204,10 +200,8 @@ class Engine(EngineFacts):
         """Drains and joins the workers, within the drain timeout. Blocking; idempotent."""
         if self.tcp_stack is not None:
             self.tcp_stack.finish(self.config.drain_timeout_s)
-        deadline = self.stop_deadline()
-        for worker in self.workers:
-            worker.drain()
-        self.join_workers(deadline)
+        drain(self.workers)
+        self.join_workers(self.stop_deadline())
 
     def stop_deadline(self) -> float:
         return stop_deadline(self.config, self.binding)

@@ -17,7 +17,7 @@ RANGE, LIST, RANDOM, LENGTH, TIME = range(5)
 """native enum xske_patch_kind"""
 
 _U64 = (1 << 64) - 1
-_BYTE_RANGE = re.compile(r"@(\d+)/(\d+)")
+_BYTE_RANGE = re.compile(r"@(\d{1,9})/(\d{1,9})")
 
 
 def locate(packet: Packet, path: str) -> tuple[int, int, Callable[[str], int]]:

@@ -19,7 +19,7 @@ from xsk_engine.values import as_values
 DEFAULT_BATCH = 64
 MAX_BATCH = 4096
 MAX_FLOWS = 100_000
-FIELD_PATH = re.compile(r"(\w+)(?:\[(\d+)\])?\.(\w+)")
+FIELD_PATH = re.compile(r"(\w+)(?:\[(\d{1,9})\])?\.(\w+)")
 """``udp.src``, ``ipv4[1].dst``"""
 NAMES = {"ip": ("ipv4", "ipv6")}
 

@@ -61,10 +61,11 @@ class Hold(Single):
         mine[rows] = True
         descs = self.descs[mine & self.held]
         self.spent(rows)
+        first, n = pointer_to(descs), len(descs)  # before the handle is read: a handler may close the umem
         with self.umem.in_use:
-            if not len(descs) or self.umem.handle is None:
+            if not n or self.umem.handle is None:
                 return
-            if native.frags_unref(self.umem.handle, pointer_to(descs), len(descs)):
+            if native.frags_unref(self.umem.handle, first, n):
                 self.umem.wake_owners()
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -150,9 +151,9 @@ class Frag:
             frag = endpoint.alloc(1, 100)[0]
             endpoint.post([frag.clone(), frag])
         """
-        with self._hold.umem.in_use:
-            hold = self._held()
-            native.frag_ref(hold.umem.handle, self.addr)
+        with self._hold.umem.inside.here(), self._hold.umem.in_use:
+            hold, addr = self._held(), self.addr
+            native.frag_ref(hold.umem.handle, addr)
         twin = Hold(hold.umem, [self.addr], hold.front, hold.size, "a clone")
         twin.owner = hold.owner
         twin.descs["len"] = hold.descs["len"][self._row]

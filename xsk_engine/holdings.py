@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xsk_engine import privileges, shortage
-from xsk_engine.endpoint import Endpoint, EndpointConfig
+from xsk_engine.config import EndpointConfig
+from xsk_engine.endpoint import Endpoint
 from xsk_engine.errors import BusyError, ClosedError, XskError
 from xsk_engine.flow import Flow, Pace, Traffic
 from xsk_engine.neighbours import Hop, Neighbours
@@ -69,8 +70,9 @@ class Holdings:
         assert engine.umem is not None
         assert engine.netdev is not None
         most = engine.netdev.max_frame_bytes + tag_bytes
-        with self._may_make():
-            self._sweep()
+        self._sweep()
+        with self._inside(), self._making:
+            self._check_making()
             made = kind(engine.umem, worker, engine.config.interface, most, config)
             made.owner = self._engine
             self._endpoints[id(made)] = weakref.ref(made)
@@ -86,10 +88,23 @@ class Holdings:
         self._let_go.pop(id(endpoint), None)
 
     def _sweep(self) -> None:
-        """Closes what was let go and has nothing more to send."""
-        for endpoint in list(self._let_go.values()):
-            if endpoint.is_flushed(endpoint.sent_so_far()):
-                self._close_endpoint(endpoint)
+        """Closes what was let go and has nothing more to send, where a loop is there to answer."""
+        for key in list(self._let_go):
+            endpoint = self._let_go.pop(key, None)  # from now on this thread's alone
+            if endpoint is None:
+                continue
+            try:
+                with self._inside(), endpoint.using("close"):  # the engine may be closing it
+                    is_done = not endpoint.worker.outside and (
+                        endpoint.closed or endpoint.is_flushed(endpoint.sent_so_far())
+                    )
+                if is_done:
+                    self._close_endpoint(endpoint)
+            except BusyError:
+                pass
+            finally:
+                if not endpoint.gone:
+                    self._let_go[key] = endpoint
 
     def _close_endpoint(self, endpoint: Endpoint) -> None:
         """BusyError."""
@@ -98,7 +113,6 @@ class Holdings:
         except BusyError:
             raise
         except XskError as error:  # it leaks; the others do not
-            self._forget_endpoint(endpoint)
             self._failure = self._failure or error
 
     def tcp_remote(
@@ -123,26 +137,38 @@ class Holdings:
             raise TypeError(f"tcp: there is no option {unknown.pop()!r}; there are {known}")
         chosen = TcpOptions(**options)
         self._engine.raise_failure()
-        with self._may_make(), shortage.named("tcp", f"{where.dst} port {where.dst_port}"):
-            made = self._engine.open_tcp().connect(kind, where, port, hop, chosen)
+        stack = self._engine.open_tcp()
+        stack.reap()
+        naming = shortage.named("tcp", f"{where.dst} port {where.dst_port}")
+        try:
+            with self._inside(), self._making, naming:
+                self._check_making()
+                made = stack.connect(kind, where, port, hop, chosen)
+        except BaseException:
+            stack.reap()
+            raise
         if where.dst_mac is None and hop is not None:
-            self.neighbours.follow(where.dst, where.src, hop, made)
+            with self._inside():
+                self.neighbours.follow(where.dst, where.src, hop, made)
         return made
 
-    @contextlib.contextmanager
-    def _may_make(self) -> Iterator[None]:
-        """ClosedError once the engine closes; it waits for who is inside."""
-        with self._making:
-            if self._stopped:
-                raise ClosedError("engine", self._engine.config.interface, "it is closing")
-            yield
+    def _check_making(self) -> None:
+        """Under the lock, which the engine waits for when it closes. ClosedError: it does."""
+        if self._stopped:
+            raise ClosedError("engine", self._engine.config.interface, "it is closing")
+
+    def _inside(self) -> AbstractContextManager[bool]:
+        """Around what takes locks."""
+        assert self._engine.umem is not None
+        return self._engine.umem.inside.here()
 
     @property
     def neighbours(self) -> Neighbours:
         """Made when they are first needed."""
         self._engine.open_workers()
         assert self._engine.netdev is not None
-        with self._may_make():
+        with self._inside(), self._making:
+            self._check_making()
             if self._neighbours is None:
                 drops = self._engine.config.drop_privileges
                 at_start = privileges.at_start(drop_privileges=drops, sandbox=False)
@@ -152,14 +178,16 @@ class Holdings:
 
     def ask(self, where: Remote) -> Future[Hop]:
         """For what `where` leaves open."""
-        return where.ask(self.neighbours)
+        with self._inside():
+            return where.ask(self.neighbours)
 
     def connect(self, endpoint: Endpoint, where: Remote, hop: Hop | None) -> None:
         """Gives a UDP endpoint its header, and follows the neighbour."""
         assert self._engine.netdev is not None
         endpoint.set_datagram(where.datagram(self._engine.netdev.mac, hop))
         if where.dst_mac is None and hop is not None:
-            self.neighbours.follow(where.dst, where.src, hop, endpoint)
+            with self._inside():
+                self.neighbours.follow(where.dst, where.src, hop, endpoint)
 
     def resolve(
         self,
@@ -185,20 +213,22 @@ class Holdings:
     def launch(self, resolved: Resolved, changed: Changed | None) -> RunningTraffic:
         """Starts it; `changed` for who awaits its end."""
         engine, traffic = self._engine, resolved.traffic
+        assert engine.umem is not None
         if traffic.timestamps and "timestamp" not in engine.config.tx_metadata:
             raise ValueError("timestamps: the engine was not opened with timestamps=True")
         for running in list(self._running):
             running.sweep()
         workers = list(engine.open_workers())
         compiled = compile_for(engine, traffic)
-        with self._may_make():
+        with self._inside(), self._making:
+            self._check_making()
             loaded = [
                 (worker, worker.load_mixes(programs), programs)
                 for worker, programs in zip(workers, compiled, strict=True)
                 if programs
             ]
             try:
-                running = RunningTraffic(loaded, traffic.seed, changed)
+                running = RunningTraffic(loaded, traffic.seed, changed, engine.umem.inside)
             except ClosedError:
                 engine.raise_failure()
                 raise
@@ -208,7 +238,8 @@ class Holdings:
         for address, flows in resolved.followed.items():
             follower = FollowingFlows(running, flows)
             running.followers.append(follower)
-            self.neighbours.watch(address, follower)
+            with self._inside():
+                self.neighbours.watch(address, follower)
         return running
 
     def stop(self) -> None:
@@ -230,6 +261,7 @@ class Holdings:
             endpoint = self._let_go.get(key) or of()
             busy: BusyError | None = None
             if endpoint is not None:
+                endpoint.ending = True
                 try:
                     self._close_endpoint(endpoint)
                 except BusyError as error:

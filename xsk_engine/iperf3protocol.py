@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from xsk_engine.units import whole
+
 PORT = 5201
 COOKIE_BYTES = 37
 _COOKIE_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
@@ -56,7 +58,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 @dataclass(frozen=True)
 class Iperf3Test:
     """What is asked for: `duration_s` seconds, or `count_bytes` over all streams. ``interval_s``: of the
-    figures on the way, 0: none."""
+    figures on the way, up to an hour, 0: none. ValueError."""
 
     streams: int = 1
     duration_s: int = 10
@@ -65,6 +67,10 @@ class Iperf3Test:
     interval_s: float = 1.0
     congestion: str = "cubic"
     nodelay: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.interval_s <= 3600:  # nor what is no number
+            raise ValueError(f"interval: {self.interval_s} is not in 0 to 3600 s")
 
     @property
     def count_blocks(self) -> int | None:
@@ -203,10 +209,17 @@ def _stream(one: Mapping[str, Any]) -> StreamResult:
     return StreamResult(int(_figure(one["bytes"], "bytes")), 0, float(end - start))
 
 
+def _integer(text: str) -> int:
+    number = whole(text.removeprefix("-"))
+    if number is None:
+        raise ValueError(f"the server's results have a number of {len(text)} digits")
+    return -number if text.startswith("-") else number
+
+
 def parse_results(message: bytes, streams: int) -> Results:
     """The server's. ValueError for what is none."""
     try:
-        value = json.loads(message)
+        value = json.loads(message, parse_int=_integer)
         by_id = {one["id"]: one for one in value["streams"]}
         found = [by_id[number] for number in stream_ids(streams)]
         total, user, system = (

@@ -36,7 +36,7 @@ _TCP_FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32, "E": 64, "C": 12
 
 def integer(text: str) -> int:
     """``64``, ``0x40``."""
-    if not re.fullmatch(r"\s*(0[xX][0-9A-Fa-f]+|\d+)\s*", text):
+    if not re.fullmatch(r"\s*(0[xX][0-9A-Fa-f]{1,40}|\d{1,40})\s*", text):
         raise ValueError(f"{text.strip()!r} is not a whole number (64, 0x40)")
     return int(text, 0) if text.strip()[:2].lower() == "0x" else int(text)
 

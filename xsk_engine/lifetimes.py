@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import os
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from xsk_engine.engine import Engine
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_asked: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""those that somebody closes, if only in a moment"""
 _left: list[Engine] = []
 """that nobody holds, and no thread could close"""
 _ended = False
@@ -42,20 +45,38 @@ def _say_forgotten(engine: Engine) -> None:
     warnings.warn(text, ResourceWarning, stacklevel=1)
 
 
-def _close(engine: Engine) -> None:
-    with contextlib.suppress(Exception):
+def _close(engine: Engine, until: contextlib.AbstractContextManager[object] | None = None) -> None:
+    with until or contextlib.nullcontext():
+        pass
+    try:
         engine.close()
+    except Exception as error:
+        engine.failed_beside = error
+
+
+def _start_closing(engine: Engine, until: contextlib.AbstractContextManager[object] | None = None) -> None:
+    try:
+        threading.Thread(target=_close, args=(engine, until), name="xsk-close", daemon=False).start()
+    except RuntimeError:
+        _left.append(engine)
+
+
+def close_beside(engine: Engine, until: contextlib.AbstractContextManager[object] | None = None) -> None:
+    """In a thread of its own, when it can enter `until`. Where none can be had it is closed when the
+    interpreter ends. Locks of threading's may be in this one's hands, so it waits for no Thread to start (up
+    to Python 3.11)."""
+    _asked.add(engine)
+    try:
+        _thread.start_new_thread(_start_closing, (engine, until))
+    except RuntimeError:
+        _left.append(engine)
 
 
 def close_later(engine: Engine) -> None:
     """One that nobody has any more. Not here: it may be one of its own threads that collects it, and whoever
-    it is has not asked to wait for a drain. Where no thread can be had it is closed when the interpreter
-    ends."""
+    it is has not asked to wait for a drain."""
     register(engine)  # again: the collector has cleared what knew it
-    try:
-        threading.Thread(target=_close, args=(engine,), name="xsk-close", daemon=False).start()
-    except RuntimeError:
-        _left.append(engine)
+    close_beside(engine)
     _say_forgotten(engine)
 
 
@@ -67,7 +88,8 @@ def _close_all() -> None:
         for engine in list(_engines):
             if engine.workers:
                 stack.callback(_close, engine)
-                stack.callback(_say_forgotten, engine)
+                if engine not in _asked:
+                    stack.callback(_say_forgotten, engine)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+import io
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from xsk_engine.errors import UnavailableError
+from xsk_engine.errors import BrokenError, UnavailableError
 from xsk_engine.measurereport import far_end
 
 SUFFIXES = (".png", ".svg")
@@ -25,8 +28,33 @@ def check(path: str) -> None:
 
 def draw(report: Mapping[str, Any], file: BinaryIO, kind: str) -> None:
     """Of a report (measurereport.as_json), into a file, in place of what was in it; ``kind``: "png" or "svg".
-    OSError."""
-    import matplotlib
+    OSError; BrokenError: matplotlib cannot draw it, and the file is as it was."""
+    try:
+        picture = _drawn(report, kind)
+    except Exception as error:  # whatever it is that its settings, its fonts and its back ends have
+        raise BrokenError("plot", kind, repr(error)) from error
+    file.truncate(0)
+    file.write(picture)
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Not in the current directory, which may be anybody's: matplotlib reads its settings there before all
+    others, and they name programs (text.usetex)."""
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir("/")
+        try:
+            yield
+        finally:
+            os.fchdir(here)
+    finally:
+        os.close(here)
+
+
+def _drawn(report: Mapping[str, Any], kind: str) -> bytes:
+    with _elsewhere():
+        import matplotlib
 
     matplotlib.use("svg" if kind == "svg" else "agg")
     from matplotlib import pyplot
@@ -45,9 +73,10 @@ def draw(report: Mapping[str, Any], file: BinaryIO, kind: str) -> None:
         f"trials of {report['settings'].get('trial_s'):g} s, Linux {report['software'].get('kernel')}",
         fontsize=10,
     )
-    file.truncate(0)
-    figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else {}, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else {}, dpi=120)
     pyplot.close(figure)
+    return picture.getvalue()
 
 
 def _throughput(axes: Any, report: Mapping[str, Any]) -> None:

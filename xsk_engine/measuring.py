@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from xsk_engine import privileges, rfc2544
 from xsk_engine.errors import BrokenError, XskError
 from xsk_engine.rfc2544 import SizeResult, Trial
-from xsk_engine.signals import handled, raise_interrupted
+from xsk_engine.signals import Interrupted, handled
 from xsk_engine.trials import Link, MeasureConfig, Stopped
 
 
@@ -94,19 +94,22 @@ def run(
     Interrupted: nothing stays open.
     """
     measured, stopped_by, started = Measured(), list[int](), time.monotonic()
+    is_open = False
 
-    def note(number: int, _frame: object) -> None:
+    def on_signal(number: int, _frame: object) -> None:
+        if not is_open:
+            raise Interrupted(number)
         stopped_by.append(number)
 
     from xsk_engine import resolve  # noqa: F401 - Engine.start() wants it, when files cannot be read any more
 
     link = Link(config, lambda: bool(stopped_by), on_trial)
     with contextlib.ExitStack() as stack:
-        with handled(raise_interrupted):
-            stack.enter_context(link)
+        stack.enter_context(handled(on_signal))
+        stack.enter_context(link)
         if config.drop_privileges:
             privileges.drop((*link.sink.way.keeps, *keep))
-        stack.enter_context(handled(note))
+        is_open = True
         try:
             on_open(link)
             measured.latency_kind = link.latency_kind

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import socket
+import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 from prometheus_client.registry import Collector
 
-from xsk_engine import privileges
+from xsk_engine import privileges, shortage
 from xsk_engine.engine import Engine
 from xsk_engine.errors import UnavailableError
 from xsk_engine.figures import FIGURES, FLOW, QUEUE, Figure, FlowFacts, of_queues, per_flow
@@ -25,6 +29,10 @@ PREFIX = "xsk_engine_"
 # Who connects and asks nothing has a thread and a descriptor for so long. Lower: cuts slow scrapers off;
 # higher: more of them may pile up.
 _REQUEST_S = 5.0
+# And who asks or reads byte by byte, in all. Prometheus waits for 10 s.
+_WHOLE_REQUEST_S = 10.0
+# Higher: connections that nobody uses may take the descriptors that a run needs.
+_MOST_REQUESTS = 16
 
 
 class _EngineCollector(Collector):
@@ -101,8 +109,42 @@ class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Not on our stderr."""
 
+    def get_stderr(self) -> io.StringIO:
+        """Nor why an answer could not be sent."""
+        return io.StringIO()
+
 
 class _Server(ThreadingWSGIServer):
+    """Answers so many at once, closes who comes beside them, and who takes too long."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._since: dict[socket.socket, float] = {}
+        super().__init__(*arguments, **options)
+
+    def server_bind(self) -> None:
+        """Without asking a name server what the address is called."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._since[request] = time.monotonic()
+        if len(self._since) > _MOST_REQUESTS:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second."""
+        for request, since in list(self._since.items()):
+            if time.monotonic() - since > _WHOLE_REQUEST_S:
+                with contextlib.suppress(OSError):  # its thread has just closed it
+                    request.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A scraper that goes away while it is answered is his affair."""
 
@@ -114,13 +156,14 @@ def _listen(host: str, port: int, app: Any) -> _Server:
     class OfFamily(_Server):
         address_family = family
 
-    server: _Server = make_server(str(where[0]), port, app, OfFamily, handler_class=_Handler)
+    server = OfFamily((str(where[0]), port), _Handler)
+    server.set_app(app)
     return server
 
 
 class MetricsServer:
     """Answers scrapes on host and port, from threads of its own, until close(). UnavailableError: the address
-    is taken or not ours."""
+    is taken or not ours, or no thread can be started."""
 
     def __init__(self, address: tuple[str, int], collector: Collector | None = None) -> None:
         registry = CollectorRegistry()
@@ -134,7 +177,12 @@ class MetricsServer:
                 "metrics", f"{host}:{port}", "it cannot listen there; choose another port", errno=error.errno
             ) from None
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
-        self._thread.start()
+        try:
+            with shortage.named("metrics", f"{host}:{port}"):
+                self._thread.start()
+        except BaseException:
+            self._server.server_close()
+            raise
 
     def _serve(self) -> None:
         privileges.drop()  # and with it what answers each scrape; it only reads figures
@@ -150,6 +198,7 @@ class MetricsServer:
 
     def close(self) -> None:
         """Within a second. Idempotent."""
-        self._server.shutdown()
+        if self._thread.is_alive():  # shutdown() waits for it
+            self._server.shutdown()
         self._server.server_close()
         self._thread.join()

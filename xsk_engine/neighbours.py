@@ -18,7 +18,7 @@ from typing import Protocol
 
 from xsk_engine import shortage
 from xsk_engine._ffi.libc import new_eventfd
-from xsk_engine.errors import ClosedError, UnavailableError, XskError
+from xsk_engine.errors import BusyError, ClosedError, UnavailableError, XskError
 from xsk_engine.netdev import NetDev
 from xsk_engine.packet import IPAddress, parse_mac
 
@@ -99,6 +99,8 @@ class Neighbours:
         self._lock = threading.Lock()
         self._questions: list[_Question] = []
         self._known: dict[tuple[IPAddress, IPAddress | None, bool], _Known] = {}
+        self._behind: dict[Follower, bytes] = {}
+        """who could not be told of a new MAC yet; by the thread"""
         self._closed = False
         self._over: str | None = None
         """why its thread has ended"""
@@ -180,7 +182,8 @@ class Neighbours:
         poll.register(self._events.fileno(), select.POLLIN)
         poll.register(self._wake_fd, select.POLLIN)
         while not self._closed:
-            ready = dict(poll.poll((_POLL_S if self._questions else _REST_S) * 1000))
+            is_busy = self._questions or self._behind
+            ready = dict(poll.poll((_POLL_S if is_busy else _REST_S) * 1000))
             if self._wake_fd in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_fd, 8)
@@ -190,6 +193,8 @@ class Neighbours:
                     time.sleep(_SETTLE_S)
                     self._drop_events()
                 self._look_again()
+            for follower, mac in list(self._behind.items()):
+                self._tell(follower, mac)
             self._answer()
 
     def _drop_events(self) -> None:
@@ -258,5 +263,13 @@ class Neighbours:
                 one.hop = replace(one.hop, mac=one.mac) if one.hop is not None else None
                 followers = list(one.followers)
             for follower in followers:
-                with contextlib.suppress(XskError):  # it has ended, and says so itself
-                    follower.set_mac(one.mac)
+                self._tell(follower, one.mac)
+
+    def _tell(self, follower: Follower, mac: bytes) -> None:
+        self._behind.pop(follower, None)
+        try:
+            follower.set_mac(mac)
+        except BusyError:  # its loop's command ring is full; soon again
+            self._behind[follower] = mac
+        except XskError:  # it has ended, and says so itself
+            return

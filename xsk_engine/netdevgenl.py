@@ -14,7 +14,7 @@ from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 
-from xsk_engine.outside import check_descriptors
+from xsk_engine.outside import event_loop
 
 _DEV_GET, _QUEUE_GET, _NAPI_GET = 1, 10, 11
 _XSK_ZEROCOPY = 1 << 3
@@ -72,8 +72,7 @@ class XdpFacts:
 
 
 def _ask(kind: type[genlmsg], command: int, about: tuple[str, int], flags: int = 0) -> list[Any]:
-    check_descriptors()
-    with contextlib.closing(GenericNetlinkSocket()) as sock:
+    with event_loop() as loop, contextlib.closing(GenericNetlinkSocket(use_event_loop=loop)) as sock:
         sock.bind("netdev", kind)
         message = kind()
         message["cmd"], message["version"] = command, 1

@@ -8,19 +8,17 @@ import errno
 import io
 import json
 import os
-import select
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+from xsk_engine import outfd
 from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, XskError
 from xsk_engine.figures import COLUMNS, flat
 from xsk_engine.plan import Plan
 from xsk_engine.sampling import Sampler
 
-_AT_ONCE_BYTES = 4096
-"""PIPE_BUF: what a pipe that is ready takes without making us wait (pipe(7))"""
 _MOST_WAITING_BYTES = 16 << 20
 """for a reader that does not read; lower: lost to a short pause of his; higher: memory"""
 _PATIENCE_S = 1.0
@@ -33,14 +31,9 @@ class LineFile:
     def __init__(self, what: str, path: str) -> None:
         self._what = what
         self._path = path
-        self._waiting = bytearray()
-        self._failed = False
+        self._failed = self._closed = False
         try:
-            self._fd = (
-                os.dup(1)
-                if path == "-"
-                else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            )
+            self._outlet = outfd.Outlet(outfd.opened(path))
         except OSError as error:
             raise ValueError(f"--{what} {path}: {error.strerror}") from None
 
@@ -48,38 +41,35 @@ class LineFile:
         """As much of it, and of what was written before, as the file takes now."""
         if self._failed:
             return
-        self._waiting += text.encode()
-        self._flush()
-        if len(self._waiting) > _MOST_WAITING_BYTES:
+        self._outlet.waiting += text.encode()
+        self._push()
+        if len(self._outlet.waiting) > _MOST_WAITING_BYTES:
             self._fail(errno.ETIMEDOUT)
 
-    def _flush(self, timeout_s: float = 0) -> None:
-        while self._waiting and select.select([], [self._fd], [], timeout_s)[1]:
-            try:
-                written = os.write(self._fd, self._waiting[:_AT_ONCE_BYTES])
-            except OSError as error:
-                self._fail(error.errno or errno.EIO)
-            del self._waiting[:written]
+    def _push(self, timeout_s: float = 0) -> None:
+        try:
+            self._outlet.push(timeout_s)
+        except OSError as error:
+            self._fail(error.errno or errno.EIO)
 
     def _fail(self, number: int) -> None:
         self._failed = True
-        self._waiting.clear()
+        self._outlet.waiting.clear()
         raise BrokenError(self._what, self._path, "the file is not complete", errno=number) from None
 
     def close(self) -> None:
         """Waits a moment for a slow reader. Idempotent."""
-        fd = self._fd
-        if fd < 0:
+        if self._closed:
             return
         deadline = time.monotonic() + _PATIENCE_S
         try:
-            while self._waiting and time.monotonic() < deadline:
-                self._flush(_PATIENCE_S / 10)
-            if self._waiting:
+            while self._outlet.waiting and time.monotonic() < deadline:
+                self._push(_PATIENCE_S / 10)
+            if self._outlet.waiting:
                 self._fail(errno.ETIMEDOUT)
         finally:
-            self._fd = -1
-            os.close(fd)
+            self._closed = self._failed = True
+            os.close(self._outlet.fd)
 
 
 class JsonLines:
@@ -121,10 +111,44 @@ class Csv:
         self._file.write(text.getvalue())
 
 
+class Output(Protocol):
+    """A file of records."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """BrokenError when it takes no more, once; then nothing more is written."""
+
+    @property
+    def close(self) -> Callable[[], None]:
+        """Idempotent. BrokenError: not all of it has been written."""
+
+
+def write_to_all(outputs: Sequence[Output], *records: dict[str, Any]) -> XskError | None:
+    """Each gets every one, whatever becomes of the others. The first thing that goes wrong."""
+    failures = []
+    for output in outputs:
+        try:
+            for record in records:
+                output.write(record)
+        except XskError as error:
+            failures.append(error)
+    return failures[0] if failures else None
+
+
+def close_all(outputs: Sequence[Output]) -> XskError | None:
+    """Likewise."""
+    failures = []
+    for output in outputs:
+        try:
+            output.close()
+        except XskError as error:
+            failures.append(error)
+    return failures[0] if failures else None
+
+
 class Records:
     """What is written every ``interval_s`` seconds, and at the end; each output gets every record."""
 
-    def __init__(self, outputs: Sequence[JsonLines | Csv], plan: Plan, interval_s: float) -> None:
+    def __init__(self, outputs: Sequence[Output], plan: Plan, interval_s: float) -> None:
         self._outputs = outputs
         self._plan = plan
         self._interval_s = interval_s
@@ -139,30 +163,19 @@ class Records:
         while True:
             due += self._interval_s
             await asyncio.sleep(max(due - time.monotonic(), 0))
-            self._write(sampler.take())
-
-    def _write(self, record: dict[str, Any]) -> None:
-        for output in self._outputs:
-            output.write(record)
+            failure = write_to_all(self._outputs, sampler.take())
+            if failure is not None:
+                raise failure
 
     def finish(self, report: dict[str, Any]) -> XskError | None:
         """The rest of the last interval and the whole run; closes the outputs. The first thing that goes
         wrong."""
         failure = None
-        try:
-            if self._sampler is not None:
-                self._write(self._sampler.take())
-                self._write(self._sampler.last(report))
-        except XskError as error:
-            failure = error
-        return self.close() or failure
+        if self._sampler is not None:
+            failure = write_to_all(self._outputs, self._sampler.take(), self._sampler.last(report))
+        closed = self.close()
+        return failure or closed
 
     def close(self) -> XskError | None:
         """Idempotent."""
-        failures = []
-        for output in self._outputs:
-            try:
-                output.close()
-            except XskError as error:
-                failures.append(error)
-        return failures[0] if failures else None
+        return close_all(self._outputs)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from ctypes import c_void_p
 from typing import Any
 
+from xsk_engine import shortage
 from xsk_engine._ffi import libpcap
 
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {
@@ -121,8 +122,16 @@ class PcapFile:
         source = io.BufferedReader(
             _Source(fd, lambda: self._closed.is_set() or self._is_over()), _BLOCK_BYTES
         )
-        self._pump = threading.Thread(target=self._run_pump, args=(source, writing), name="pump", daemon=True)
-        self._pump.start()
+        pump = threading.Thread(target=self._run_pump, args=(source, writing), name="pump", daemon=True)
+        try:
+            with shortage.named("read", self._path):
+                pump.start()
+        except BaseException:
+            source.close()
+            os.close(reading)
+            os.close(writing)
+            raise
+        self._pump = pump
         return reading
 
     def _run_pump(self, source: io.BufferedReader, writing: int) -> None:
@@ -132,7 +141,9 @@ class PcapFile:
                 opener = next((o for magic, o in _COMPRESSED.items() if start.startswith(magic)), None)
                 file = source if opener is None else opener(source, "rb")
                 while block := file.read1(_BLOCK_BYTES):  # what stands before a damage comes first
-                    pipe.write(block)
+                    left = memoryview(block)
+                    while left:  # who is stopped and continued has written a part
+                        left = left[pipe.write(left) :]
         except BrokenPipeError:  # closed before its end
             pass
         except _UNREADABLE as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -82,7 +83,7 @@ def enter_sandbox() -> None:
     """As drop(), and system calls that a worker never needs are refused with EPERM: seccomp.REFUSED. This
     thread and those it starts. OSError: the kernel has no filters."""
     drop()
-    program = seccomp.program()
+    program = seccomp.program(os.getpid())
     if program is None:
         raise OSError(errno.ENOSYS, "the numbers of this machine's system calls are not known")
     libc.set_seccomp_filter(program)

@@ -7,7 +7,6 @@ import errno
 import ipaddress
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from xsk_engine.errors import UnavailableError
-from xsk_engine.outside import check_descriptors
+from xsk_engine.outside import rtnetlink
 from xsk_engine.packet import IPAddress
 
 # include/uapi/linux/neighbour.h: states with an address that can be used
@@ -47,16 +46,9 @@ def _attributes(message: Any) -> dict[str, Any]:
     return dict(message["attrs"])
 
 
-@contextlib.contextmanager
-def _rtnetlink() -> Iterator[IPRoute]:
-    check_descriptors()
-    with IPRoute() as ipr:
-        yield ipr
-
-
 def has_default_route(ifindex: int) -> bool:
     """Does any default route, IPv4 or IPv6, leave through the interface?"""
-    with _rtnetlink() as ipr:
+    with rtnetlink() as ipr:
         for family in (socket.AF_INET, socket.AF_INET6):
             for route in ipr.get_routes(family=family, type=1):  # RTN_UNICAST
                 attributes = _attributes(route)
@@ -89,7 +81,7 @@ def only_neighbour(ifname: str, ifindex: int) -> str:
     """The MAC address of the one neighbour that the kernel knows on this interface. UnavailableError: none,
     or several."""
     found: dict[str, list[str]] = {}
-    with _rtnetlink() as ipr:
+    with rtnetlink() as ipr:
         for family in (socket.AF_INET, socket.AF_INET6):
             for entry in ipr.get_neighbours(family=family, ifindex=ifindex):
                 attributes = _attributes(entry)
@@ -156,7 +148,7 @@ def _route_mtu(attributes: dict[str, Any]) -> int | None:
 def leaves_through(dst_ip: IPAddress) -> str:
     """The interface of the kernel's route to it, whichever that is. UnavailableError: there is none, or it
     leads to this machine itself."""
-    with _rtnetlink() as ipr:
+    with rtnetlink() as ipr:
         try:
             route = ipr.route("get", dst=str(dst_ip), family=_family(dst_ip))[0]
         except (NetlinkError, OSError) as error:
@@ -176,7 +168,7 @@ def is_unanswered(error: UnavailableError) -> bool:
 def current_mac(ifname: str, ifindex: int, dst_ip: IPAddress) -> str | None:
     """The neighbour's MAC on the route to `dst_ip` as the kernel has it now; None when it has none, or no
     route. Does not wait."""
-    with contextlib.suppress(UnavailableError, NetlinkError, OSError), _rtnetlink() as ipr:
+    with contextlib.suppress(UnavailableError, NetlinkError, OSError), rtnetlink() as ipr:
         attributes = _attributes(_lookup(ipr, ifname, ifindex, dst_ip))
         return _neighbour(ipr, ifindex, ipaddress.ip_address(attributes.get("RTA_GATEWAY", str(dst_ip))))
     return None
@@ -199,7 +191,7 @@ def resolve(
     UnavailableError: no route over this interface, no source address, or nobody answers; its remedy names
     `instead`.
     """
-    with _rtnetlink() as ipr:
+    with rtnetlink() as ipr:
         route = _lookup(ipr, ifname, ifindex, dst_ip, instead)
         attributes = _attributes(route)
         source = src_ip or attributes.get("RTA_PREFSRC")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from xsk_engine.crew import drain
 from xsk_engine.errors import BusyError, ClosedError
 from xsk_engine.flow import Flow, Traffic
 from xsk_engine.mix import Mixes
@@ -81,8 +82,7 @@ class TrafficRun:
                     await asyncio.wait_for(changed.wait(), _LOOK_S)
             await self._drain()
         except BaseException as error:  # cancelled, or a flow could not start: nothing goes on sending
-            for worker in engine.workers:
-                worker.drain()
+            drain(engine.workers)
             if isinstance(error, ClosedError):  # of a loop that has ended: why it has says more
                 engine.raise_failure()
             raise
@@ -123,9 +123,8 @@ class TrafficRun:
 
     async def _drain(self) -> None:
         engine = self._engine
+        drain(engine.workers)
         deadline = engine.stop_deadline()
-        for worker in engine.workers:
-            worker.drain()
         while any(w.alive for w in engine.workers) and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
         engine.join_workers(deadline)

@@ -20,6 +20,7 @@ from xsk_engine.units import Rate, parse_rate
 from xsk_engine.waiting import awaited, check_timeout, wait_until
 
 if TYPE_CHECKING:
+    from xsk_engine.inside import Inside
     from xsk_engine.mix import Mixes
     from xsk_engine.worker import Worker
 
@@ -54,8 +55,10 @@ class RunningTraffic(Single):
         parts: Sequence[tuple[Worker, Mixes, Sequence[MixProgram]]],
         seed: int,
         changed: Callable[[float], asyncio.Future[None]] | None,
+        inside: Inside,
     ) -> None:
         self._parts = parts
+        self._inside = inside
         self._seed = seed
         self._changed = changed
         self._last: FlowCounts | None = None
@@ -75,7 +78,7 @@ class RunningTraffic(Single):
     def done(self) -> bool:
         """All of it has been posted, or it was stopped. BrokenError when the engine has failed."""
         self._check_not_forked()
-        with self._lock:
+        with self._inside.here(), self._lock:
             if self._last is None:
                 for worker, _, _ in self._parts:
                     failure = worker.failure()
@@ -93,7 +96,7 @@ class RunningTraffic(Single):
 
     def sweep(self) -> None:
         """Frees what is done, also when nobody has looked."""
-        with self._lock:
+        with self._inside.here(), self._lock:
             if self._last is None and all(mixes.ended for _, mixes, _ in self._parts):
                 self._finish()
 
@@ -104,9 +107,10 @@ class RunningTraffic(Single):
     def forget(self) -> None:
         """In a forked child: everything is the parent's."""
         self._forked = True
+        self._lock = threading.RLock()  # another thread may have had it
 
     def _finish(self) -> None:
-        with self._lock:
+        with self._inside.here(), self._lock:
             if self._last is not None:
                 return
             self._last = self.counts()
@@ -117,15 +121,14 @@ class RunningTraffic(Single):
 
     def set_mac(self, flows: Sequence[int], mac: bytes) -> None:
         """Another Ethernet destination for these."""
-        with self._lock:
+        with self._inside.here(), self._lock:
             if self._last is None:
                 for worker, mixes, _ in self._parts:
                     worker.start_update(mixes, flows, 0, mac)
 
     def close(self) -> None:
         """When the loops have ended."""
-        if self._last is None:
-            self._finish()
+        self._finish()  # also where another thread is just doing it
 
     def counts(self) -> FlowCounts:
         """What each flow has submitted so far, by its place in the traffic: packets and bytes.
@@ -134,7 +137,8 @@ class RunningTraffic(Single):
 
         Bytes of frames, without FCS.
         """
-        with self._lock:
+        self._check_not_forked()
+        with self._inside.here(), self._lock:
             if self._last is not None:
                 return self._last
             return merge_flows(mixes.posted() for _, mixes, _ in self._parts)
@@ -147,7 +151,7 @@ class RunningTraffic(Single):
             running.wait(1.0)
         """
         self._check_not_forked()
-        with self._lock:
+        with self._inside.here(), self._lock:
             if self._last is None:
                 for worker, mixes, _ in self._parts:
                     worker.stop_mixes(mixes)
@@ -162,7 +166,7 @@ class RunningTraffic(Single):
         pace = as_pace(rate)
         self._check_not_forked()
         found = False
-        with self._lock:
+        with self._inside.here(), self._lock:
             if self._last is not None:
                 raise ClosedError("set_rate", str(rate), "it is done")
             for worker, mixes, programs in self._parts:
@@ -186,6 +190,8 @@ class RunningTraffic(Single):
             raise worker.failure() or ClosedError("set_rate", "", "its engine is closed") from None
 
     def __repr__(self) -> str:
+        if self._forked:
+            return "<RunningTraffic of another process>"
         return f"<RunningTraffic {self.counts()} {'done' if self._last is not None else 'running'}>"
 
     def wait(self, timeout: float | None = None) -> None:

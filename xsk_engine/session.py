@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,16 +11,17 @@ from typing import Any, BinaryIO
 
 import psutil
 
-from xsk_engine import privileges
+from xsk_engine import privileges, shortage
 from xsk_engine.capture import PcapWriter
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
 from xsk_engine.errors import BrokenError, XskError
 from xsk_engine.figures import per_flow, per_queue
+from xsk_engine.outside import command_loop
 from xsk_engine.plan import Plan
 from xsk_engine.replay import Replay
 from xsk_engine.report import as_json
-from xsk_engine.signals import Interrupted, ending, handled, raise_interrupted
+from xsk_engine.signals import Interrupted, ending, handled, raise_interrupted, told_to
 
 Watch = Callable[[Engine], Awaitable[None]]
 """Runs beside the engine (a live view, say); cancelled when the traffic is over, which its error ends."""
@@ -89,17 +89,16 @@ def _report(engine: Engine, plan: Plan, cpu_before: Any, error: XskError | None)
 
 async def _send(engine: Engine, plan: Plan, watches: Sequence[Watch], stopped_by: list[int]) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
-    def on_signal(number: int) -> None:
-        stopped_by.append(number)
+    def on_signal() -> None:
         if len(stopped_by) > 1:  # the second one: at once
             for worker in engine.workers:
                 worker.abort()
         stop.set()
 
+    handler = told_to(asyncio.get_running_loop(), stopped_by, on_signal)
     for number in ending():
-        loop.add_signal_handler(number, on_signal, number)
+        signal.signal(number, handler)
 
     def on_end(watcher: asyncio.Future[None]) -> None:
         if not watcher.cancelled() and watcher.exception() is not None:
@@ -109,6 +108,7 @@ async def _send(engine: Engine, plan: Plan, watches: Sequence[Watch], stopped_by
     for watcher in watchers:
         watcher.add_done_callback(on_end)
     try:
+        await asyncio.sleep(0)  # each has begun, also where all is done at once
         await engine.run(plan.traffic, stop)
     finally:
         for watcher in watchers:
@@ -117,7 +117,8 @@ async def _send(engine: Engine, plan: Plan, watches: Sequence[Watch], stopped_by
             if isinstance(failure, XskError):
                 raise failure
             if isinstance(failure, Exception):  # whatever it is, the summary is still made
-                raise BrokenError("watch", engine.config.interface, repr(failure)) from failure
+                lacking = shortage.unavailable(failure, "watch", engine.config.interface)
+                raise lacking or BrokenError("watch", engine.config.interface, repr(failure)) from failure
 
 
 def _incomplete(engine: Engine) -> XskError | None:
@@ -146,27 +147,26 @@ def run(
 
     UnavailableError (nothing was opened), Interrupted (a signal while opening).
     """
-    import uvloop
-
     stopped_by: list[int] = []
     error: XskError | None = None
     cpu_before = psutil.Process().cpu_times()
     engine = Engine(config)
-    with handled(raise_interrupted) as numbers:
+    with handled(raise_interrupted) as numbers, command_loop() as loop:
         engine.open()
         if config.drop_privileges:
             privileges.drop()
-        writer = PcapWriter(pcap_out, engine.captures) if pcap_out is not None else None
+        writer: PcapWriter | None = None
         try:
+            if pcap_out is not None:
+                writer = PcapWriter(pcap_out, engine.captures)
             # A flow that ends by itself leaves its errors in the workers; so does one that is stopped.
-            with contextlib.closing(uvloop.new_event_loop()) as loop:
-                loop.run_until_complete(_send(engine, plan, watches, stopped_by))
+            loop.run_until_complete(_send(engine, plan, watches, stopped_by))
         except XskError as failure:
             error = failure
         except Interrupted as interrupted:
             stopped_by.append(interrupted.number)
         finally:
-            # The event loop took its handlers with it; what comes now is noted, and the summary still made.
+            # What comes now is noted, and the summary still made.
             for number in numbers:
                 signal.signal(number, lambda n, _frame: stopped_by.append(n))
             error = _close(engine, writer) or error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -95,7 +96,8 @@ class Sink:
     any.
 
     UnavailableError for what the environment lacks or refuses: another XDP program is attached, a queue is
-    taken. Nothing stays attached, however the process ends. Close it after the sender has stopped.
+    taken. Nothing stays attached, however the process ends. Close it after the sender has stopped. A forked
+    child cannot close it, and until it has ended, or become another program, the interface stays taken.
 
         with Sink(SinkConfig("vrx")) as sink:
             print(sink.snapshot().arrivals.received_packets)
@@ -112,6 +114,7 @@ class Sink:
         self._reading = threading.RLock()
         """held by who reads figures: a scrape, in its thread, while close() frees what they are read from"""
         self._stack = contextlib.ExitStack()
+        self._pid = os.getpid()
 
     def open(self) -> Sink:
         """Everything or nothing, in the network namespace of this thread."""
@@ -215,14 +218,14 @@ class Sink:
     def stop(self) -> None:
         """Takes what has arrived, then nothing more; off the interface. Idempotent. BrokenError when the
         audit finds a fault."""
-        if self._way is None or self._stopped:
+        if self._way is None or self._stopped or os.getpid() != self._pid:
             return
         self._stopped = True
         self._way.end()
 
     def close(self) -> None:
         """stop(), and everything goes. Idempotent."""
-        if self._way is None or self._final is not None:
+        if self._way is None or self._final is not None or os.getpid() != self._pid:
             return
         try:
             self.stop()

@@ -6,27 +6,18 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from xsk_engine import privileges
 from xsk_engine.capture import PcapWriter
 from xsk_engine.errors import XskError
+from xsk_engine.outputs import Output, close_all, write_to_all
 from xsk_engine.signals import handled
 from xsk_engine.sink import Sink, SinkConfig
 from xsk_engine.sinkreport import SinkFigures, as_json, interval
 
 # How often it looks whether it is to stop. Lower: takes time from the receiver; higher: --count ends later.
 _LOOK_S = 0.05
-
-
-class Output(Protocol):
-    """A file of records."""
-
-    def write(self, record: dict[str, Any]) -> None:
-        """BrokenError when it takes no more."""
-
-    def close(self) -> None:
-        """Idempotent."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,9 @@ class _Watch:
             if time.monotonic() >= due:
                 due += self._interval_s
                 record = self.record()
-                for output in self._outputs:
-                    output.write(record)
+                failure = write_to_all(self._outputs, record)
+                if failure is not None:
+                    raise failure
                 if show is not None:
                     show(record)
 
@@ -123,8 +115,9 @@ def run(
     on_open: Callable[[Sink], None] | None = None,
     show: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
-    """Receives until it is over or a signal that ends it comes (handled here, main thread only). `on_open`
-    is called when it receives, `show` with each interval's record. UnavailableError: nothing was opened."""
+    """Receives until it is over or a signal that ends it comes (handled here, main thread only), and closes
+    `outputs`. `on_open` is called when it receives, `show` with each interval's record. UnavailableError:
+    nothing was opened."""
     stopped_by: list[int] = []
     error: XskError | None = None
     with contextlib.ExitStack() as stack:
@@ -152,11 +145,12 @@ def run(
         last = watch.record()
         figures = figures_of(sink, flows=True)
         report = as_json(figures, error)
-        for output in outputs:
-            try:
-                output.write(last)
-                at = {k: v for k, v in last.items() if k.endswith("_s")}
-                output.write({"kind": "final", **at, **report})
-            except XskError as failure:
-                error = error or failure
+        at = {k: v for k, v in last.items() if k.endswith("_s")}
+        failed = write_to_all(outputs, last, {"kind": "final", **at, **report})
+        closed = close_all(outputs)
+        failed = failed or closed
+        if failed is not None and error is None:
+            error = failed
+            report["error"] = error.as_dict()
+        sink.close()  # while signals cannot disturb
     return Outcome(report, figures, error, stopped_by[0] if stopped_by else 0)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xsk_engine.textfile import read_lines
+from xsk_engine.units import whole
 
 MAX_FRAME_BYTES = 65535 + 14 + 8
 _MAX_ORDER = 1 << 20
@@ -67,7 +68,7 @@ def weighted(pairs: Sequence[tuple[int, int]]) -> Sizes:
 
 
 def _range(text: str) -> list[int] | None:
-    match = re.fullmatch(r"(\d+)-(\d+)(?:/(\d+))?", text)
+    match = re.fullmatch(r"(\d{1,9})-(\d{1,9})(?:/(\d{1,9}))?", text)
     if not match:
         return None
     first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
@@ -94,7 +95,7 @@ def parse_sizes(text: str) -> Sizes:
         return of(among)
     pairs = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?::(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,9})(?::(\d{1,9}))?\s*", part)
         if not match:
             raise ValueError(
                 f"size: {text!r}: use 60, 60-1514, random(60-1514), 60:7,590:4,1514:1, imix or @FILE"
@@ -103,9 +104,16 @@ def parse_sizes(text: str) -> Sizes:
     return weighted(pairs)
 
 
+def _length(text: str) -> int:
+    length = whole(text)
+    if length is None:
+        raise ValueError(f"{text!r} is no length")
+    return length
+
+
 def _from_file(path: str) -> Sizes:
     try:
-        return of([int(line) for line in read_lines(path) if line.strip()])
+        return of([_length(line.strip()) for line in read_lines(path) if line.strip()])
     except OSError as error:
         raise ValueError(f"size: {path}: {error.strerror}") from None
     except ValueError as error:

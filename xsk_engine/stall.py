@@ -48,12 +48,15 @@ class StallJudge:
         self._workers = workers
         self._lock = threading.Lock()
         self._failure: XskError | None = None
+        self._without_link: dict[Worker, tuple[int, float]] = {}
+        """what each had completed when the link was first seen to be away, and until when it may be"""
 
     def judge(self, worker: Worker, stalled_on: Xsk) -> int:
         """ERROR_NONE: run on. Else the error to give up with. XskError: the fallback itself failed.
         `stalled_on`: the worker's socket while its loop ran."""
         if not self._has_carrier():
             return self._await_carrier(worker)
+        self._without_link.pop(worker, None)
         with self._lock:
             if worker.xsk is not stalled_on:
                 return ffi.ERROR_NONE  # another worker's judgement has moved this one too
@@ -96,13 +99,17 @@ class StallJudge:
     def _await_carrier(self, worker: Worker) -> int:
         if worker.counters.state == ffi.LOOP_DRAINING:
             return ffi.ERROR_NO_PROGRESS  # a drain has its own deadline, and that was it
-        deadline = time.monotonic() + self._link_timeout_s
+        completed, now = worker.counters.completed_descs, time.monotonic()
+        since = self._without_link.get(worker)
+        if since is None or since[0] != completed:
+            since = self._without_link[worker] = completed, now + self._link_timeout_s
         while not self._has_carrier():
-            if worker.called():
-                return ffi.ERROR_NONE  # to serve it, and to be judged again
-            if time.monotonic() > deadline:
+            if time.monotonic() > since[1]:
                 return ffi.ERROR_LINK_DOWN
+            if worker.called():
+                return ffi.ERROR_NONE  # to serve it, and to be judged again, by the same deadline
             time.sleep(_LINK_POLL_S)
+        self._without_link.pop(worker, None)
         return ffi.ERROR_NONE
 
 

@@ -42,7 +42,7 @@ class TcpConnection(Connection):
 
     One thread at a time may write, and one read. What ends the connection is raised: TcpResetError (which is
     Python's ConnectionResetError, too), TcpTimeoutError and others of TcpError. ClosedError after close(),
-    BrokenError when the engine has failed.
+    TcpAbortedError, too, when the engine has failed.
 
         with engine.tcp("10.77.0.2", 9001) as connection:
             connection.sendall(b"hello")

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import threading
 from ctypes import byref, c_uint32, c_uint64, c_void_p
 from typing import Any
 
@@ -44,10 +45,8 @@ class Connection(TcpHandle):
             data = bytes(view)
         if len(data) > _SHORT_BYTES:
             return self._try_send_at(memoryview(data))
-        with self.using("send", self._writing):
-            result = int(tcp.short.write(self._used("send"), data, len(data)))
-            self._written_bytes += max(result, 0)
-        return result
+        with self._inside.here(), self.using("send", self._writing):
+            return int(tcp.short.write(self._used("send"), data, len(data)))
 
     def _try_send_at(self, view: memoryview) -> int:
         import numpy
@@ -56,16 +55,14 @@ class Connection(TcpHandle):
             view = memoryview(bytes(view))
         array = numpy.frombuffer(view, dtype=numpy.uint8)
         address, _ = array.__array_interface__["data"]
-        with self.using("send", self._writing):
-            result = int(tcp.long.write(self._used("send"), address, array.nbytes))
-            self._written_bytes += max(result, 0)
-        return result
+        with self._inside.here(), self.using("send", self._writing):
+            return int(tcp.long.write(self._used("send"), address, array.nbytes))
 
     def try_alloc(self) -> memoryview | int:
         if self._block is not None:
             return self._block[1]
         addr, room = c_uint64(), c_uint32()
-        with self.using("alloc", self._writing):
+        with self._inside.here(), self.using("alloc", self._writing):
             result = int(tcp.short.alloc(self._used("alloc"), byref(addr), byref(room)))
             if result == 0:
                 self._block = addr.value, self._stack.umem.area.view(addr.value, room.value)
@@ -75,15 +72,30 @@ class Connection(TcpHandle):
     def try_submit(self, n: int) -> int:
         assert self._block is not None
         addr, view = self._block
-        with self.using("submit", self._writing):
-            result = int(tcp.short.submit(self._used("submit"), addr, n))
-            if result == 0:
-                self._written_bytes += n
-                self._block = None
+        with self._inside.here(), self.using("submit", self._writing):
+            handle = self._used("submit")
+            before = self._written(handle)
+            # From here it is the send queue's, until that says no: a signal's handler may raise when the
+            # call has returned, and what the queue has must not go back.
+            self._block, is_taken = None, True
+            try:
+                result = int(tcp.short.submit(handle, addr, n))
+                is_taken = result == 0
+            except BaseException:
+                is_taken = self._written(handle) != before
+                raise
+            finally:
+                if not is_taken:
+                    self._block = addr, view
         if result == 0:
             with contextlib.suppress(BufferError):  # something was derived from it
                 view.release()
         return result
+
+    def _written(self, handle: int) -> int:
+        """Bytes that it has taken ever; who writes only."""
+        tcp.short.info(handle, byref(self._words))
+        return int(self._words.written_bytes)
 
     def check_submit(self, n: int) -> None:
         """ClosedError, ValueError."""
@@ -98,7 +110,7 @@ class Connection(TcpHandle):
         if n < 1:
             raise ValueError(f"recv: {n} bytes; at least 1")
         n = min(n, self.options.receive_buffer_bytes)
-        with self.using("recv", self._reading):
+        with self._inside.here(), self.using("recv", self._reading):
             if n > len(self._scratch):
                 self._scratch = ctypes.create_string_buffer(n)
             result = self._read(ctypes.addressof(self._scratch), n)
@@ -106,7 +118,7 @@ class Connection(TcpHandle):
 
     def try_recv_into(self, view: memoryview) -> int:
         target = (ctypes.c_char * view.nbytes).from_buffer(view)
-        with self.using("recv", self._reading):
+        with self._inside.here(), self.using("recv", self._reading):
             return self._read(ctypes.addressof(target), view.nbytes)
 
     def _read(self, address: int, n: int) -> int:
@@ -126,7 +138,7 @@ class Connection(TcpHandle):
         tcp.native.connect(self.handle)
 
     def begin_shutdown(self) -> None:
-        with self.using("shutdown", self._writing):
+        with self._inside.here(), self.using("shutdown", self._writing):
             if not self._shut:
                 result = int(tcp.short.shutdown(self._used("shutdown")))
                 if result < 0:
@@ -134,24 +146,32 @@ class Connection(TcpHandle):
                 self._shut = True
 
     def begin_close(self) -> bool:
-        """False: it was closed before. BusyError."""
-        if self._closed or os.getpid() != self._pid:
+        """False: it was closed before. BusyError. What a signal's handler has interrupted goes on with the
+        next call."""
+        is_closing = self._closed and self._writing.locked() and self._reading.locked()
+        if self._retired or is_closing or os.getpid() != self._pid:
             return False
-        with self.using("close", self._writing, self._reading):
-            if self._closed:
+        with (
+            self._inside.here(),
+            self.using("close", self._writing),
+            self.using("close", self._reading),
+        ):
+            if self._retired:
                 return False
             self._closed = True
             self._release_block()
             was_over = self.is_over
             if self.handle is not None:
                 tcp.short.close(self.handle)
-        self._stack.retire(self)
+            self._stack.retire(self)
+            self._retired = True
+        self._stack.reap()
         return not was_over
 
     def check_closed(self) -> None:
         """After is_sent_off: not all has arrived."""
         number = self.error
-        if not number or self.info().acked_bytes >= self._written_bytes:
+        if not number or self._has_all():
             return
         if number == errno.ECONNABORTED:
             text = "closed with received data that nobody has read, which resets it; what was written is lost"
@@ -166,7 +186,7 @@ class Connection(TcpHandle):
         """
         if os.getpid() != self._pid:
             return
-        with self._asking:
+        with self._inside.here(), self._asking:
             if self.handle is not None:
                 tcp.short.abort(self.handle)
         with contextlib.suppress(BusyError):  # who is inside hears of it, and closes it himself
@@ -181,23 +201,29 @@ class Connection(TcpHandle):
                 native.frag_unref(self._stack.umem.handle, None, block[0])
 
     def release(self) -> None:
-        """Frees it, once it is over or the loop has ended, and lets go of tuple and port. By the stack."""
-        with self._writing, self._reading, self._asking:
-            if self.handle is None:
+        """Frees it, once it is over or the loop has ended, and lets go of tuple and port. By the stack.
+        Idempotent; what a signal's handler has interrupted goes on with the next call."""
+        with self._inside.here(), self._writing, self._reading, self._asking:
+            if self._released:
                 return
             self._closed = True
             self._release_block()
-            self._last, self._last_error = self._info(), int(tcp.short.error(self.handle))
-            handle, self.handle = c_void_p(self.handle), None
-        self._stack.steering.remove_tuple(self._ends.tuple)
-        tcp.native.conn_destroy(handle)
-        self._arena.close()
-        self._ends.holder.close()
+            if self.handle is not None:
+                self._last, self._last_error = self._info(), int(tcp.short.error(self.handle))
+                with contextlib.suppress(OSError):  # the map goes with the engine
+                    self._stack.steering.remove_tuple(self._ends.tuple)
+                handle, self.handle = c_void_p(self.handle), None
+                tcp.native.conn_destroy(handle)
+            self._arena.close()
+            self._ends.holder.close()
+            self._released = True
 
     def forget(self) -> int:
         """In a forked child: everything is the parent's; the fd that it has a copy of."""
+        self._writing, self._reading = threading.Lock(), threading.Lock()  # another thread may have had them
+        self._asking = threading.RLock()
         self.handle = None
-        self._closed = True
+        self._closed = self._retired = self._released = True
         return self._ends.holder.detach()
 
     def __repr__(self) -> str:

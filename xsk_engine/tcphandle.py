@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from ctypes import byref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -92,15 +90,17 @@ class TcpHandle(Single):
         self.options = options
         """as it was opened"""
         self._stack = stack
+        self._inside = stack.umem.inside
         self._ends = ends
         self._pid = os.getpid()
         self._writing, self._reading = threading.Lock(), threading.Lock()
-        self._asking = threading.Lock()
-        """nobody frees it while somebody looks"""
-        self._closed = self._shut = False
-        self._written_bytes = 0
+        self._asking = threading.RLock()
+        """nobody frees it while somebody looks; a signal's handler may look, too"""
+        self._closed = self._shut = self._retired = self._released = False
         self._block: tuple[int, memoryview] | None = None
         """addr and payload of what alloc() has given out"""
+        self._words = tcp.TcpInfo()
+        """who writes looks into it"""
         self._scratch = ctypes.create_string_buffer(_SCRATCH_BYTES)
         self._last: TcpInfo | None = None
         self._last_error = 0
@@ -176,27 +176,24 @@ class TcpHandle(Single):
             return ClosedError(operation, self.name, "the connection is closed")
         if self._shut and operation != "recv":
             return ClosedError(operation, self.name, "shutdown() was called")
-        failure = self._stack.worker.failure()
-        if failure is not None:
-            return BrokenError(operation, self.name, str(failure), errno=failure.errno)
         number = self.error
         if number:
             return self.ended(operation, number)
+        failure = self._stack.worker.failure()
+        if failure is not None:
+            return BrokenError(operation, self.name, str(failure), errno=failure.errno)
         return ClosedError(operation, self.name, "the connection is over, or the engine is closed")
 
     def late(self, operation: str, timeout_s: float, text: str) -> XskError:
         """DeadlineError."""
         return DeadlineError(operation, f"{self.name}, {timeout_s:g} s", text, errno=errno.ETIMEDOUT)
 
-    @contextlib.contextmanager
-    def using(self, operation: str, *locks: threading.Lock) -> Iterator[None]:
-        """Around native calls: nobody else may come in, or free it. BusyError."""
-        with contextlib.ExitStack() as held:
-            for lock in locks:
-                if not lock.acquire(blocking=False):
-                    raise self.failed(operation, -errno.EBUSY)
-                held.callback(lock.release)
-            yield
+    def using(self, operation: str, lock: threading.Lock) -> threading.Lock:
+        """The lock, to be entered at once, behind inside.here(), around native calls: nobody else may come
+        in, or free it. BusyError."""
+        if lock.locked():  # who comes in this very moment waits for one call
+            raise self.failed(operation, -errno.EBUSY)
+        return lock
 
     def timeout_of(self, timeout_s: float | None) -> float:
         """Of a call. ValueError for what is not 0 or more."""
@@ -217,13 +214,13 @@ class TcpHandle(Single):
 
     @property
     def state_number(self) -> int:
-        with self._asking:
+        with self._inside.here(), self._asking:
             return int(tcp.short.state(self.handle)) if self.handle is not None else tcp.CLOSED
 
     @property
     def error(self) -> int:
         """The errno that has ended it, or 0. Any thread."""
-        with self._asking:
+        with self._inside.here(), self._asking:
             return int(tcp.short.error(self.handle)) if self.handle is not None else self._last_error
 
     @property
@@ -257,11 +254,16 @@ class TcpHandle(Single):
         """Everything written so far is acknowledged. TcpError: it never will be."""
         # In this order: the last acknowledgement may come between the two looks, and the end with it.
         is_over = self.state_number == tcp.CLOSED or not self._stack.worker.alive
-        if self.info().acked_bytes >= self._written_bytes:
+        if self._has_all():
             return True
         if is_over:
             raise self.why_over("flush")
         return False
+
+    def _has_all(self) -> bool:
+        """The peer has acknowledged everything that was written so far."""
+        info = self.info()
+        return info.acked_bytes >= info.written_bytes
 
     def info(self) -> TcpInfo:
         """What it says of itself now; the last of it after close().
@@ -269,7 +271,7 @@ class TcpHandle(Single):
 
             print(connection.info().srtt_ns)
         """
-        with self._asking:
+        with self._inside.here(), self._asking:
             return self._info()
 
     def _info(self) -> TcpInfo:
@@ -283,17 +285,17 @@ class TcpHandle(Single):
 
     def set_mac(self, mac: bytes) -> None:
         """Another Ethernet destination from now on; any thread."""
-        with self._asking:
+        with self._inside.here(), self._asking:
             if self.handle is not None:
                 tcp.native.set_mac(self.handle, mac)
 
     def announce(self, what: int) -> None:
         """The next event is for this connection, too; look again before you wait."""
-        with self._asking:
+        with self._inside.here(), self._asking:
             if self.handle is not None:
                 tcp.announce(self.handle, what)
 
     def still_awaits(self, what: int) -> bool:
         """Nothing of it has happened since announce()."""
-        with self._asking:
+        with self._inside.here(), self._asking:
             return self.handle is not None and tcp.short.awaited(self.handle) & what == what

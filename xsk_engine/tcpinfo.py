@@ -122,6 +122,8 @@ class TcpInfo:
     """shift of this side's windows"""
     receive_mss: int
     """bytes of the longest payload that came in one segment"""
+    written_bytes: int
+    """bytes of payload that were written or submitted"""
 
     def tcp_info(self) -> KernelTcpInfo:
         """The same by the names and in the units of the kernel's struct tcp_info.

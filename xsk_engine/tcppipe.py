@@ -17,7 +17,8 @@ from xsk_engine import privileges
 from xsk_engine.aio import AsyncEngine
 from xsk_engine.asynctcp import AsyncTcpConnection
 from xsk_engine.errors import BrokenError, DeadlineError, WouldBlockError, XskError
-from xsk_engine.signals import Interrupted, ending
+from xsk_engine.outside import command_loop
+from xsk_engine.signals import Interrupted, handled, told_to
 from xsk_engine.tcpreport import TcpFigures, as_json
 from xsk_engine.tcptarget import TcpTarget
 
@@ -187,12 +188,11 @@ class _Stop:
         self.task = task
         self.connection: AsyncTcpConnection | None = None
         self.signals: list[int] = []
-        for number in ending():
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        self._asked = False
 
-    def _on_signal(self, number: int) -> None:
-        self.signals.append(number)
-        if len(self.signals) == 1:
+    def on_signal(self) -> None:
+        if not self._asked:
+            self._asked = True
             self.task.cancel()
         elif self.connection is not None:
             self.connection.abort()
@@ -271,8 +271,6 @@ def run(target: TcpTarget, source: int, sink: int, wait_s: float, watches: Seque
     signals that end it. UnavailableError, TcpError: there was no connection; Interrupted: a signal
     while opening.
     """
-    import uvloop
-
     stopped: list[int] = []
 
     async def main() -> Outcome:
@@ -280,11 +278,12 @@ def run(target: TcpTarget, source: int, sink: int, wait_s: float, watches: Seque
         assert task is not None
         stop = _Stop(task)
         try:
-            return await _run(target, source, sink, wait_s, watches, stop)
+            with handled(told_to(loop, stop.signals, stop.on_signal)):
+                return await _run(target, source, sink, wait_s, watches, stop)
         finally:
             stopped.extend(stop.signals)
 
-    with contextlib.closing(uvloop.new_event_loop()) as loop:
+    with command_loop() as loop:
         try:
             outcome: Outcome = loop.run_until_complete(main())
         except asyncio.CancelledError:

@@ -61,7 +61,7 @@ class TcpStack:
         self._netdev = netdev
         self._mtu = (config.max_frame_bytes or netdev.max_frame_bytes) - ETHERNET_HEADER_BYTES
         self._counters = tcp.TcpCounters()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open: set[Connection] = set()
         self._retired: set[Connection] = set()
         """closed, and not over yet"""
@@ -90,7 +90,6 @@ class TcpStack:
     def connect(self, kind: type[C], where: Remote, port: int, hop: Hop | None, options: TcpOptions) -> C:
         """One of this kind that has sent its SYN. `port`: the local one, 0: the kernel's choice; `hop`: what
         `where` leaves open. UnavailableError, ClosedError."""
-        self.reap()
         datagram = where.datagram(self._netdev.mac, hop)
         mtu = self._mtu if hop is None or hop.mtu is None else min(self._mtu, hop.mtu)
         if mtu < _LEAST_MTU[datagram.dst.version]:
@@ -112,8 +111,11 @@ class TcpStack:
         try:
             self.steering.add_tuple(ends.tuple)
             made.start()
+            with self._lock:
+                self._open.add(made)
         except OSError as error:
-            made.release()
+            made.abort()
+            self.retire(made)
             if error.errno == errno.EPIPE:
                 raise made.why_over("connect") from None
             if error.errno == errno.ENOBUFS:
@@ -124,34 +126,35 @@ class TcpStack:
             raise BusyError(
                 "connect", made.name, "the loop's command ring is full", errno=error.errno
             ) from None
-        except BaseException:
-            made.release()
+        except BaseException:  # a signal's handler has raised, and the loop may have it
+            made.abort()
+            self.retire(made)
             raise
-        with self._lock:
-            self._open.add(made)
         return made
 
     def retire(self, connection: Connection) -> None:
-        """Its application has closed it; it goes when it is over."""
-        with self._lock:
-            self._open.discard(connection)
+        """Its application has closed it; it goes when it is over, with who reaps then."""
+        with self.umem.inside.here(), self._lock:
             self._retired.add(connection)
-        self.reap()
+            self._open.discard(connection)
 
     def reap(self) -> None:
-        """Frees those that are over. Whoever comes along does it: no connection needs a thread for its
-        end."""
-        if not self._retired:
+        """Frees those that are over. Whoever comes along does it, but in the middle of a call: no connection
+        needs a thread for its end."""
+        if not self._retired or self.umem.inside.has_me:
             return
-        with self._lock:
-            over = {one for one in self._retired if one.is_over}
-            self._retired -= over
-        for one in over:
-            one.release()
+        with self.umem.inside.here():
+            with self._lock:
+                retired = list(self._retired)
+            for one in retired:
+                if one.is_over:
+                    one.release()
+                    with self._lock:
+                        self._retired.discard(one)
 
     def _all(self) -> list[Connection]:
         with self._lock:
-            return [*self._open, *self._retired]
+            return list(self._open | self._retired)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -197,4 +200,5 @@ class TcpStack:
 
     def forget(self) -> list[int]:
         """In a forked child; fds for it to close."""
+        self._lock = threading.RLock()  # another thread may have had it
         return [one.forget() for one in (*self._open, *self._retired)]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import errno
+import sys
 
-_MOST_CHARACTERS = 64 << 20
+_MOST_MIB = 64
+
+
+def read(path: str, most_mib: int, *, is_stdin: bool = False) -> str:
+    """OSError: it cannot be read, or has no end (more than so many Mi characters). UnicodeDecodeError: no
+    text."""
+    if is_stdin and sys.stdin is None:  # closed before we were started
+        raise OSError(errno.EBADF, "it is closed", path)
+    with open(0 if is_stdin else path, encoding="utf-8", closefd=not is_stdin) as file:
+        text = file.read((most_mib << 20) + 1)
+    if len(text) > most_mib << 20:
+        raise OSError(errno.EFBIG, f"it is longer than {most_mib} MiB", path)
+    return text
 
 
 def read_lines(path: str) -> list[str]:
-    """OSError: it cannot be read, or has no end (more than 64 Mi characters). UnicodeDecodeError: no text."""
-    with open(path, encoding="utf-8") as file:
-        text = file.read(_MOST_CHARACTERS + 1)
-    if len(text) > _MOST_CHARACTERS:
-        raise OSError(errno.EFBIG, "it is longer than 64 MiB", path)
-    return text.split("\n")
+    """As read(); its lines."""
+    return read(path, _MOST_MIB).split("\n")

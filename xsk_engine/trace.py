@@ -8,6 +8,7 @@ import errno
 import threading
 from ctypes import byref, c_void_p
 
+from xsk_engine import shortage
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
 from xsk_engine.arena import Arena
@@ -117,8 +118,10 @@ class Trace:
 
     def start_stream(self) -> None:
         """From now on a thread reads the file, as often as the replay says, ahead of the loop."""
-        self._feeder = threading.Thread(target=self._stream, name="replay", daemon=True)
-        self._feeder.start()
+        feeder = threading.Thread(target=self._stream, name="replay", daemon=True)
+        with shortage.named("replay", "its reader"):
+            feeder.start()
+        self._feeder = feeder
 
     def _stream(self) -> None:
         try:
@@ -145,16 +148,17 @@ class Trace:
                 self.summary = _summary(handle, damage)
                 done += 1
                 last = done == passes or self.summary.packets == before or bool(self.summary.refused)
+                # Before the loop may see the end: failures are asked for behind it, and the trace is closed.
+                if self.summary.refused:
+                    self._failure = too_long(self.replay, self.summary)
+                elif last and not self.summary.packets and not native.trace_is_closed(handle):
+                    self._failure = nothing_to_send(self.replay, self.summary)
                 try:
                     native.trace_finish(handle, not last)
                 except OSError as error:
                     self._failure = _no_room(self.replay, error)
                 if last or self._failure:
                     break
-        if self.summary.refused:
-            self._failure = too_long(self.replay, self.summary)
-        elif not self.summary.packets and not native.trace_is_closed(handle):
-            self._failure = nothing_to_send(self.replay, self.summary)
 
     def raise_failure(self) -> None:
         """What went wrong with the file, if anything."""

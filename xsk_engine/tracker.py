@@ -34,11 +34,13 @@ class Tracker(Single):
         self,
         n: int,
         why_lost: Callable[[], XskError],
+        is_over: Callable[[], bool],
         changed: Callable[[float], asyncio.Future[None]] | None,
     ) -> None:
         self._handle: c_void_p | None = ffi.create(native.tracker_create, n)
         self._n = n
         self._why_lost = why_lost
+        self._is_over = is_over
         self._changed = changed
 
     @property
@@ -58,6 +60,10 @@ class Tracker(Single):
     def done(self) -> bool:
         """All of them have completed. BrokenError or ClosedError: some never will."""
         state = native.tracker_state(self._handle)
+        if state == ffi.TRACKER_PENDING and self._is_over():
+            state = native.tracker_state(self._handle)
+            if state == ffi.TRACKER_PENDING:  # posted as the loop ended, which has not seen it
+                state = ffi.TRACKER_LOST
         if state == ffi.TRACKER_LOST:
             raise self._why_lost()
         return bool(state == ffi.TRACKER_DONE)

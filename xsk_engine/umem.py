@@ -16,6 +16,7 @@ from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.memory import Area
 from xsk_engine._ffi.native import native
 from xsk_engine.errors import BrokenError, ClosedError
+from xsk_engine.inside import Inside
 
 if TYPE_CHECKING:
     import numpy
@@ -80,6 +81,7 @@ class Umem:
         """eventfd of who waits for chunks; -1: nobody can"""
         self.in_use = threading.RLock()
         """held by who gives frags back that no endpoint knows: the collector, in any thread"""
+        self.inside = Inside()
         self.area = Area(length, numa_node, shared=shared)
         try:
             config = ffi.UmemConfig(self.area.address, length, chunk_size, tx_metadata_len)
@@ -117,10 +119,11 @@ class Umem:
     def audit(self, *, strict: bool = True) -> Audit:
         """Counts the chunks. ``strict`` only while nothing allocates or releases: BrokenError if any is
         lost or in two places. Not strict: approximate, any time."""
-        if self.handle is None:
-            raise ClosedError("umem.audit", "", "it is closed")
         out = ffi.Audit()
-        result = native.umem_audit(self.handle, int(strict), byref(out))
+        with self.inside.here():
+            if self.handle is None:
+                raise ClosedError("umem.audit", "", "it is closed")
+            result = native.umem_audit(self.handle, int(strict), byref(out))
         audit = Audit(*(getattr(out, name) for name in Audit.__dataclass_fields__))
         if result:
             raise BrokenError("umem.audit", "", str(audit), errno=errno.EUCLEAN)

@@ -15,9 +15,16 @@ _DECIMAL = {"": 1, "k": 1000, "K": 1000, "M": 1000**2, "G": 1000**3}
 _TIMES = {"": Fraction(1), "s": Fraction(1), "ms": Fraction(1, 1000), "us": Fraction(1, 10**6)}
 _NUMBER = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*((?:[A-Za-z%_][A-Za-z%_0-9]*)?)")
 _MAX_LIST = 4096
+_MOST_DIGITS = 40
 _ROUNDS_UP = 0.9995
 """with three digits it is the next unit's 1 from here on"""
 _ADDRESS = re.compile(r"(?:(?P<host>\[[^]]+\]|[^:]+):)?(?P<port>\d{1,5})")
+
+
+def whole(text: str) -> int | None:
+    """Of decimal digits; None for anything else, and for more of them than any number here has: int() takes
+    long for those, and refuses most of them in words that no user understands."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def _split(text: str, what: str) -> tuple[Fraction, str]:

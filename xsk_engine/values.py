@@ -122,7 +122,7 @@ def _parse_range(text: str, number: Callable[[str], int]) -> Range | None:
 
 
 def _parse_step(text: str) -> int:
-    if not re.fullmatch(r"\s*[1-9]\d*\s*", text):
+    if not re.fullmatch(r"\s*[1-9]\d{0,39}\s*", text):
         raise ValueError(f"{text!r} is no step; use a whole number above 0")
     return int(text)
 

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.libc import new_eventfd
-from xsk_engine._ffi.native import native
+from xsk_engine._ffi.native import long, native
 from xsk_engine.capture import Capture
-from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError, XskError, errno_name
+from xsk_engine.errors import BrokenError, BusyError, ClosedError, UnavailableError, XskError
+from xsk_engine.loopfailure import loop_failure
 from xsk_engine.mix import Mixes
 from xsk_engine.mixprogram import MixProgram, PaceProgram
 from xsk_engine.stats import Snapshot
 from xsk_engine.trace import Trace
 from xsk_engine.umem import Umem
+from xsk_engine.waiting import pauses
 from xsk_engine.xsk import Xsk
 
 if TYPE_CHECKING:
@@ -181,6 +183,11 @@ class Worker:
             if verdict != ffi.ERROR_NONE:
                 native.loop_give_up(self.loop, verdict)
 
+    @property
+    def outside(self) -> bool:
+        """Its thread is not in the loop, which answers no command until it is."""
+        return self._outside
+
     # -- moving to another socket, called by the thread of a stalled worker --------------------------------
 
     def pause(self, timeout_s: float) -> bool:
@@ -250,12 +257,20 @@ class Worker:
         done = c_uint32()
         return int(native.loop_commands(self.loop, byref(done))), done.value
 
+    def hears(self) -> Callable[[], bool]:
+        """Of the commands so far: has the loop carried them out?"""
+        last, _ = self._commands()
+        return lambda: self._has_done(last)
+
+    def _has_done(self, last: int) -> bool:
+        """So many of them, which are counted modulo 2^32."""
+        return (self._commands()[1] - last) % (1 << 32) < 1 << 31
+
     def _bury(self) -> None:
         self._pending = [one for one in self._pending if not one[0].done]
         named = [mixes for _, mixes in self._pending]
-        _, done = self._commands()
         for last, mixes in list(self._dying):
-            if (done - last) % (1 << 32) < 1 << 31 and mixes not in named:
+            if self._has_done(last) and mixes not in named:
                 self._dying.remove((last, mixes))
                 mixes.close()
 
@@ -263,12 +278,8 @@ class Worker:
         """BrokenError when one of them could not start; after they have ended."""
         number = mixes.error
         if number:
-            raise BrokenError(
-                "start flow",
-                self._name,
-                "no chunks for its templates; use a larger umem (--umem-mb)",
-                errno=number,
-            )
+            text = "no chunks for its templates; use a larger umem (--umem-mb)"
+            raise BrokenError("start flow", self._name, text, errno=number)
 
     def repace(self, mixes: Mixes, at: int, pace: PaceProgram) -> None:
         """Another pace for the program at this place in what was loaded."""
@@ -278,20 +289,30 @@ class Worker:
     def command(self, op: int, target: c_void_p | None = None, kept: tuple[Any, Mixes] | None = None) -> None:
         """Any thread. `kept`: what the loop reads until its ``done``. ClosedError when the loop has ended,
         BusyError when a thousand commands wait."""
-        try:
-            with self._command_lock:  # a command together with what it needs
-                native.loop_command(self.loop, op, target)
-                if kept is not None:
-                    self._pending.append(kept)
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise ClosedError("command", self._name, "its loop has ended; open a new engine") from None
-            raise BusyError("command", self._name, "its command ring is full", errno=error.errno) from None
+        with self._umem.inside.here(), self._command_lock:  # a command together with what it needs
+            if kept is not None:  # first: when the call has returned, a signal's handler may raise
+                self._pending.append(kept)
+            number = -int(long.loop_command(self.loop, op, target))
+            if number and kept is not None:
+                self._pending.remove(kept)
+        if number == errno.EPIPE:
+            raise ClosedError("command", self._name, "its loop has ended; open a new engine")
+        if number:
+            raise BusyError("command", self._name, "its command ring is full", errno=number)
 
-    def drain(self) -> None:
-        """Stops the flows, waits for completions at most the drain timeout, ends the loop."""
-        with contextlib.suppress(ClosedError):
-            self.command(ffi.DRAIN)
+    def drain(self, patience: float = 0.0) -> None:
+        """Stops the flows, waits for completions at most the drain timeout, ends the loop. Any thread. A
+        loop that takes no command until `patience` (time.monotonic()) is ended as by abort()."""
+        for pause in pauses():
+            with contextlib.suppress(ClosedError):
+                try:
+                    self.command(ffi.DRAIN)
+                except BusyError:
+                    if time.monotonic() < patience:
+                        time.sleep(pause)
+                        continue
+                    self.abort()
+            return
 
     def abort(self) -> None:
         """Ends the loop now. Any thread."""
@@ -324,38 +345,7 @@ class Worker:
 
     def failure(self) -> XskError | None:
         """Why the loop stopped by itself, or None."""
-        if self._failure or self.counters.error == ffi.ERROR_NONE:
-            return self._failure
-        number, argument = self.counters.error_errno, self.counters.error_arg
-        inflight = self.counters.inflight_descs
-        gone = "the device is gone" if number == errno.ENXIO else "the kernel refused"
-        look = "check the cable or the peer"
-        if number == errno.EBUSY:  # our own end is up
-            look = "every packet was dropped; check the peer, its link and its MTU"
-        text = {
-            ffi.ERROR_KICK: ("sendto", f"{gone}, {inflight} descs inflight"),
-            ffi.ERROR_LINK_DOWN: (
-                "sendto",
-                f"the link was down for {argument / 1e9:.1f} s; {look}, or raise --link-timeout",
-            ),
-            ffi.ERROR_NO_PROGRESS: ("post", "no chunk for its packets; use a larger --umem-mb")
-            if not argument
-            else (
-                "complete",
-                f"no completion for too long, {argument} descs inflight; see xsk-engine doctor",
-            ),
-            ffi.ERROR_COMPLETION: (
-                "complete",
-                f"the kernel completed addr {argument:#x}, which was not inflight; see xsk-engine doctor",
-            ),
-        }
-        operation, message = text.get(self.counters.error, ("loop", f"error {self.counters.error}"))
-        if self.counters.error == ffi.ERROR_NO_PROGRESS and self.xsk.mode == "zerocopy":
-            message += ", --mode copy may work"
-        if self.counters.error == ffi.ERROR_NO_PROGRESS and number:
-            message += f" (last kick: {errno_name(number)})"
-            number = errno.ETIMEDOUT
-        return BrokenError(operation, self._name, message, errno=number or errno.ETIMEDOUT)
+        return self._failure or loop_failure(self.counters, self._name, self.xsk.mode)
 
     def _destroy_mixes(self) -> None:
         for mixes in [*self._mixes, *(mixes for _, mixes in self._dying)]:

@@ -11,7 +11,7 @@
  * mirrors native/spsc.h spsc_pop 6d55fd85
  * mirrors native/loop.c xske_loop_command 021d4330
  * mirrors native/loop.c take_commands dee501ae
- * mirrors native/loop.c loop_finish 336d331f
+ * mirrors native/loop.c loop_finish 89ea71a4
  *
  * holds
  * breaks -DNO_LOCK: two producers

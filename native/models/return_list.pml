@@ -21,7 +21,7 @@
  * mirrors native/arena.c disown c4d7a1c1
  * mirrors native/arena.c arena_recycle 126de398
  * mirrors native/arena.c enter_as ad4d5c9c
- * mirrors native/arena.c arena_park_if_idle 2428b32d
+ * mirrors native/arena.c xske_arena_park_if_idle 41650674
  * mirrors native/arena.c arena_give_back 59588177
  * mirrors native/arena.c xske_arena_park 9b503050
  * mirrors native/arena.c xske_arena_close 5498848e

@@ -17,9 +17,9 @@
  * mirrors native/endpoint.c post_from ffc42f0d
  * mirrors native/endpoint.c drop_submits 82b75734
  * mirrors native/endpoint.c forget_pending 5997634e
- * mirrors native/endpoint.c endpoint_remove 6030f467
+ * mirrors native/endpoint.c endpoint_remove 600fef38
  * mirrors native/endpoint.c xske_endpoint_destroy 8730c88d
- * mirrors native/loop.c loop_finish 336d331f
+ * mirrors native/loop.c loop_finish 89ea71a4
  *
  * holds
  * breaks -DHEAD_BY_ONE: half a packet is published

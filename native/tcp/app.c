@@ -110,7 +110,7 @@ static bool is_summed(const struct xske_tcp_conn *c)
 static void submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len, uint32_t sum)
 {
 	spsc_put(&c->app.submits, &(struct xske_desc){.addr = addr, .len = len, .options = sum});
-	c->app.submitted_bytes += len;
+	__atomic_store_n(&c->app.submitted_bytes, c->app.submitted_bytes + len, __ATOMIC_RELAXED);
 }
 
 /* Who awaits room already may not have asked for chunks to be told of: that is done now, and looked again. */
@@ -229,7 +229,7 @@ int xske_tcp_submit(struct xske_tcp_conn *c, uint64_t addr, uint32_t len)
 
 /* ---- reading ------------------------------------------------------------------------------------- */
 
-/* The peer has been told of a small window, and there is room again: the loop tells it (output.c, was_sent()), and takes
+/* The peer has been told of a small window, and there is room again: the loop tells it (says.c, tcp_was_sent()), and takes
  * the mark back only then: it may find that the window would not move far enough, and reading goes on. */
 static void tell_window(struct xske_tcp_conn *c)
 {
@@ -353,4 +353,5 @@ void xske_tcp_info(const struct xske_tcp_conn *c, struct xske_tcp_info *out)
 
 	for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
 		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+	out->written_bytes = __atomic_load_n(&c->app.submitted_bytes, __ATOMIC_RELAXED);
 }

@@ -14,7 +14,7 @@
 /* The application's side; its thread's but for what is marked shared. Made and destroyed by app.c. */
 struct tcp_app {
 	struct spsc submits;      /* blocks: addr, len, options = sum */
-	uint64_t submitted_bytes; /* ever */
+	uint64_t submitted_bytes; /* ever; whole words, as others read it */
 	bool shutdown_called, closed;
 	bool chunks_short; /* the latest write had no room for want of chunks, not of the peer's ACKs */
 	/* A ring of bytes from the loop to the application: shared, head written by the loop, tail by the application. seq_cst

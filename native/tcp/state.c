@@ -154,7 +154,7 @@ void tcp_fail(struct xske_tcp_conn *c, int err)
 	tcp_publish(c);
 	tcp_set_state(c, XSKE_TCP_CLOSED);
 	tcp_count(&c->tcp->counters->closed_connections, 1);
-	arena_park_if_idle(c->arena);
+	xske_arena_park_if_idle(c->arena);
 	tcp_unlink(c);
 }
 

@@ -206,7 +206,7 @@ static void park_if_idle(struct xske_tcp_conn *c)
 {
 	if (c->blocks.head != c->blocks.tail)
 		return; /* armed again when it is acknowledged */
-	if (!arena_park_if_idle(c->arena))
+	if (!xske_arena_park_if_idle(c->arena))
 		tcp_arm(c, TCP_TIMER_IDLE, c->tcp->now_ns + TCP_IDLE_PARK_NS);
 }
 

@@ -4,6 +4,7 @@ what it is meant to say, for both architectures."""
 import errno
 import re
 import struct
+import termios
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def test_numbers(machine):
     known = {name: int(number) for name, number in lines}
     assert len(known) > 250
     both = {**seccomp.REFUSED, "clone": seccomp.CLONE, "clone3": seccomp.CLONE3}
+    both |= {"tgkill": seccomp.TGKILL, "ioctl": seccomp.IOCTL}
     for name, numbers in both.items():
         number = numbers[MACHINES.index(machine)]
         if number is None:
@@ -47,11 +49,12 @@ def test_numbers(machine):
 # What changes files by their names, makes ways out, or reaches for others, in the kernel's own names. Apart
 # from the table, so that what it lacks is noticed.
 MEANT = (
-    r"execve(at)?|v?fork|open(at2?|_by_handle_at|_tree)?|creat|truncate|unlink(at)?|rename(at2?)?|(sym)?link(at)?"
-    r"|mk(dir|nod)(at)?|rmdir|chmod|fchmodat2?|l?chown|fchownat|l?(set|remove)xattr(at)?|utimes?|futimesat|utimensat"
+    r"execve(at)?|v?fork|open(at2?|_by_handle_at|_tree(_attr)?)?|creat|truncate|unlink(at)?|rename(at2?)?|(sym)?link(at)?"
+    r"|mk(dir|nod)(at)?|rmdir|chmod|fchmodat2?|l?chown|fchownat|l?(set|remove)xattr(at)?|utimes?|futimesat|utimensat|file_setattr|mq_(open|unlink)"
     r"|socket(pair)?|io_uring_\w+|ptrace|process_vm_\w+|pidfd_getfd|bpf|perf_event_open|userfaultfd|kexec_\w+"
     r"|(init|finit|delete)_module|reboot|add_key|request_key|keyctl|u?mount2?|pivot_root|chroot|fs(open|config|mount|pick)"
-    r"|move_mount|mount_setattr|unshare|setns"
+    r"|move_mount|mount_setattr|unshare|setns|t?kill|rt_(tg)?sigqueueinfo|pidfd_send_signal"
+    r"|shm(get|at|ctl)|msg(get|snd|rcv|ctl)|sem(get|op|timedop|ctl)"
 )
 
 
@@ -66,9 +69,12 @@ def test_nothing_that_is_meant_is_missing(machine):
     assert meant - set(seccomp.REFUSED) == set()
 
 
-def verdict(program, number, arch, argument=0):
+PID = 4711
+
+
+def verdict(program, number, arch, argument=0, second=0):
     """What the kernel would return: classic BPF of the few kinds that the filter has."""
-    data = struct.pack("=IIQ6Q", number, arch, 0, argument, *[0] * 5)
+    data = struct.pack("=IIQ6Q", number, arch, 0, argument, second, *[0] * 4)
     at, accumulator = 0, 0
     while True:
         code, yes, no, k = struct.unpack_from("=HBBI", program, 8 * at)
@@ -91,11 +97,11 @@ def refuses(program, *what):
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_what_is_refused_and_what_passes(machine):
-    program, arch = seccomp.program(machine), ARCH[machine]
+    program, arch = seccomp.program(PID, machine), ARCH[machine]
     which = MACHINES.index(machine)
     refused = {both[which] for both in seccomp.REFUSED.values()} - {None}
     for number in range(600):
-        if number not in (seccomp.CLONE[which], seccomp.CLONE3[which]):
+        if number not in (seccomp.CLONE[which], seccomp.CLONE3[which], seccomp.TGKILL[which]):
             assert refuses(program, number, arch) == (errno.EPERM if number in refused else 0), number
     assert not refused & set(PASSES[machine].values())
     other = ARCH[MACHINES[1 - which]]
@@ -107,7 +113,7 @@ def test_what_is_refused_and_what_passes(machine):
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_threads_may_be_made_and_processes_not(machine):
-    program, arch = seccomp.program(machine), ARCH[machine]
+    program, arch = seccomp.program(PID, machine), ARCH[machine]
     which = MACHINES.index(machine)
     sigchld, thread = 17, 0x3D0F00  # as glibc has them
     assert refuses(program, seccomp.CLONE[which], arch, thread) == 0
@@ -116,5 +122,21 @@ def test_threads_may_be_made_and_processes_not(machine):
     assert refuses(program, seccomp.CLONE3[which], arch) == errno.ENOSYS
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_signals_are_for_this_process_only(machine):
+    program, number = seccomp.program(PID, machine), seccomp.TGKILL[MACHINES.index(machine)]
+    assert refuses(program, number, ARCH[machine], PID) == 0
+    assert refuses(program, number, ARCH[machine], PID + 1) == errno.EPERM
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_nothing_is_typed_into_a_terminal(machine):
+    """Whatever stands in the upper half of the request, which the kernel does not read."""
+    program, number = seccomp.program(PID, machine), seccomp.IOCTL[MACHINES.index(machine)]
+    for request in (termios.TIOCSTI, 0x541C, 1 << 32 | termios.TIOCSTI):
+        assert refuses(program, number, ARCH[machine], 0, request) == errno.EPERM
+    assert refuses(program, number, ARCH[machine], 0, termios.TIOCGWINSZ) == 0
+
+
 def test_other_machines_have_none():
-    assert seccomp.program("riscv64") is None
+    assert seccomp.program(PID, "riscv64") is None

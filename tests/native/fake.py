@@ -42,6 +42,7 @@ fake = declare(
         "fake_policy": ([c_void_p, c_uint32, c_int], None, None),
         "fake_script": ([c_void_p, c_int, c_uint32], None, None),
         "fake_lossy": ([c_void_p, c_uint32], None, None),
+        "fake_silent": ([c_void_p], None, None),
         "fake_held": ([c_void_p], c_uint32, None),
         "fake_held_desc": ([c_void_p, c_uint32], ffi.Desc, None),
         "fake_complete": ([c_void_p, c_uint32], c_int, None),

@@ -2,6 +2,7 @@
 #include "fake_kernel.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,7 @@ struct fake_kernel {
 	int script_errno;
 	uint32_t script_times;
 	uint32_t pass_before_drop;
+	bool silent;
 	uint32_t tx_taken;
 	uint64_t now_ns, slept_ns, taken, kicks;
 	uint64_t turn_ns, until_ns, wake_ns;
@@ -145,7 +147,8 @@ static int hold(struct fake_kernel *k, struct xske_desc desc)
 /* What was taken is published with the next look, as in the kernel after an EBUSY. */
 static void publish(struct fake_kernel *k)
 {
-	__atomic_store_n(&k->tx.consumer, k->tx_taken, __ATOMIC_RELEASE);
+	if (!k->silent)
+		__atomic_store_n(&k->tx.consumer, k->tx_taken, __ATOMIC_RELEASE);
 }
 
 static uint32_t take(struct fake_kernel *k, uint32_t most)
@@ -279,6 +282,11 @@ void fake_script(struct fake_kernel *k, int err, uint32_t times)
 void fake_lossy(struct fake_kernel *k, uint32_t pass_before_drop)
 {
 	k->pass_before_drop = pass_before_drop;
+}
+
+void fake_silent(struct fake_kernel *k)
+{
+	k->silent = true;
 }
 
 uint32_t fake_held(const struct fake_kernel *k)

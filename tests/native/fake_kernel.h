@@ -41,6 +41,9 @@ XSKE_API void fake_script(struct fake_kernel *k, int err, uint32_t times);
 /* An EBUSY comes after so many packets that passed in the same kick. */
 XSKE_API void fake_lossy(struct fake_kernel *k, uint32_t pass_before_drop);
 
+/* From now on it does not publish what it takes. */
+XSKE_API void fake_silent(struct fake_kernel *k);
+
 XSKE_API uint32_t fake_held(const struct fake_kernel *k); /* descs taken and not completed */
 XSKE_API struct xske_desc fake_held_desc(const struct fake_kernel *k, uint32_t i);
 XSKE_API int fake_complete(struct fake_kernel *k, uint32_t i); /* the i-th held; 0, or -1: ring full */

@@ -150,6 +150,17 @@ def test_a_stall_can_be_given_up(bench, error):
         native.loop_command(one.loop, ffi.DRAIN, None)
 
 
+def test_how_long_a_link_was_down_counts_every_stall(bench):
+    """Who judged it had to come back in between, for a command."""
+    one = bench(progress_timeout_ns=SECOND)
+    one.start(count=5)
+    for _ in range(3):
+        step_until(one, ffi.LOOP_STALLED)
+        fake.advance(one.kernel, 3 * SECOND)
+    native.loop_give_up(one.loop, ffi.ERROR_LINK_DOWN)
+    assert 12 * SECOND <= one.counters.error_arg < 12.3 * SECOND
+
+
 @pytest.mark.parametrize("turns", [0, 1])
 def test_a_loop_may_be_given_up_whenever_its_thread_must_end(bench, turns):
     one = bench()

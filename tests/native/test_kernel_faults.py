@@ -224,6 +224,24 @@ def test_a_tx_ring_whose_consumer_is_ahead_of_what_was_posted(bench, ahead):
     assert one.counters.error == ffi.ERROR_NO_PROGRESS
 
 
+@pytest.mark.parametrize("before", [0, errno.EBUSY, errno.EAGAIN])
+def test_a_tx_ring_that_stays_full(bench, before):
+    """All of it has completed, and there is no room: no completion is missing, and no chunk. Whatever a kick
+    has said before."""
+    one = bench(ring=64)
+    fake.policy(one.kernel, 1 << 30, 1)
+    fake.lossy(one.kernel, 63)
+    fake.script(one.kernel, before, 1)
+    fake.silent(one.kernel)
+    one.start(count=100, batch=64)
+    began = fake.clock(one.kernel)
+    assert one.run() == ffi.LOOP_FAILED
+    assert SECOND < fake.clock(one.kernel) - began < 1.1 * SECOND
+    page = one.counters
+    assert (page.completed_packets, page.inflight_descs) == (64, 0)
+    assert (page.error, page.error_errno) == (ffi.ERROR_RING_FULL, before)
+
+
 # ---- kicks that fail in storms --------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import pytest
 from fake import Bench, fake, held_packets, patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sender import Sender, complete_all, finish
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
@@ -169,16 +170,16 @@ def command(one, change):
     native.loop_command(one.loop, ffi.UPDATE, ctypes.cast(ctypes.pointer(change), ctypes.c_void_p))
 
 
-@pytest.mark.parametrize("patches", [[], [patch(20, 8)]], ids=["template", "copies"])
-@pytest.mark.parametrize("length", [60, 5000])
-def test_an_update_waits_until_nothing_is_inflight(bench, patches, length):
+@pytest.mark.parametrize(
+    ("patches", "length"), [([], 60), ([], 5000), ([patch(20, 8)], 5000)], ids=["template", "pieces", "both"]
+)
+def test_an_update_waits_until_no_template_is_inflight(bench, patches, length):
     one = bench(ring=64)
     flow = one.flow(bytes(length), patches)
     one.start_mix([flow], [0])
     one.step(2)
     for _ in range(20):  # until its slots are prefilled
-        while fake.held(one.kernel):
-            fake.complete(one.kernel, 0)
+        complete_all(one)
         one.step()
     taken = fake.taken(one.kernel)
     assert fake.held(one.kernel)
@@ -188,16 +189,55 @@ def test_an_update_waits_until_nothing_is_inflight(bench, patches, length):
     assert fake.taken(one.kernel) == taken, "nothing is posted meanwhile"
     assert not change.done
     assert one.packet(0)[:6] == bytes(6)
-    while fake.held(one.kernel):
-        fake.complete(one.kernel, 0)
+    complete_all(one)
     one.step(2)
     assert change.done
     assert one.packet(0)[:6] == b"\1\2\3\4\5\6"
     for _ in range(40):  # no slot that held the old bytes comes back with them
-        while fake.held(one.kernel):
-            fake.complete(one.kernel, 0)
+        complete_all(one)
         one.step()
         assert one.packet(0)[:6] == b"\1\2\3\4\5\6"
+
+
+def test_an_update_of_copies_waits_for_nothing(bench):
+    """What is inflight stays what it was."""
+    one = bench(ring=64)
+    flow = one.flow(bytes(60), [patch(20, 8)])
+    one.start_mix([flow], [0], batch=8)
+    one.step(2)
+    before = one.counters.submitted_packets
+    assert 0 < before < 64
+    change = update([flow], 0, b"\1\2\3\4\5\6")
+    command(one, change)
+    one.step(8)
+    assert change.done
+    assert fake.held(one.kernel) == 64
+    after = (64 - before) * [b"\1\2\3\4\5\6"]
+    assert [one.packet(i)[:6] for i in range(64)] == before * [bytes(6)] + after
+
+
+def test_an_update_waits_for_its_own_flows_only():
+    """An application that always has something inflight stops no flow."""
+    one = Bench(ring=64, chunks=64)
+    app = Sender(one, entries=128)
+    flow = one.flow(bytes(60))
+    one.start_mix([flow], [0], {"rate_units": 1, "period_ns": MS, "packet_units": 1})
+    change = update([flow], 0, b"\1\2\3\4\5\6")
+    seen = set()
+    for i in range(2000):
+        if i == 1000:
+            command(one, change)
+        app.send(b"e" * 60)
+        app.send(b"e" * 60)
+        one.step()
+        while fake.held(one.kernel) > 1:
+            seen.add(one.packet(0)[:6])
+            fake.complete(one.kernel, 0)
+        fake.advance(one.kernel, MS)
+        assert fake.held(one.kernel), "never none"
+    assert change.done
+    assert seen == {b"e" * 6, bytes(6), b"\1\2\3\4\5\6"}
+    finish(one, app)
 
 
 def test_updates_are_applied_in_their_order(bench):
@@ -210,8 +250,7 @@ def test_updates_are_applied_in_their_order(bench):
         command(one, change)
     one.step(3)
     assert not any(change.done for change in changes)
-    while fake.held(one.kernel):
-        fake.complete(one.kernel, 0)
+    complete_all(one)
     one.step(2)
     assert all(change.done for change in changes)
     assert {one.packet(i)[0] for i in range(fake.held(one.kernel))} == {3, 7}

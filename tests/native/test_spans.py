@@ -11,6 +11,9 @@ from sender import Sender, complete_all, datagram, finish, native_header
 
 from xsk_engine._ffi import native as ffi
 from xsk_engine._ffi.native import native
+from xsk_engine.arena import Arena
+from xsk_engine.errors import BrokenError
+from xsk_engine.umem import Umem
 
 CHUNK = 2048
 
@@ -230,6 +233,23 @@ def test_send_many_tells_of_a_late_write_behind_what_it_took():
         assert len(results) < 9
     assert results.count("EUCLEAN") == (0 if results[0] in (1, 2, 3) and len(results) == 2 else 1), results
     finish(one, app)
+
+
+def test_a_write_into_a_recycled_chunk_is_found_by_the_next_alloc():
+    umem = Umem(16 * 4096, 4096)
+    arena = Arena(umem, 16, 0, poison=True)
+    with arena:
+        addr = arena.alloc(4096)
+        held = [arena.alloc(4096)]
+        native.frag_unref(umem.handle, arena.handle, addr)
+        umem.area.view(addr, 8)[:] = b"too late"
+        with pytest.raises(BrokenError, match="EUCLEAN"):
+            held += [arena.alloc(4096) for _ in range(2)]
+        for one in held:
+            native.frag_unref(umem.handle, arena.handle, one)
+    arena.close()
+    assert umem.audit().referenced == 0
+    umem.close()
 
 
 def test_without_poison_nobody_looks():

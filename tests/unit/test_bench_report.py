@@ -463,6 +463,7 @@ def test_a_run_prints_its_own_tables_and_reports_all(tmp_path, monkeypatch):
         return {"goodput": "no root"} if "goodput" in chosen else {}
 
     monkeypatch.setattr(runner, "check_programs", lambda: None)
+    monkeypatch.setattr(runner.os, "geteuid", lambda: 0)  # goodput is for root
     monkeypatch.setattr(runner, "run", run)
     folder = folder_of(tmp_path, result("pace", title="an earlier one"))
     done = CliRunner().invoke(

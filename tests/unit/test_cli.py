@@ -75,6 +75,7 @@ def run(*arguments, **options):
         ),
         (["send", "lo", "--flows", "/nonexistent"], "No such file"),
         (["send", "lo", "--flows", "/dev/zero"], "longer than 64 MiB"),
+        (["send", "lo", "--config", "/dev/zero"], "longer than 4 MiB"),
         (["send", "lo", "--dst-ip", "10.0.0.1", "--size", "@/dev/zero"], "longer than 64 MiB"),
         (["send", "lo", "--flows", "/dev/null"], "no flow in it"),
         (["send", "lo", "--packet", "arp", "--checksum", "offload"], "no UDP or TCP"),
@@ -89,6 +90,7 @@ def run(*arguments, **options):
         (["measure", "lo", "lo", "--dst-ip", "10.0.0.300"], "10.0.0.300"),
         (["measure", "lo", "lo", "--plot", "x.gif"], ".png or .svg"),
         (["lab", "up", "../x"], "laboratory name"),
+        (["iperf3", "10.0.0.1", "-i", "nan"], "interval: nan is not in 0 to 3600 s"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(arguments, said):
@@ -197,3 +199,28 @@ def test_shells_complete(shell, words, wanted):
     script = run("completion", shell)
     assert script.returncode == 0
     assert "_XSK_ENGINE_COMPLETE" in script.stdout
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--size={}", "--size=60:{}", "--size=60-{}", "--size=random(60-{})", "--dst-port={}",
+        "--dst-port=1-9/{}", "--vlan={}", "--ttl={}", "--field=@{}/1=5", "--field=ipv4[{}].ttl=5",
+        "--count={}", "--dst-ip={}", "--rate={}pps", "--packet=ip dst=10.0.0.1 ttl={}",
+    ],
+)  # fmt: skip
+def test_a_number_without_end_is_refused_in_our_words(option):
+    """And not with all of its digits."""
+    flow = ("--dst-mac", "02:00:00:00:00:01", "--src-ip", "10.0.0.2", "--dst-ip", "10.0.0.1")
+    result = run("send", "lo", "--dry-run", "--count", "1", *flow, option.format("9" * 60_000))
+    assert result.returncode == 2, result.stderr[:1000]
+    assert "set_int_max_str_digits" not in result.stderr
+    assert len(result.stderr) < 1000
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("edit", ["ip.ttl={}", "ip.dst={}", "udp.dst={}"])
+def test_an_edit_without_end_is_refused_in_our_words(edit):
+    result = run("replay", "lo", "some.pcap", "--edit", edit.format("9" * 60_000))
+    assert (result.returncode, "set_int_max" in result.stderr) == (2, False)
+    assert len(result.stderr) < 1000

@@ -9,10 +9,9 @@ PACKAGE = Path(__file__).parents[2] / "xsk_engine"
 
 # A module may import from lower floors and from its own; DESIGN: cli -> engine -> worker -> xsk/umem -> _ffi.
 FLOORS = [
-    {"textfile"},
+    {"child", "textfile", "units"},
     {
         "errors",
-        "units",
         "packet",
         "values",
         "sizes",
@@ -20,6 +19,7 @@ FLOORS = [
         "config",
         "waiting",
         "single",
+        "inside",
         "tcpinfo",
         "tcpoptions",
         "writebuffer",
@@ -50,11 +50,13 @@ FLOORS = [
     },
     {
         "arena",
+        "loopfailure",
         "frag",
         "tracker",
         "xsk",
         "program",
         "capture",
+        "outfd",
         "resolve",
         "pcapfile",
         "neighbours",

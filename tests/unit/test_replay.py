@@ -16,11 +16,15 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
+from xsk_engine import trace as trace_module
+from xsk_engine._ffi.native import native
 from xsk_engine.edits import parse_edit
+from xsk_engine.errors import BrokenError, UnavailableError
 from xsk_engine.mixprogram import PaceProgram
 from xsk_engine.plan import plan_replay
 from xsk_engine.replay import Replay, TraceSummary, program
-from xsk_engine.trace import survey
+from xsk_engine.trace import Trace, survey
+from xsk_engine.umem import Umem
 from xsk_engine.units import parse_rate
 
 MTU = 1514
@@ -138,6 +142,45 @@ def test_packets_longer_than_the_interface_takes(file, oversize):
     assert found.packets == (50 if oversize == "truncate" else 50 - longer)
     assert bool(found.refused) == (oversize == "refuse")
     assert found.longest_bytes == max(len(packet) for packet in packets())
+
+
+class EndsAtOnce:
+    """Native code whose loop has seen a stream's end, and closed it, before its reader goes on."""
+
+    def __init__(self):
+        self.ended = threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(native, name)
+
+    def trace_finish(self, handle, again):
+        native.trace_finish(handle, again)
+        if not again:
+            native.trace_close(handle)
+            self.ended.set()
+
+
+@pytest.mark.parametrize(
+    ("longest", "error", "said"),
+    [(MTU, BrokenError, "no packet in it"), (20, UnavailableError, "longer than the interface takes")],
+)
+def test_a_stream_that_fails_has_said_so_before_its_loop_ends(tmp_path, monkeypatch, longest, error, said):
+    path = tmp_path / "some.pcap"
+    wrpcap(str(path), packets() if longest < MTU else [], linktype=1)
+    loop = EndsAtOnce()
+    monkeypatch.setattr(trace_module, "native", loop)
+    umem = Umem(1 << 20, 4096)
+    trace = Trace(umem, Replay(str(path), stream=True), longest, 0)
+    try:
+        trace.start_stream()
+        assert loop.ended.wait(10)
+        trace.finish()
+        with pytest.raises(error, match=said):
+            trace.raise_failure()
+    finally:
+        native.trace_destroy(trace.handle)
+        trace.release()
+        umem.close()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The searches of RFC 2544 with devices and senders that are known, and what is told of them."""
 
 import json
+import os
 import random
+import sys
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from xsk_engine import measureplot, measurereport
 from xsk_engine.arrivals import Latency
-from xsk_engine.errors import UnavailableError
+from xsk_engine.errors import BrokenError, UnavailableError
 from xsk_engine.flowprogram import compile_flow
 from xsk_engine.payload import MAGIC
 from xsk_engine.rfc2544 import (
@@ -257,6 +259,23 @@ def test_no_picture_without_matplotlib(monkeypatch):
     monkeypatch.setattr(measureplot.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"matplotlib is not installed.*bench"):
         measureplot.check("x.png")
+
+
+def test_what_matplotlib_cannot_draw_leaves_the_picture_that_was_there(monkeypatch, tmp_path):
+    """And its settings are not looked for in the current directory, which may be anybody's."""
+    text = "import os; raise RuntimeError(f'imported in {os.getcwd()}')"
+    (tmp_path / "matplotlib.py").write_text(text)
+    (tmp_path / "there").write_bytes(b"the last picture")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    with (
+        open("there", "r+b") as file,
+        pytest.raises(BrokenError, match=r"plot\(svg\): RuntimeError\('imported in /'\)"),
+    ):
+        measureplot.draw({}, file, "svg")
+    assert os.getcwd() == str(tmp_path)
+    assert (tmp_path / "there").read_bytes() == b"the last picture"
 
 
 def test_a_flow_id_of_its_own():

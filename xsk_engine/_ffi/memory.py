@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from xsk_engine._ffi import libc
-from xsk_engine.errors import UnavailableError
+from xsk_engine.errors import ClosedError, UnavailableError
 
 _MAP_FIXED = 0x10  # include/uapi/asm-generic/mman-common.h, as the next
 _MAP_HUGETLB = 0x40000
@@ -93,8 +93,12 @@ class Area:
         return mmap.mmap(-1, length, flags=flags)
 
     def view(self, offset: int, length: int) -> memoryview:
-        """Writable bytes [offset, offset + length)."""
-        return memoryview(self._map)[offset : offset + length]
+        """Writable bytes [offset, offset + length). ClosedError after close()."""
+        try:
+            whole = memoryview(self._map)
+        except ValueError:
+            raise ClosedError("umem", "", "its engine is closed") from None
+        return whole[offset : offset + length]
 
     def close_fd(self) -> None:
         """Nobody else is to map it any more. Idempotent."""

@@ -28,7 +28,8 @@ LOOP_NEW, LOOP_RUNNING, LOOP_DRAINING, LOOP_STOPPED, LOOP_FAILED, LOOP_PAUSED, L
     ERROR_LINK_DOWN,
     ERROR_NO_PROGRESS,
     ERROR_COMPLETION,
-) = range(5)
+    ERROR_RING_FULL,
+) = range(6)
 PROBE_DROPPED, PROBE_COMPLETED, PROBE_UNSEEN = range(3)
 START_MIX, ADD_ENDPOINT, REMOVE_ENDPOINT, DRAIN, PARK, PAUSE, UPDATE, STOP_MIX, REPACE = range(1, 10)
 PATCH_RANGE, PATCH_LIST, PATCH_RANDOM, PATCH_LENGTH, PATCH_TIME = range(5)
@@ -679,6 +680,7 @@ _SHORT: dict[str, Any] = {
     "xske_endpoint_send": ([c_void_p, c_void_p, c_char_p, c_uint64], c_int, None),
     "xske_endpoint_read": ([c_void_p, POINTER(EndpointCounters)], None, None),
     "xske_arena_await": ([c_void_p], None, None),
+    "xske_arena_read_stats": ([c_void_p, POINTER(ArenaStats)], None, None),
 }
 """Of which an application makes a million a second: called without letting go of the GIL, which costs as much
 as they do. They return a negative errno themselves; c_char_p takes bytes without an object on the way."""
@@ -690,8 +692,11 @@ _LONG: dict[str, Any] = {
     ),
     "xske_endpoint_alloc": ([c_void_p, c_void_p, c_uint32, c_uint32, POINTER(Span)], c_int, None),
     "xske_endpoint_post": ([c_void_p, c_void_p, c_void_p, c_uint32, c_void_p], c_int64, None),
+    "xske_loop_command": ([c_void_p, c_uint32, c_void_p], c_int, None),
+    "xske_arena_park_if_idle": ([c_void_p], c_int, None),
 }
-"""As many packets as you like, and others may run: they return a negative errno themselves."""
+"""As many packets as you like, and others may run: they return a negative errno themselves, and what is
+raised is a signal handler's."""
 
 
 def library_path() -> str:

@@ -127,6 +127,7 @@ class TcpInfo(ctypes.Structure):
             "send_wscale",
             "receive_wscale",
             "receive_mss",
+            "written_bytes",
         )
     ]
 

@@ -63,6 +63,9 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "utimes": (235, None),
     "futimesat": (261, None),
     "utimensat": (280, 88),
+    "file_setattr": (469, 469),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
     # new ways out
     "socket": (41, 198),
     "socketpair": (53, 199),
@@ -70,6 +73,22 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     # other processes
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_send_signal": (424, 424),
+    "shmget": (29, 194),
+    "shmctl": (31, 195),
+    "shmat": (30, 196),
+    "msgget": (68, 186),
+    "msgctl": (71, 187),
+    "msgrcv": (70, 188),
+    "msgsnd": (69, 189),
+    "semget": (64, 190),
+    "semctl": (66, 191),
+    "semtimedop": (220, 192),
+    "semop": (65, 193),
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
@@ -98,6 +117,7 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "fspick": (433, 433),
     "move_mount": (429, 429),
     "open_tree": (428, 428),
+    "open_tree_attr": (467, 467),
     "mount_setattr": (442, 442),
     "unshare": (272, 97),
     "setns": (308, 268),
@@ -106,9 +126,13 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
 # A new thread is no new process; clone3 has its flags in memory, where a filter cannot look. ENOSYS makes
 # glibc use clone.
 CLONE, CLONE3 = (56, 220), (435, 435)
+# Refused but for this process, as abort() and raise() have it; and but for what types into a terminal.
+TGKILL, IOCTL = (234, 131), (16, 29)
+# asm-generic/ioctls.h
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 
-# struct seccomp_data: nr, arch, instruction_pointer, args; the low half of args[0] on little endian.
-_NR, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+# struct seccomp_data: nr, arch, instruction_pointer, args; the low halves of them on little endian.
+_NR, _ARCH, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 
 
@@ -121,27 +145,41 @@ _ALLOW = _instruction(_RETURN, uapi.SECCOMP_RET_ALLOW)
 _EPERM, _ENOSYS = (
     _instruction(_RETURN, uapi.SECCOMP_RET_ERRNO | number) for number in (errno.EPERM, errno.ENOSYS)
 )
-# Behind the tests, of which each jumps to one of them, or falls through to the first.
-_ENDS = [
-    _ALLOW,
-    _EPERM,
-    _ENOSYS,
-    _instruction(_LOAD, _FIRST_ARGUMENT),
-    _instruction(_IF_BITS, uapi.CLONE_THREAD, 1, 0),
-    _EPERM,
-    _ALLOW,
-]
-_TO_EPERM, _TO_ENOSYS, _TO_FLAGS = 1, 2, 3
+_TO_EPERM, _TO_ENOSYS, _TO_FLAGS, _TO_REQUEST, _TO_PROCESS = 1, 2, 3, 7, 12
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """For this machine or the named one (platform.machine()); None: its numbers are not known here."""
+def _ends(pid: int) -> list[bytes]:
+    """Behind the tests, of which each jumps to one of them, or falls through to the first."""
+    return [
+        _ALLOW,
+        _EPERM,
+        _ENOSYS,
+        _instruction(_LOAD, _FIRST_ARGUMENT),
+        _instruction(_IF_BITS, uapi.CLONE_THREAD, 1, 0),
+        _EPERM,
+        _ALLOW,
+        _instruction(_LOAD, _SECOND_ARGUMENT),
+        _instruction(_IF_EQUAL, TIOCSTI, 2, 0),
+        _instruction(_IF_EQUAL, TIOCLINUX, 1, 0),
+        _ALLOW,
+        _EPERM,
+        _instruction(_LOAD, _FIRST_ARGUMENT),
+        _instruction(_IF_EQUAL, pid, 1, 0),
+        _EPERM,
+        _ALLOW,
+    ]
+
+
+def program(pid: int, machine: str | None = None) -> bytes | None:
+    """For threads of this process, on this machine or the named one (platform.machine()); None: its numbers
+    are not known here."""
     known = _ARCHES.get(machine or platform.machine())
     if known is None:
         return None
     which, arch = known
     tests = [(_IF_AT_LEAST, _X32, _TO_EPERM)] if which == _X86_64 else []
     tests += [(_IF_EQUAL, CLONE[which], _TO_FLAGS), (_IF_EQUAL, CLONE3[which], _TO_ENOSYS)]
+    tests += [(_IF_EQUAL, IOCTL[which], _TO_REQUEST), (_IF_EQUAL, TGKILL[which], _TO_PROCESS)]
     numbers = [both[which] for both in REFUSED.values()]
     tests += [(_IF_EQUAL, number, _TO_EPERM) for number in numbers if number is not None]
     return b"".join(
@@ -151,6 +189,6 @@ def program(machine: str | None = None) -> bytes | None:
             _EPERM,  # 32-bit calls have other numbers
             _instruction(_LOAD, _NR),
             *(_instruction(code, n, len(tests) - 1 - at + end) for at, (code, n, end) in enumerate(tests)),
-            *_ENDS,
+            *_ends(pid),
         ]
     )

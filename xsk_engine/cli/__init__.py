@@ -15,6 +15,7 @@ import click  # noqa: E402
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_ENVIRONMENT = 0, 1, 2, 3
 
+_MOST_CHARACTERS = 400
 _COMMANDS = {
     "bench": "The engine beside the kernel and everybody else. Needs the source tree.",
     "completion": "A shell's completion of this command: bash, zsh or fish.",
@@ -71,11 +72,43 @@ def _group() -> None:
     """A userspace transmit engine on Linux AF_XDP."""
 
 
+def _short(text: str) -> str:
+    """As much as a person reads, whatever a user has written."""
+    if len(text) <= 2 * _MOST_CHARACTERS:
+        return text
+    return f"{text[:_MOST_CHARACTERS]} [...] {text[-_MOST_CHARACTERS:]}"
+
+
 def fail(error: Exception, code: int) -> int:
     """One line to stderr; the exit code."""
     with contextlib.suppress(OSError):  # its reader, or its terminal, is gone
-        print(f"xsk-engine: {error}", file=sys.stderr)
+        print(f"xsk-engine: {_short(str(error))}", file=sys.stderr)
     return code
+
+
+def _prepare_files() -> None:
+    """The number of what was closed when we were started must become nothing else's: libuv aborts when it
+    closes stderr's, and a library may write to it. What is non-blocking would be cut."""
+    import os
+
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stderr is None:  # print() would take stdout
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    for name in ("stdout", "stderr"):
+        file = getattr(sys, name)
+        if file is not getattr(sys, f"__{name}__"):  # who calls us as a function has put something there
+            continue
+        if file is not None and not os.get_blocking(file.fileno()):  # somebody who has it, too, wants it so
+            import io
+
+            from xsk_engine import outfd
+
+            raw = io.BufferedWriter(outfd.Patient(file.fileno()))  # type: ignore[type-var]
+            setattr(sys, name, io.TextIOWrapper(raw, file.encoding, file.errors, line_buffering=True))
 
 
 def main() -> None:
@@ -83,6 +116,7 @@ def main() -> None:
     SIGTERM."""
     from xsk_engine.errors import UnavailableError, XskError
 
+    _prepare_files()
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         result = _group.main(standalone_mode=False)
@@ -92,7 +126,7 @@ def main() -> None:
         code = EXIT_USAGE
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "xsk-engine"
-        print(f"{where}: {' '.join(error.format_message().split())}", file=sys.stderr)
+        print(f"{where}: {_short(' '.join(error.format_message().split()))}", file=sys.stderr)
         code = EXIT_USAGE
     except click.Abort:
         code = 130
@@ -105,21 +139,26 @@ def main() -> None:
     except XskError as error:
         code = fail(error, EXIT_FAILED)
     except OSError as error:
-        code = fail(error, EXIT_FAILED)
+        from xsk_engine import shortage
+
+        lacking = shortage.unavailable(error, "open", "a file")
+        code = fail(lacking or error, EXIT_ENVIRONMENT if lacking else EXIT_FAILED)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(_flush(code))
 
 
 def _flush(code: int) -> int:
-    """A reader that closed our stdout is a failure to report, not a traceback at exit."""
+    """A reader that closed our stdout is a failure to report, not a traceback at exit, nor its exit code."""
     import os
 
     if sys.stdout is None:  # closed before we were started
         return code or fail(OSError("stdout is closed"), EXIT_FAILED)
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code or fail(error, EXIT_FAILED)
+    for file in (sys.stdout, sys.stderr):
+        try:
+            file.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # Python flushes once more
+            code = fail(error, EXIT_FAILED)
     return code

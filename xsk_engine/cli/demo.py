@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 
 import click
 
+from xsk_engine import child
 from xsk_engine.cli import options
 from xsk_engine.signals import ending
 
@@ -33,7 +33,7 @@ def command(seconds: float, as_json: bool, picture: str | None) -> int:
     socket for others. At the end there are the latencies, too. Exit code 3 where user namespaces do not work.
     """
     words = [str(os.getpid()), str(seconds), "json" if as_json else "text", picture or ""]
-    helper = [sys.executable, "-m", "xsk_engine.demo", *words]
+    helper = child.python("xsk_engine.demo", *words)
     # A session of its own, so that a signal reaches it through this process and only once.
     signals: list[int] = []
     process: subprocess.Popen[bytes] | None = None

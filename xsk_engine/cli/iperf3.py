@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from typing import Any
 
 import click
 
-from xsk_engine import iperf3protocol
+from xsk_engine import iperf3protocol, outfd
 from xsk_engine.cli import options, tcp_options
 
 # For one stream, and for each further one: some 600 KiB of send buffer for each of 16. Less: a stream has no
@@ -103,6 +105,7 @@ def command(**arguments: Any) -> int:
     environment lacks something or refuses; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     from xsk_engine import iperf3session
+    from xsk_engine.signals import until_told
 
     test = _test(arguments)
     umem_mb = arguments["umem_mb"] or _UMEM_MB + _UMEM_MB_EACH * (test.streams - 1)
@@ -110,10 +113,18 @@ def command(**arguments: Any) -> int:
     target = tcp_options.target(
         "iperf3", arguments, umem_mb=umem_mb, send_buffer_bytes=max(min(share, 4 << 20), 64 << 10)
     )
-    outcome = iperf3session.run(
-        target, arguments["host"], test, _silent if arguments["as_json"] else _Lines()
-    )
-    return _tell(outcome, arguments)
+    with until_told(), contextlib.ExitStack() as stack:
+        stdout = outfd.own(1)
+        stack.callback(os.close, stdout)
+        lines = _Lines(outfd.Outlet(stdout))
+        tell = _silent if arguments["as_json"] else lines
+        outcome = iperf3session.run(target, arguments["host"], test, tell)
+        try:
+            lines.end()
+        except OSError:
+            if outcome.error is None and not outcome.signal:
+                raise
+        return _tell(outcome, arguments)
 
 
 def _test(arguments: dict[str, Any]) -> iperf3protocol.Iperf3Test:
@@ -135,9 +146,10 @@ def _silent(_what: str, _part: dict[str, Any]) -> None:
 
 
 class _Lines:
-    """Writes each part as it comes."""
+    """Writes each part as it comes; nobody is waited for before the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, outlet: outfd.Outlet) -> None:
+        self._outlet = outlet
         self._first = True
 
     def __call__(self, what: str, part: dict[str, Any]) -> None:
@@ -150,7 +162,13 @@ class _Lines:
             self._first = False
         else:
             lines = iperf3report.end_lines(part)
-        print("\n".join(lines), flush=True)
+        self._outlet.waiting += "\n".join([*lines, ""]).encode()
+        with contextlib.suppress(OSError):  # its reader is gone, and end() says so
+            self._outlet.push()
+
+    def end(self) -> None:
+        """OSError when not all could be written."""
+        self._outlet.push_all()
 
 
 def _tell(outcome: Any, arguments: dict[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ def _exec(replace: Callable[[list[str]], None], program: tuple[str, ...]) -> int
     words = list(program[1:] if program[0] == "--" else program)
     if not words:
         raise click.UsageError("no command after --")
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and so by what it becomes
+        signal.signal(number, signal.SIG_DFL)
     try:
         replace(words)
     except (FileNotFoundError, PermissionError) as error:

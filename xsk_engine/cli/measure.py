@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
 import sys
 from fractions import Fraction
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -184,22 +185,21 @@ def command(**arguments: Any) -> int:
 
     Exit codes: 0 done; 1 failed while running; 2 usage; 3 the environment lacks something or refuses;
     130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, each with what there is."""
-    from xsk_engine import measurereport, measuring
-    from xsk_engine.signals import Interrupted
+    from xsk_engine import measurereport, measuring, outfd
+    from xsk_engine.signals import Interrupted, until_told
 
     config, software = _config(arguments), _software()
-    options: dict[str, Any] = (
-        {"on_trial": _say_trial}
-        if arguments["live"] or (arguments["live"] is None and sys.stderr.isatty())
-        else {}
-    )
-    with contextlib.ExitStack() as stack:
+    options: dict[str, Any] = {}
+    with until_told(), contextlib.ExitStack() as stack:
+        shown = stack.enter_context(outfd.shown())
+        if arguments["live"] or (arguments["live"] is None and sys.stderr.isatty()):
+            options["on_trial"] = functools.partial(_say_trial, shown)
         plot = None
         if arguments["plot"]:
             plot = stack.enter_context(_opened(arguments["plot"]))
             options["keep"] = ("CAP_DAC_READ_SEARCH",)  # matplotlib reads fonts when it draws
         try:
-            measured = measuring.run(config, on_open=_say_open, **options)
+            measured = measuring.run(config, on_open=functools.partial(_say_open, shown), **options)
         except Interrupted as interrupted:
             return 128 + interrupted.number
         report = measurereport.as_json(
@@ -265,22 +265,19 @@ def _opened(path: str) -> Any:
         raise click.UsageError(f"--plot {path}: {error.strerror}") from None
 
 
-def _say_open(link: Any) -> None:
+def _say_open(file: TextIO, link: Any) -> None:
     tx, rx = link.engine, link.sink
-    print(
+    first = (
         f"measuring {tx.config.interface} ({tx.mode}) to {link.far_end} "
-        f"({rx.way.method} {rx.way.mode}); sizes {', '.join(map(str, link.sizes))}",
-        *link.notes,
-        sep="\n",
-        file=sys.stderr,
-        flush=True,
+        f"({rx.way.method} {rx.way.mode}); sizes {', '.join(map(str, link.sizes))}"
     )
+    file.write("\n".join([first, *link.notes, ""]))
 
 
-def _say_trial(trial: Any) -> None:
+def _say_trial(file: TextIO, trial: Any) -> None:
     from xsk_engine.measurereport import trial_line
 
-    print(trial_line(trial), file=sys.stderr, flush=True)
+    file.write(f"{trial_line(trial)}\n")
 
 
 def _tell(report: dict[str, Any], measured: Any, arguments: dict[str, Any], plot: Any) -> int:

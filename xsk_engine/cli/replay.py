@@ -12,6 +12,7 @@ import click
 from xsk_engine.cli import options, run_options
 from xsk_engine.cli.config_file import ConfigCommand
 from xsk_engine.edits import FIELDS
+from xsk_engine.units import whole
 
 _STREAM_UMEM = 4 * run_options.MIB
 _ANY = 1 << 20
@@ -33,9 +34,10 @@ def _speed(text: str) -> Any:
 
 
 def _loops(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 1 << 32:
+    number = whole(text)
+    if number is None or number >= 1 << 32:
         raise ValueError(f"loop: {text!r} is not a number of passes; 0 is without end")
-    return int(text)
+    return number
 
 
 _FAST = (

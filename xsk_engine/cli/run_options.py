@@ -157,9 +157,11 @@ def may_lock(length: int) -> bool:
 
 
 def open_pcap(path: str) -> Any:
-    """An unbuffered file for packets; ``-`` is stdout. UsageError."""
+    """An unbuffered file for packets that holds up nobody; ``-`` is stdout. UsageError."""
+    from xsk_engine import outfd
+
     try:
-        return open(os.dup(1) if path == "-" else path, "wb", buffering=0)
+        return open(path, "wb", buffering=0, opener=lambda path, _: outfd.opened(path))
     except OSError as error:
         raise click.UsageError(f"--pcap-out {path!r}: {error.strerror}") from None
 
@@ -169,8 +171,9 @@ def run(
 ) -> int:
     """Sends, shows and writes what was asked for; the exit code. `round_trip` is open, if there is one."""
     from xsk_engine import session
+    from xsk_engine.signals import until_told
 
-    with contextlib.ExitStack() as stack:
+    with until_told(), contextlib.ExitStack() as stack:
         pcap_out = None
         if arguments["pcap_out"] is not None:
             pcap_out = stack.enter_context(open_pcap(arguments["pcap_out"]))
@@ -187,7 +190,7 @@ def run(
             return failure
 
         outcome = session.run(config, plan, [*watches, *beside], pcap_out=pcap_out, at_end=at_end)
-    return _print(outcome, arguments)
+        return _print(outcome, arguments)
 
 
 def _add_round_trip(round_trip: Any, report: dict[str, Any]) -> Any:
@@ -230,9 +233,11 @@ def _watches(arguments: Mapping[str, Any], plan: Any, stack: contextlib.ExitStac
     if live:
         from rich.console import Console
 
+        from xsk_engine import outfd
         from xsk_engine.live import show
 
-        watches.append(lambda engine: show(engine, plan, Console(stderr=True)))
+        console = Console(file=stack.enter_context(outfd.shown()))
+        watches.append(lambda engine: show(engine, plan, console))
     return watches
 
 

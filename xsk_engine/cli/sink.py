@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -122,7 +122,8 @@ def command(**arguments: Any) -> int:
 
     Exit codes: 0 done; 1 failed while running, or not as --expect has it; 2 usage; 3 the environment lacks
     something or refuses."""
-    from xsk_engine import sinkreport, sinksession
+    from xsk_engine import outfd, sinkreport, sinksession
+    from xsk_engine.signals import until_told
     from xsk_engine.sink import SinkConfig
     from xsk_engine.steering import Match
 
@@ -144,7 +145,8 @@ def command(**arguments: Any) -> int:
     )
     run_options.device_for("sink", arguments)
     until = sinksession.Until(arguments["duration"], arguments["count"], arguments["idle"])
-    with contextlib.ExitStack() as stack:
+    with until_told(), contextlib.ExitStack() as stack:
+        shown = stack.enter_context(outfd.shown())
         pcap = stack.enter_context(run_options.open_pcap(arguments["pcap"])) if arguments["pcap"] else None
         collector = _metrics(arguments, stack)
 
@@ -152,7 +154,7 @@ def command(**arguments: Any) -> int:
             if collector is not None:
                 collector.figures = functools.partial(sinksession.figures_of, sink, flows=False)
                 stack.callback(setattr, collector, "figures", None)
-            _say_open(sink)
+            _say_open(shown, sink)
 
         outcome = sinksession.run(
             config,
@@ -161,13 +163,14 @@ def command(**arguments: Any) -> int:
             interval_s=arguments["interval"],
             pcap_out=pcap,
             on_open=on_open,
-            show=_show if _is_live(arguments) else None,
+            show=functools.partial(_show, shown) if _is_live(arguments) else None,
         )
-    if arguments["as_json"]:
-        print(json.dumps(outcome.report))
-    else:
-        print(sinkreport.as_text(outcome.report), file=sys.stderr)
-    return _code(arguments, outcome)
+        stack.close()
+        if arguments["as_json"]:
+            print(json.dumps(outcome.report))
+        else:
+            print(sinkreport.as_text(outcome.report), file=sys.stderr)
+        return _code(arguments, outcome)
 
 
 def _check(arguments: dict[str, Any]) -> None:
@@ -215,17 +218,15 @@ def _metrics(arguments: dict[str, Any], stack: contextlib.ExitStack) -> Any:
     return collector
 
 
-def _say_open(sink: Any) -> None:
+def _say_open(file: TextIO, sink: Any) -> None:
     way = sink.way
     verb = "reflecting" if sink.config.reflect else "receiving"
-    print(
-        f"{verb} on {sink.config.interface}: {sink.config.match}; {way.method} {way.mode} ({way.reason})",
-        file=sys.stderr,
-        flush=True,
+    file.write(
+        f"{verb} on {sink.config.interface}: {sink.config.match}; {way.method} {way.mode} ({way.reason})\n"
     )
 
 
-def _show(record: dict[str, Any]) -> None:
+def _show(file: TextIO, record: dict[str, Any]) -> None:
     from xsk_engine.units import format_ns, format_si
 
     words = [f"{record['time_s']:7.1f} s", f"{format_si(record['pps'], 'pps'):>10}"]
@@ -236,7 +237,7 @@ def _show(record: dict[str, Any]) -> None:
         words.append(f"{record[f'{name}_packets']:,} {name}")
     if record["latency_count"]:
         words.append(f"p50 {format_ns(record['latency_p50_ns'])} p99 {format_ns(record['latency_p99_ns'])}")
-    print("  ".join(words), file=sys.stderr, flush=True)
+    file.write("  ".join(words) + "\n")
 
 
 def _code(arguments: dict[str, Any], outcome: Any) -> int:

@@ -82,20 +82,24 @@ def command(**arguments: Any) -> int:
     something or refuses: no capability, no route, no neighbour, a port that is taken; 130 after Ctrl-C, 143
     after SIGTERM, 129 after SIGHUP.
     """
-    from xsk_engine.signals import Interrupted
+    from xsk_engine import outfd
+    from xsk_engine.signals import Interrupted, until_told
     from xsk_engine.tcppipe import run
 
     _check_descriptors(arguments)
     target = tcp_options.target("tcp", arguments, umem_mb=_UMEM_MB, source_port=arguments["source_port"] or 0)
-    with contextlib.ExitStack() as stack:
+    with until_told(), contextlib.ExitStack() as stack:
         source = 0
         if arguments["file"] not in (None, "-"):
             source = stack.enter_context(_opened(arguments["file"]))
+        sink = outfd.own(1)
+        stack.callback(os.close, sink)
         try:
-            outcome = run(target, source, 1, arguments["wait"] or _WAIT_S, _watches(arguments, source))
+            watches = _watches(arguments, source, stack)
+            outcome = run(target, source, sink, arguments["wait"] or _WAIT_S, watches)
         except Interrupted as interrupted:
             return 128 + interrupted.number
-    return _tell(outcome, arguments)
+        return _tell(outcome, arguments)
 
 
 def _check_descriptors(arguments: dict[str, Any]) -> None:
@@ -119,7 +123,7 @@ def _opened(path: str) -> Any:
         os.close(fd)
 
 
-def _watches(arguments: dict[str, Any], source: int) -> list[Any]:
+def _watches(arguments: dict[str, Any], source: int, stack: contextlib.ExitStack) -> list[Any]:
     live = arguments["live"]
     if live is None:
         live = not arguments["as_json"] and sys.stderr.isatty() and not os.isatty(source) and not os.isatty(1)
@@ -127,9 +131,11 @@ def _watches(arguments: dict[str, Any], source: int) -> list[Any]:
         return []
     from rich.console import Console
 
+    from xsk_engine import outfd
     from xsk_engine.tcplive import show
 
-    return [lambda pipe: show(pipe, Console(stderr=True))]
+    console = Console(file=stack.enter_context(outfd.shown()))
+    return [lambda pipe: show(pipe, console)]
 
 
 def _tell(outcome: Any, arguments: dict[str, Any]) -> int:

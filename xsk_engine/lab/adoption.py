@@ -22,6 +22,7 @@ from xsk_engine import route
 from xsk_engine.errors import BrokenError, UnavailableError
 from xsk_engine.lab import namespaces, topology
 from xsk_engine.lab.private import PrivateLab
+from xsk_engine.outside import rtnetlink
 
 # Auto-negotiation of copper takes some seconds; longer: there is no cable.
 CARRIER_S = 20.0
@@ -67,7 +68,7 @@ def set_up(ipr: IPRoute, end: End, peer: End, mtu: int) -> None:
 def await_carrier(interface: str, timeout_s: float = CARRIER_S) -> None:
     """In the interface's namespace, up. OSError with ENETDOWN when it has none in time."""
     deadline = time.monotonic() + timeout_s
-    with IPRoute() as ipr:  # /sys shows the namespace in which it was mounted
+    with rtnetlink() as ipr:  # /sys shows the namespace in which it was mounted
         index = ipr.link_lookup(ifname=interface)[0]
         while not ipr.get_links(index)[0].get_attr("IFLA_CARRIER"):
             if time.monotonic() > deadline:
@@ -154,7 +155,7 @@ class Adopted:
         """Both ends up and joined, with that MTU. UnavailableError when a driver refuses it, or there is no
         carrier."""
         for fd, end, peer in ((self.lab.tx_fd, TX_END, RX_END), (self.lab.rx_fd, RX_END, TX_END)):
-            with namespaces.entered(fd), IPRoute() as ipr:
+            with namespaces.entered(fd), rtnetlink() as ipr:
                 try:
                     dress(ipr, ipr.link_lookup(ifname=end.name)[0], end)
                     set_up(ipr, end, peer, mtu)
@@ -186,7 +187,7 @@ def _give_back(kept: _Kept, end: End, away: int) -> None:
 
     home = namespaces.current_network()
     try:
-        with namespaces.entered(away), IPRoute() as ipr:
+        with namespaces.entered(away), rtnetlink() as ipr:
             for index in (*ipr.link_lookup(ifname=end.name), *ipr.link_lookup(ifname=kept.name)):
                 attempt("down", ipr.link, "set", index=index, state="down")
                 attempt("addresses", ipr.flush_addr, index=index)
@@ -196,7 +197,7 @@ def _give_back(kept: _Kept, end: End, away: int) -> None:
                 attempt("namespace", ipr.link, "set", index=index, net_ns_fd=home)
     finally:
         os.close(home)
-    with IPRoute() as ipr:
+    with rtnetlink() as ipr:
         found = ipr.link_lookup(ifname=kept.name)
         if not found:
             raise BrokenError(
@@ -237,7 +238,7 @@ def adopted(tx: str, rx: str) -> Iterator[Adopted]:
             ) from None
         for _, _, fd in ends:
             stack.callback(os.close, fd)
-        with IPRoute() as ipr:
+        with rtnetlink() as ipr:
             kept = {name: _keep(ipr, name) for name, _, _ in ends}
             for name, end, fd in ends:
                 stack.callback(_give_back, kept[name], end, fd)
@@ -250,7 +251,7 @@ def _take(ipr: IPRoute, name: str, end: End, fd: int) -> None:
     try:
         ipr.link("set", index=index, state="down")
         ipr.link("set", index=index, net_ns_fd=fd)
-        with namespaces.entered(fd), IPRoute() as there:
+        with namespaces.entered(fd), rtnetlink() as there:
             dress(there, there.link_lookup(ifname=name)[0], end)
     except NetlinkError as error:
         raise UnavailableError("adopt", name, "the driver or the kernel refuses", errno=error.code) from None

@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from xsk_engine import child
 from xsk_engine._ffi import native as ffi
 from xsk_engine.errors import UnavailableError
 from xsk_engine.lab import namespaces, topology
@@ -63,7 +64,7 @@ def start(wire_namespace_fd: int, spec: WireSpec, mtu: int, watched_pid: int | N
     ready, says_ready = os.pipe()
     watched = os.pidfd_open(watched_pid) if watched_pid is not None else -1
     fds = [page.fd, says_ready, watched]
-    command = [sys.executable, "-m", __spec__.name, *map(str, fds), str(mtu)]
+    command = child.python(__spec__.name, *map(str, fds), str(mtu))
     try:
         with namespaces.entered(wire_namespace_fd):
             process = subprocess.Popen(

@@ -6,28 +6,45 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import netns
+from pyroute2.netlink.exceptions import NetlinkError
 
 from xsk_engine._ffi import uapi
 from xsk_engine._ffi.libc import libc
 from xsk_engine.errors import UnavailableError
 from xsk_engine.lab import namespaces
-from xsk_engine.lab.topology import INNER_INTERFACES, RX_INTERFACE, TX_INTERFACE, LabOptions, build
+from xsk_engine.lab.topology import (
+    INNER_INTERFACES,
+    INNER_MACS,
+    RX_INTERFACE,
+    RX_MAC,
+    TX_INTERFACE,
+    TX_MAC,
+    LabOptions,
+    build,
+)
+from xsk_engine.outside import rtnetlink
 
 if TYPE_CHECKING:
     from xsk_engine.lab.forwarder import Forwarder
     from xsk_engine.lab.wirepage import WirePage
 
 SIDES = ("tx", "rx", "wire")
-_ENDS = {"tx": TX_INTERFACE, "rx": RX_INTERFACE}
+_MACS = {TX_MAC, RX_MAC, *INNER_MACS}
+_WHOLE = "xsk-engine lab"
+"""alias of both ends once all is there: what was killed on the way has none"""
 _NETNS_FOLDER = Path("/run/netns")
+# Longer than a laboratory takes to make, its wire with it.
+_PATIENCE_S, _POLL_S = 30.0, 0.05
 
 # sys/mount.h
 _MS_REC, _MS_SLAVE, _MNT_DETACH = 0x4000, 1 << 19, 2
@@ -72,29 +89,52 @@ def forwarder_of(name: str) -> Forwarder | None:
 
 def options_of(name: str) -> LabOptions | None:
     """What the laboratory was made with; None when it is not there whole."""
-    found, wire = [], None
+    found: list[LabOptions] = []
+    wire = None
     if _path(name, "wire").exists():
         running = forwarder_of(name)
         if running is None:
             return None
         wire = running.page.spec
         running.page.close()
-    for side, interface in _ENDS.items():
-        if not _path(name, side).exists():
-            return None
-        try:
-            with _namespace(name, side) as fd, namespaces.entered(fd), IPRoute() as ipr:
-                index = ipr.link_lookup(ifname=interface)
-                if not index:
-                    return None
-                link = ipr.link("get", index=index[0])[0]
-                if link["state"] != "up":
-                    return None
-                mtu, queues = link.get_attr("IFLA_MTU"), link.get_attr("IFLA_NUM_TX_QUEUES")
-                found.append(LabOptions(mtu, queues, wire))
-        except OSError:  # a name that is no namespace any more
-            return None
-    return found[0] if found[0] == found[1] else None
+    for side in SIDES[:2]:
+        found += [
+            LabOptions(link.get_attr("IFLA_MTU"), link.get_attr("IFLA_NUM_TX_QUEUES"), wire)
+            for link in _links(name, side)
+            if link.get_attr("IFLA_IFALIAS") == _WHOLE
+        ]
+    return found[0] if len(found) == 2 else None
+
+
+def _links(name: str, side: str) -> list[Any]:
+    """Of that namespace; none where it is not, or is none any more. OSError, UnavailableError."""
+    try:
+        with _namespace(name, side) as fd, namespaces.entered(fd), rtnetlink() as ipr:
+            return list(ipr.link("dump"))
+    except NetlinkError as error:
+        text = "its links cannot be listed"
+        raise UnavailableError("lab", f"{name}-{side}", text, errno=error.code) from None
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise UnavailableError("lab", f"{name}-{side}", "only root may look", errno=error.errno) from None
+        if error.errno not in (errno.ENOENT, errno.EINVAL):
+            raise
+    return []
+
+
+def _check_ours(name: str) -> None:
+    """What is there may go: it is a laboratory's, or empty. ValueError."""
+    for side in SIDES:
+        links = _links(name, side)
+        ours = any(link.get_attr("IFLA_ADDRESS") in _MACS for link in links)
+        others = [
+            link.get_attr("IFLA_IFNAME")
+            for link in links
+            if link["state"] == "up" and link.get_attr("IFLA_IFNAME") != "lo"
+        ]
+        if others and not ours:
+            text = f"{name}-{side}, with {others[0]}, is no laboratory's; take another name"
+            raise ValueError(f"{name}: the namespace {text}")
 
 
 def exists(name: str) -> bool:
@@ -102,29 +142,53 @@ def exists(name: str) -> bool:
     return any(_path(name, side).exists() for side in SIDES)
 
 
+@contextlib.contextmanager
+def _alone(operation: str, name: str) -> Iterator[None]:
+    """Nobody else makes or removes laboratories of this machine meanwhile. UnavailableError: somebody does,
+    and does not end."""
+    _NETNS_FOLDER.mkdir(exist_ok=True)
+    fd = os.open(_NETNS_FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    deadline = time.monotonic() + _PATIENCE_S
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    text = f"another lab up or lab down has not ended within {_PATIENCE_S:g} s"
+                    raise UnavailableError(operation, name, text, errno=error.errno) from None
+                time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(fd)
+
+
 def up(name: str, options: LabOptions) -> bool:
     """Makes the laboratory; False when it was there with the same options. ValueError when it is there with
-    others, UnavailableError without root."""
+    others, or the names of its namespaces are somebody else's; UnavailableError without root."""
     _check_name(name)
     _need_root("lab up", name)
-    if exists(name):
-        present = options_of(name)
-        if present == options:
-            return False
-        if present is not None:
-            raise ValueError(
-                f"laboratory {name} is up with --mtu {present.mtu} --queues {present.queues}"
-                f"{f' --wire {present.wire}' if present.wire else ''}; "
-                f"take it down first: xsk-engine lab down {name}"
-            )
-        down(name)  # half of one, left by something that was killed
-    try:
-        for side in SIDES if options.wire else _ENDS:
-            netns.create(f"{name}-{side}")
-        _build(name, options)
-    except BaseException:
-        down(name)
-        raise
+    with _alone("lab up", name):
+        if exists(name):
+            present = options_of(name)
+            if present == options:
+                return False
+            if present is not None:
+                raise ValueError(
+                    f"laboratory {name} is up with --mtu {present.mtu} --queues {present.queues}"
+                    f"{f' --wire {present.wire}' if present.wire else ''}; "
+                    f"take it down first: xsk-engine lab down {name}"
+                )
+            _check_ours(name)
+            _remove(name)  # half of one, left by something that was killed
+        try:
+            for side in SIDES if options.wire else SIDES[:2]:
+                netns.create(f"{name}-{side}")
+            _build(name, options)
+        except BaseException:
+            _remove(name)
+            raise
     return True
 
 
@@ -133,20 +197,23 @@ def _build(name: str, options: LabOptions) -> None:
         enter_tx, enter_rx = (functools.partial(namespaces.entered, fd) for fd in (tx, rx))
         if options.wire is None:
             build(enter_tx, enter_rx, options, rx)
-            return
-        from xsk_engine.lab import forwarder
+        else:
+            from xsk_engine.lab import forwarder
 
-        wire = stack.enter_context(_namespace(name, "wire"))
-        build(enter_tx, enter_rx, options, rx, (functools.partial(namespaces.entered, wire), wire))
-        forwarder.start(wire, options.wire, options.mtu, None).page.close()
+            wire = stack.enter_context(_namespace(name, "wire"))
+            build(enter_tx, enter_rx, options, rx, (functools.partial(namespaces.entered, wire), wire))
+            forwarder.start(wire, options.wire, options.mtu, None).page.close()
+        for enter, interface in ((enter_tx, TX_INTERFACE), (enter_rx, RX_INTERFACE)):
+            with enter(), rtnetlink() as ipr:
+                ipr.link("set", index=ipr.link_lookup(ifname=interface)[0], IFLA_IFALIAS=_WHOLE)
 
 
 def _delete_links(name: str, side: str, interfaces: Sequence[str]) -> None:
     with (
-        contextlib.suppress(OSError),
+        contextlib.suppress(OSError, NetlinkError),
         _namespace(name, side) as fd,
         namespaces.entered(fd),
-        IPRoute() as ipr,
+        rtnetlink() as ipr,
     ):
         for interface in interfaces:
             for index in ipr.link_lookup(ifname=interface):
@@ -155,11 +222,17 @@ def _delete_links(name: str, side: str, interfaces: Sequence[str]) -> None:
 
 def down(name: str) -> None:
     """Ends the wire's process, removes the pairs and all namespaces. UnavailableError when there is no such
-    laboratory."""
+    laboratory, ValueError when the namespaces are somebody else's."""
     _check_name(name)
     _need_root("lab down", name)
-    if not exists(name):
-        raise UnavailableError("lab down", name, "no such laboratory; see xsk-engine lab list")
+    with _alone("lab down", name):
+        if not exists(name):
+            raise UnavailableError("lab down", name, "no such laboratory; see xsk-engine lab list")
+        _check_ours(name)
+        _remove(name)
+
+
+def _remove(name: str) -> None:
     if (running := forwarder_of(name)) is not None:
         running.end()
         running.page.close()

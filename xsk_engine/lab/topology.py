@@ -8,11 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from xsk_engine import ethtool
+from xsk_engine.errors import UnavailableError
+from xsk_engine.outside import rtnetlink
 
 if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
     from xsk_engine.lab.wirespec import WireSpec
 
 TX_INTERFACE, RX_INTERFACE = "vtx", "vrx"
@@ -22,7 +26,7 @@ TX_IPV6, RX_IPV6, IPV6_PREFIX = "fd77::1", "fd77::2", 64
 
 INNER_INTERFACES = ("w0", "w1")
 """of a wire: vtx's peer and vrx's"""
-_INNER_MACS = ("02:77:00:00:00:11", "02:77:00:00:00:12")
+INNER_MACS = ("02:77:00:00:00:11", "02:77:00:00:00:12")
 INNER_MTU_MORE = 8
 """so that they take whatever the outer ends may send: with two VLAN tags"""
 
@@ -120,21 +124,35 @@ def build(
 ) -> None:
     """Makes the ends in the current network namespaces of `enter_tx` and `enter_rx`, and with a wire (how to
     enter its namespace, and an fd of it) the two inner ends; on return all are up. What goes through a wire
-    is its forwarder's. OSError or pyroute2's NetlinkError otherwise."""
+    is its forwarder's. OSError; UnavailableError where rtnetlink refuses."""
+    try:
+        _build(enter_tx, enter_rx, options, rx_namespace_fd, wire)
+    except NetlinkError as error:
+        text = "the kernel refuses it; laboratories need CAP_NET_ADMIN, and veth in the kernel"
+        raise UnavailableError("lab", "veth pair", text, errno=error.code) from None
+
+
+def _build(
+    enter_tx: Enter,
+    enter_rx: Enter,
+    options: LabOptions,
+    rx_namespace_fd: int,
+    wire: tuple[Enter, int] | None,
+) -> None:
     tx, rx = (TX_INTERFACE, TX_MAC), (RX_INTERFACE, RX_MAC)
-    with enter_tx(), IPRoute() as ipr:
+    with enter_tx(), rtnetlink() as ipr:
         if wire is None:
             _add_pair(ipr, tx, rx, options.queues, rx_namespace_fd)
         else:
-            _add_pair(ipr, tx, (INNER_INTERFACES[0], _INNER_MACS[0]), options.queues, wire[1])
+            _add_pair(ipr, tx, (INNER_INTERFACES[0], INNER_MACS[0]), options.queues, wire[1])
             ethtool.without_offloads(TX_INTERFACE)
         set_up_end(ipr, TX_INTERFACE, TX_IPV4, TX_IPV6, (RX_MAC, RX_IPV4, RX_IPV6), options.mtu)
-    with enter_rx(), IPRoute() as ipr:
+    with enter_rx(), rtnetlink() as ipr:
         if wire is not None:
-            _add_pair(ipr, rx, (INNER_INTERFACES[1], _INNER_MACS[1]), options.queues, wire[1])
+            _add_pair(ipr, rx, (INNER_INTERFACES[1], INNER_MACS[1]), options.queues, wire[1])
             ethtool.without_offloads(RX_INTERFACE)
         set_up_end(ipr, RX_INTERFACE, RX_IPV4, RX_IPV6, (TX_MAC, TX_IPV4, TX_IPV6), options.mtu)
     if wire is not None:
-        with wire[0](), IPRoute() as ipr:
+        with wire[0](), rtnetlink() as ipr:
             for interface in INNER_INTERFACES:
                 _set_up_inner_end(ipr, interface, options.mtu)

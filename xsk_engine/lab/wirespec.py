@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from fractions import Fraction
 
-from xsk_engine.units import parse_seconds
+from xsk_engine.units import parse_seconds, whole
 
 FORWARD, BACK = 0, 1
 """from tx to rx, and the other way"""
@@ -108,9 +108,10 @@ def _delay(text: str) -> int:
 
 
 def _whole(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    number = whole(text)
+    if number is None:
         raise ValueError(f"wire: {name}={text} is not a whole number")
-    return int(text)
+    return number
 
 
 def parse_wire(text: str) -> WireSpec:

@@ -1,11 +1,14 @@
 """How a connection ends."""
 
+import threading
+import time
+
 import pytest
 from abi import KEEPALIVE, NODELAY
 from judge import assert_near, times_of
 from tcp_bench import MS, SECOND, pattern
 
-from xsk_engine._ffi.native import LOOP_STOPPED
+from xsk_engine._ffi.native import LOOP_STOPPED, native
 
 
 def half_closed(one, **values):
@@ -387,6 +390,26 @@ def test_the_loop_ends_with_open_connections(bench):
         assert conn.connect() == "EPIPE" or conn.write(b"x") != 1
         assert any("R" in segment.flags for segment in peer.arrived)
     assert one.umem.audit().inflight_descs == one.receive_chunks
+
+
+def test_who_asks_while_the_loop_ends_hears_why(bench):
+    """Never only that it has ended: each connection has its error before."""
+    one = bench(max_connections=500, ring=2048, quick=100)
+    conns = [one.connect(quota=2) for _ in range(500)]
+    answers = set()
+
+    def ask():
+        while "ENOTCONN" in (now := {conns[0].read(1), conns[-1].read(1)}):  # whichever it closes last
+            answers.update(now)
+        answers.update(now)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.01)
+    native.loop_abort(one.loop)
+    one.run()
+    thread.join(10)
+    assert answers - {"ENOTCONN"} == {"ECONNABORTED"}
 
 
 @pytest.mark.parametrize("payload", [b"", b"?"])
