@@ -26,7 +26,7 @@ LIBDIR ?= lib
 C_PREFIX := $(CURDIR)/build/c/prefix
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build demo test test-unit test-native test-lab test-machine test-machine-short tsan test-faults model soak-descs soak \
+.PHONY: help setup setup-test build demo test test-unit test-native test-native-python test-native-threads test-lab test-machine test-machine-short tsan test-faults model soak-descs soak \
 	machine machine-shell docs lint format test-traffic test-tcp-long test-tcp-matrix fuzz test-fuzz test-tcp bench bench-quick bench-micro bench-limit bench-start \
 	bench-pace bench-replay bench-live bench-library bench-sink bench-premap bench-tcp bench-tcp-loss bench-tcp-bounds dist install-c example-c example-fan_out \
 	example-video example-log_shipper example-two_producers example-flow_beside example-http_upload clean distclean
@@ -49,24 +49,39 @@ $(STAMP): pyproject.toml meson.build meson_options.txt native/meson.build $(BIN)
 	$(PIP) install --no-build-isolation --editable '.[test,lint]'
 	@touch $@
 
+# Such an install keeps no bytecode by itself: without, every command would compile the package anew.
 build: setup $(STAMP) ## virtual environment and native library
+	@$(BIN)/python -m compileall -q xsk_engine
 
 demo: build ## frames through a private laboratory, every one checked; their latencies, with a picture (no root needed)
 	@mkdir -p build
 	@$(BIN)/xsk-engine demo --picture build/demo-latency.svg
 
-test: test-unit model test-native test-lab test-fuzz test-machine-short ## all tests but the long ones of the machine
+# Two at a time where no test asks how long something took, or a machine of its own mostly waits.
+TOGETHER = @$(MAKE) --no-print-directory --output-sync=target --jobs=2
+# ninja, which meson and an import of the package call, would ask this make for its jobs and not find it.
+APART := env -u MAKEFLAGS
+
+test: setup-test build build/native build/asan build/tsan $(STAMP)-fuzz ## all tests but the long ones
+	$(TOGETHER) test-unit test-native-python model
+	@$(MAKE) --no-print-directory test-native-threads test-lab
+	$(TOGETHER) test-machine-short test-fuzz
 
 test-unit: setup-test build ## parsing, packets, layouts: seconds
-	$(BIN)/python -m pytest -q tests/unit tests/ffi
+	$(APART) $(BIN)/python -m pytest -q tests/unit tests/ffi
 
-test-native: setup-test build build/native build/asan tsan ## model tests, and the stress test under sanitizers
+test-native: test-native-python test-native-threads ## model tests, and the stress test under sanitizers
+
+test-native-python: setup-test build build/native
+	$(APART) $(BIN)/meson compile -C build/native >/dev/null
+	$(APART) $(BIN)/python -m pytest -q -m "not slow" tests/native
+
+test-native-threads: setup-test build build/native build/asan tsan
 	$(BIN)/meson test -C build/native --print-errorlogs
 	$(BIN)/meson test -C build/asan --print-errorlogs
-	$(BIN)/python -m pytest -q -m "not slow" tests/native
 
 model: setup-test build ## return list, rings, sleep and wake and their like: all interleavings of the models in native/models, by spin
-	$(BIN)/python -m tests.models
+	$(APART) $(BIN)/python -m tests.models
 
 tsan: setup-test build build/tsan ## the native tests with real threads under ThreadSanitizer
 	$(BIN)/meson test -C build/tsan --print-errorlogs
@@ -117,13 +132,13 @@ example-http_upload: build ## a file by HTTP through the engine's TCP, to Python
 fuzz: setup-test build $(STAMP)-fuzz ## hostile input of every kind, FUZZ_SECONDS=300 for each target; FUZZ="tcp values": only these
 	@$(MAKE) --no-print-directory -s -k -j $$(nproc) -f tests/fuzz/fuzz.mk SECONDS=$(FUZZ_SECONDS) $(FUZZ)
 
-test-fuzz:
-	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=20
+test-fuzz: setup-test build $(STAMP)-fuzz
+	@$(MAKE) --no-print-directory -s -k -f tests/fuzz/fuzz.mk SECONDS=20
 
 test-machine-short: setup-test build
-	$(BIN)/python -m pytest -q -rs -m "not slow" -o faulthandler_timeout=900 tests/machine
+	$(APART) $(BIN)/python -m pytest -q -rs -m "not slow" -o faulthandler_timeout=900 tests/machine
 
-test-machine: setup-test build ## all tests of the emulated machine: zero-copy NICs, strict IOMMU (6 minutes)
+test-machine: setup-test build ## all tests of the emulated machine: zero-copy NICs, strict IOMMU (8 minutes)
 	$(BIN)/python -m pytest -v -rs -o faulthandler_timeout=900 tests/machine
 
 machine: setup-test build ## boot the emulated machine, show what its NICs can do; NICS=virtio, IOMMU=lazy

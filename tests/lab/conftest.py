@@ -5,21 +5,17 @@ import os
 import threading
 
 import pytest
-from wire import Wire, holdings, is_real_root, wait_until
+from wire import Wire, holdings, lacks, need_real_root, wait_until
 
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
 from xsk_engine.lab.private import PrivateLab
 
-REASON = "not inside a laboratory; run make test-lab"
-
 
 @pytest.fixture(scope="session")
 def wire():
     if "XSK_LAB_RX_FD" not in os.environ:
-        if os.environ.get("XSK_REQUIRE_LAB") == "1":
-            pytest.fail(f"XSK_REQUIRE_LAB=1 forbids to skip: {REASON}")
-        pytest.skip(REASON)
+        lacks("not inside a laboratory; run make test-lab")
     return Wire(PrivateLab.from_environment())
 
 
@@ -55,8 +51,7 @@ def leaves_nothing():
 
 @pytest.fixture
 def real_root(wire):
-    if not is_real_root():
-        pytest.skip("needs root outside a user namespace")
+    need_real_root()
 
 
 @pytest.fixture

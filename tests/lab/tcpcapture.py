@@ -31,8 +31,8 @@ def captured(wire, path):
             text=True,
         )
     try:
-        assert "Capturing" in first_line(dumpcap, of="stderr")
-        assert "File" in first_line(dumpcap, of="stderr")
+        for said in ("Capturing", "File"):
+            assert said in (line := first_line(dumpcap, of="stderr")), line
         yield
     finally:
         dumpcap.terminate()

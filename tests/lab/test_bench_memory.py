@@ -7,7 +7,7 @@ from bench.scene import Scene
 from xsk_engine.lab import topology
 
 
-def test_the_engine_holds_chunks(wire, tmp_path):
+def test_the_engine_holds_chunks(wire, real_root, tmp_path):
     scene = Scene.here(tmp_path)
     for arm, least in (
         (holding.FragsArm("frags", 1500), 1500),
@@ -24,7 +24,7 @@ def test_the_engine_holds_chunks(wire, tmp_path):
 
 
 @pytest.mark.parametrize("send", [holding.kernel_udp, holding.af_packet])
-def test_a_dam_holds_the_kernels(wire, tmp_path, send):
+def test_a_dam_holds_the_kernels(wire, real_root, tmp_path, send):
     with Scene.here(tmp_path).bound_port():
         sample = send(512)
     # What fits into the burst passes.

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from wire import need_real_root
 
 from bench.arms import tcp
 from bench.scene import BUILD, Scene, stand_aside
@@ -29,6 +30,8 @@ def arms(scene, connections):
 
 @pytest.mark.parametrize("name", [tcp.ENGINE, tcp.KERNEL, tcp.KERNEL_LENT])
 def test_all_bytes_come(scene, name):
+    if name == tcp.ENGINE:
+        need_real_root()
     arm = arms(scene, 1)[name]
     arm.run()
     sample = arm.sample()
@@ -39,6 +42,8 @@ def test_all_bytes_come(scene, name):
 
 @pytest.mark.parametrize("name", [tcp.ENGINE, tcp.KERNEL])
 def test_over_several_connections(scene, name):
+    if name == tcp.ENGINE:
+        need_real_root()
     arm = arms(scene, 4)[name]
     arm.run()
     assert arm.sample()["bytes"] == MEGABYTES << 20

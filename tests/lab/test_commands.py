@@ -356,6 +356,11 @@ def test_named_laboratories(wire, real_root):
         assert inside.stdout.split() == ["lo", "vrx"]
         sent = cli("lab", "exec", name, "tx", "--", sys.executable, "-m", "xsk_engine", *SEND, "--count", "5")
         assert sent.returncode == 0, sent.stderr
+        # What somebody does in it is his.
+        subprocess.run(["ip", "-n", f"{name}-tx", "link", "set", "vtx", "down"], check=True)
+        before = os.stat(f"/run/netns/{name}-tx").st_ino
+        assert cli("lab", "up", name, "--queues", "2").returncode == 0
+        assert os.stat(f"/run/netns/{name}-tx").st_ino == before
         # Half of one is repaired.
         subprocess.run(["ip", "-n", f"{name}-tx", "link", "del", "vtx"], check=True)
         assert cli("lab", "up", name, "--queues", "2").returncode == 0
@@ -364,6 +369,37 @@ def test_named_laboratories(wire, real_root):
     assert name not in cli("lab", "list").stdout
     assert not os.path.exists(f"/run/netns/{name}-tx")
     assert cli("lab", "down", name).returncode == 3
+
+
+@pytest.mark.parametrize("command", [("lab", "up"), ("lab", "down")])
+def test_somebody_elses_namespace_is_no_laboratory(wire, real_root, command):
+    """Whatever it is called."""
+    name = f"f{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", f"{name}-tx"], check=True)
+    try:
+        inside = ["ip", "-n", f"{name}-tx", "link"]
+        subprocess.run([*inside, "add", "theirs", "up", "type", "veth", "peer", "other"], check=True)
+        done = cli(*command, name)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert f"{name}-tx, with theirs, is no laboratory's" in done.stderr
+        assert (
+            subprocess.run([*inside, "show", "theirs"], check=False, stdout=subprocess.DEVNULL).returncode
+            == 0
+        )
+    finally:
+        subprocess.run(["ip", "netns", "delete", f"{name}-tx"], check=True)
+    assert not list(Path("/run/netns").glob(f"{name}*"))
+
+
+@pytest.mark.parametrize("command", [("lab", "up", "refused"), ("lab", "run", "--", "true")])
+def test_a_laboratory_that_the_kernel_refuses(wire, real_root, command):
+    less = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    done = subprocess.run(
+        [*less, sys.executable, "-m", "xsk_engine", *command], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1), done.stderr
+    assert "EPERM" in done.stderr
+    assert not list(Path("/run/netns").glob("refused*"))
 
 
 def test_the_laboratory_is_quiet(wire):

@@ -184,40 +184,51 @@ def test_nobody_answers_and_no_route(engine):
         engine.udp(("192.0.2.1", PORT))
 
 
-def test_a_neighbour_that_changes_its_mac(wire, engine):
+@pytest.fixture
+def new_mac(wire):
+    """A function: gives the peer another MAC, as far as the kernel knows; it has its own again afterwards."""
+
+    def change(mac):
+        wire.ip("neigh", "replace", topology.RX_IPV4, "lladdr", mac, "dev", "vtx", "nud", "permanent")
+
+    yield change
+    change(topology.RX_MAC)
+
+
+def test_a_neighbour_that_changes_its_mac(wire, engine, new_mac):
     endpoint = engine.udp(PEER)
     with wire.capture(lambda frame: b"to whom" in frame) as frames:
-        try:
-            wire.ip(
-                "neigh",
-                "replace",
-                topology.RX_IPV4,
-                "lladdr",
-                "02:77:00:00:00:99",
-                "dev",
-                "vtx",
-                "nud",
-                "permanent",
-            )
+        new_mac("02:77:00:00:00:99")
 
-            def arrived():
-                endpoint.send(b"to whom")
-                time.sleep(0.01)
-                return any(frame[:6].hex(":") == "02:77:00:00:00:99" for frame in frames)
+        def arrived():
+            endpoint.send(b"to whom")
+            time.sleep(0.01)
+            return any(frame[:6].hex(":") == "02:77:00:00:00:99" for frame in frames)
 
-            wait_until(arrived)
-        finally:
-            wire.ip(
-                "neigh",
-                "replace",
-                topology.RX_IPV4,
-                "lladdr",
-                topology.RX_MAC,
-                "dev",
-                "vtx",
-                "nud",
-                "permanent",
-            )
+        wait_until(arrived)
+
+
+def test_a_flow_whose_neighbour_changes_its_mac_while_its_loop_takes_no_commands(
+    wire, engine, new_mac, monkeypatch
+):
+    """It hears of it a little later."""
+    real, refused = engine.workers[0].start_update, []
+
+    def start_update(*arguments):
+        if len(refused) < 3:
+            refused.append(arguments)
+            raise xsk_engine.BusyError("command", "vtx", "its command ring is full")
+        return real(*arguments)
+
+    flow = xsk_engine.parse_flow(f"ip dst={topology.RX_IPV4} / udp dst={PORT} / hex 746f2077686f6d")
+    with wire.capture(lambda frame: b"to whom" in frame) as frames:
+        running = engine.start(flow, rate="1kpps")
+        wait_until(lambda: frames)
+        monkeypatch.setattr(engine.workers[0], "start_update", start_update)
+        new_mac("02:77:00:00:00:99")
+        wait_until(lambda: frames[-1][:6].hex(":") == "02:77:00:00:00:99", 5)
+        running.stop()
+    assert len(refused) == 3
 
 
 # ---- frags ----------------------------------------------------------------------------------------------
@@ -734,3 +745,29 @@ def test_statistics_are_frozen_and_become_history(engine):
     assert records["completed_packets"].tolist() == [10, 10]
     assert records["time_ns"][0] <= records["time_ns"][1]
     assert engine.counter_pages()[0]["completed_packets"] == 10
+
+
+UNDER_UVLOOP = """
+import asyncio, sys, uvloop, xsk_engine
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+def plainly():
+    with xsk_engine.open("vtx") as engine:
+        endpoint = engine.udp(("10.77.0.2", 9000))
+        endpoint.send(b"x")
+        endpoint.drain()
+async def awaited():
+    async with xsk_engine.aopen("vtx") as engine:
+        endpoint = engine.udp(("10.77.0.2", 9000))
+        await endpoint.send(b"x")
+        await endpoint.drain()
+plainly() if sys.argv[1] == "open" else asyncio.run(awaited())
+"""
+
+
+@pytest.mark.parametrize("how", ["open", "aopen"])
+def test_a_program_whose_event_loops_are_uvloops(wire, how):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", UNDER_UVLOOP, how],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

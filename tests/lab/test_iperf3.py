@@ -2,6 +2,7 @@
 iperf3's own client says of the same test."""
 
 import contextlib
+import fcntl
 import json
 import re
 import signal
@@ -104,6 +105,19 @@ def check(ours, theirs, streams=1):
 
 
 # ---- tests that the server is satisfied with ------------------------------------------------------------
+
+
+def test_who_does_not_read_the_lines_does_not_hold_the_test_up(wire):
+    """The server's is over, and then they can still be read."""
+    with server(wire) as process:
+        client = start("iperf3", ADDRESS[4], "-p", str(PORT), "-t", "1", "-i", "0.1", "-P", "8")
+        with client:
+            fcntl.fcntl(client.stdout, fcntl.F_SETPIPE_SZ, 4096)
+            assert process.wait(10) == 0
+            out, err = client.communicate(timeout=10)
+    assert client.returncode == 0, err
+    assert len(out) > 4096
+    assert out.splitlines()[-1] == "iperf Done."
 
 
 def test_a_second(wire):

@@ -67,7 +67,9 @@ def test_sixty_four_queues_send_side_by_side(wide):
         f"ip dst={topology.RX_IPV4} / udp src=2000-{2000 + QUEUES - 1} dst=9000 ; size=100 ; @50/4=random"
     )
     with wide.listening(), wide.capture() as frames, xsk_engine.open("vtx", queues=range(QUEUES)) as engine:
-        running = engine.start(flow, count=10 * QUEUES)
+        running = engine.start(
+            flow, count=10 * QUEUES, rate="5kpps"
+        )  # which an ordinary user's capture takes
         for queue in range(QUEUES):
             endpoint = engine.udp((topology.RX_IPV4, 9000), source=(None, 1000 + queue), queue=queue)
             endpoint.send_many([bytes([queue])] * 3)

@@ -583,13 +583,23 @@ def test_the_first_error_has_no_others_behind_it(wire):
 
 
 FORKED = """
-import os, xsk_engine
+import os, threading, xsk_engine
 frame = bytes.fromhex("0277000000020277000000010800") + bytes(46)
 with xsk_engine.open("vtx") as engine:
     running = engine.start(xsk_engine.Flow(frame), rate=100)
+    is_held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with running._lock:
+            is_held.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait()
     if os.fork() == 0:
         answers = []
-        for use in (running.stop, lambda: running.set_rate(5), lambda: running.done):
+        for use in (running.stop, running.counts, lambda: running.set_rate(5), lambda: running.done):
             try:
                 use()
             except xsk_engine.BrokenError:
@@ -598,7 +608,9 @@ with xsk_engine.open("vtx") as engine:
             engine.umem.audit()
         except xsk_engine.ClosedError:
             answers.append(1)
-        os._exit(0 if len(answers) == 4 else 1)
+        os._exit(0 if len(answers) == 5 and "another process" in repr(running) else 1)
+    go_on.set()
+    thread.join()
     print(os.waitstatus_to_exitcode(os.wait()[1]), running.done)
     running.stop()
     running.wait(1)

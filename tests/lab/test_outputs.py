@@ -1,5 +1,6 @@
 """What a run tells while it runs: JSON lines, CSV, metrics, the live view; and when nobody can be told."""
 
+import contextlib
 import csv
 import fcntl
 import http.client
@@ -8,6 +9,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import socket
@@ -21,12 +23,17 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from tcppeer import ADDRESS, echo, peer
 from wire import cli, start, wait_until
 
+from xsk_engine import metrics
 from xsk_engine.figures import FIGURES, FLOW, QUEUE, TOTAL, names
 from xsk_engine.report import FIELDS
 
+WITHOUT_STDERR = ("sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "xsk_engine")
 EXAMPLE = Path(__file__).parents[2] / "examples/three-flows.yaml"
 SEND = ("send", "vtx", "--dst-ip", "10.77.0.2", "--dst-port", "9000")
 PORT = 9123
@@ -285,6 +292,63 @@ def test_scrapes_all_the_time_while_it_ends(wire):
         assert all(samples(answer) or answer == "# EOF\n" for answer in whole)
 
 
+@pytest.fixture
+def served(monkeypatch, request):
+    """A server in this process, impatient, whose answers have so many figures."""
+
+    class Long(Collector):
+        def collect(self):
+            for i in range(request.param):
+                yield GaugeMetricFamily(f"figure_{i}", "of many " * 200, value=i)
+
+    monkeypatch.setattr(metrics, "_WHOLE_REQUEST_S", 0.5)
+    server = metrics.MetricsServer(("127.0.0.1", PORT), Long())
+    yield
+    server.close()
+
+
+def test_no_name_server_is_asked_for_the_name_of_the_address(wire, monkeypatch):
+    """Whose answer may take minutes."""
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: pytest.fail("a name server was asked"))
+    server = metrics.MetricsServer(("127.0.0.1", PORT))
+    try:
+        assert scrape().endswith("# EOF\n")
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("served", [100], indirect=True)
+def test_who_asks_byte_by_byte_takes_neither_descriptors_nor_threads(wire, served):
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.socket()) for _ in range(100)]
+        for one in slow:  # not all find room in the queue of connections
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", PORT))
+        until = time.monotonic() + 0.4
+        while time.monotonic() < until:
+            for one in slow:
+                with contextlib.suppress(OSError):
+                    one.send(b"G")
+            time.sleep(0.05)
+            assert threading.active_count() - before[1] <= 16
+        assert len(os.listdir("/proc/self/fd")) - before[0] <= 100 + 16
+        wait_until(lambda: threading.active_count() == before[1], 3)
+        assert "figure_99 99.0" in scrape()
+
+
+@pytest.mark.parametrize("served", [8000], indirect=True)
+def test_who_does_not_read_his_answer_is_let_go(wire, served, capfd):
+    before = threading.active_count()
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", PORT))
+        deaf.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        wait_until(lambda: threading.active_count() > before)
+        wait_until(lambda: threading.active_count() == before, 5)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_second_signal_does_not_wait_for_the_drain(wire):
     process = start(*SEND, "--rate", "1kpps", "--json")
     with wire.counted() as arrived:
@@ -390,3 +454,135 @@ def test_without_a_terminal_it_is_quiet(wire):
     code, seen = on_a_terminal(*SEND, "--count", "500", "--rate", "1kpps", "--no-live")
     assert code == 0
     assert "asked pps" not in seen
+
+
+# ---- without stderr ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*SEND, "--count", "10", "--json"),
+        ("sink", "vtx", "--duration", "0.1s", "--json"),
+        ("measure", "vtx", "vtx", "--help"),
+        ("demo", "--seconds", "1"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_command_whose_stderr_is_closed(wire, command):
+    done = subprocess.run(
+        [*WITHOUT_STDERR, *command], stdout=subprocess.PIPE, timeout=30, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0
+    assert "--json" not in command or json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("how", [("--json",), ("--no-live",)])
+def test_tcp_whose_stderr_is_closed(wire, real_root, how):
+    """Its summary goes nowhere, and never into what was received."""
+    with peer(wire, echo) as one:
+        done = subprocess.run(
+            [*WITHOUT_STDERR, "tcp", ADDRESS[4], str(one.port), *how],
+            input=b"and back", stdout=subprocess.PIPE, timeout=30, check=False,
+        )  # fmt: skip
+        assert one.result() == 8
+    assert (done.returncode, done.stdout) == (0, b"and back")
+
+
+# ---- files that others have open, too ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--pcap-out", "--jsonl"])
+def test_a_pipe_is_left_as_it_was(wire, option):
+    """O_NONBLOCK would be everybody's who has it."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as read, open(writer, "wb") as write:
+        done = subprocess.run(
+            [sys.executable, "-m", "xsk_engine", *SEND, "--count", "3", option, "-"],
+            stdout=write, stderr=subprocess.PIPE, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert os.get_blocking(write.fileno())
+        write.close()
+        assert read.read()
+
+
+def started_into(stdout, *command):
+    return subprocess.Popen(
+        [sys.executable, "-m", "xsk_engine", *command],
+        stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["send", "sink", "tcp"])
+def test_a_terminal_that_takes_nothing_holds_nobody_up(wire, real_root, mortal, command):
+    """Nobody reads at its other end: it ends as late as it would, and says what it could not write."""
+    ours, its = pty.openpty()
+    try:
+        with peer(wire, lambda connection: connection.sendall(bytes(1 << 20))) as one:
+            arguments = {
+                "send": (*SEND, "--rate", "1kpps", "--duration", "1s", "--jsonl", "-", "--interval", "5ms"),
+                "sink": ("sink", "vtx", "--duration", "1s", "--jsonl", "-", "--interval", "5ms"),
+                "tcp": ("tcp", ADDRESS[4], str(one.port), "--no-live"),
+            }
+            process = mortal(started_into(its, *arguments[command]))
+            if command == "tcp":
+                time.sleep(1)
+                process.terminate()
+            _, err = process.communicate(timeout=10)
+        assert process.returncode == (143 if command == "tcp" else 1), err
+        assert "Traceback" not in err
+    finally:
+        os.close(ours)
+        os.close(its)
+
+
+@pytest.mark.parametrize("limit", [4096, 20480])
+def test_packets_that_do_not_fit_are_an_error(wire, tmp_path, limit):
+    """Also where the file takes a part of the last ones."""
+    command = (*SEND, "--dry-run", "--size", "1000", "--count", "21", "--pcap-out", "some.pcap")
+    done = subprocess.run(
+        [sys.executable, "-m", "xsk_engine", *command], capture_output=True, text=True, cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)), check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "EFBIG" in done.stderr or "File too large" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["send", "sink"])
+def test_a_socket_that_takes_nothing_holds_nobody_up(wire, mortal, command):
+    """It cannot be opened again, and stays blocking for others."""
+    ours, its = socket.socketpair()
+    arguments = {
+        "send": (*SEND, "--rate", "50kpps", "--size", "1000", "--duration", "1s", "--pcap-out", "-"),
+        "sink": ("sink", "vrx", "--duration", "2s", "--pcap", "-"),
+    }
+    with ours, its:
+        with wire.in_rx() if command == "sink" else contextlib.nullcontext():
+            process = mortal(started_into(its, *arguments[command]))
+        if command == "sink":
+            process.stderr.readline()
+            cli(*SEND, "--rate", "20kpps", "--size", "1000", "--duration", "1s", "--signature")
+        _, err = process.communicate(timeout=15)
+        assert os.get_blocking(its.fileno())
+    assert (process.returncode, "the file is not complete" in err) == (1, True), err
+
+
+def test_a_summary_into_a_pipe_that_somebody_else_has_made_non_blocking(wire):
+    """It is whole."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    packets = [word for i in range(100) for word in ("--packet", f"ip dst=10.77.0.2 / udp dst={1000 + i}")]
+    command = [sys.executable, "-m", "xsk_engine", "send", "vtx", *packets, "--count", "100", "--json"]
+    with (
+        subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE) as process,
+        open(reader, "rb") as read,
+    ):
+        assert not os.get_blocking(writer)
+        os.close(writer)
+        time.sleep(2)  # until it waits for us
+        text = read.read()
+    assert process.returncode == 0
+    assert len(text) > 4096
+    assert json.loads(text)["completed_packets"] == 100

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from privileged import SOMEBODY, privileges_of, run, tasks, with_only
 from tcppeer import ADDRESS, peer
-from wire import another_lab, first_line, frame, is_real_root, wait_until
+from wire import another_lab, first_line, frame, is_real_root, need_real_root, wait_until
 
 import xsk_engine
 from xsk_engine import privileges
@@ -86,6 +87,12 @@ def test_measuring_takes_one_capability(wire):
             assert done.returncode == 0, done.stderr
 
 
+def test_a_dry_run_takes_none(wire):
+    for uid in by_somebody():
+        done = run([], *SEND, "--dry-run", "--count", "3", uid=uid)
+        assert (done.returncode, done.stdout.count(" 60 bytes ")) == (0, 3), done.stderr
+
+
 def test_looking_takes_none(wire):
     done = run([], "doctor", "vtx", "--json")
     assert done.returncode == 0, done.stderr
@@ -140,6 +147,9 @@ def test_iperf3_takes_three(wire, real_root):
     ("command", "takes", "lacks"),
     [
         (SEND, ("net_raw",), "net_raw"),
+        (("replay", "vtx", "FILE"), ("net_raw",), "net_raw"),
+        (("measure", "vtx", "vtx", "--tests", "throughput"), ("net_raw",), "net_raw"),
+        ((*SEND, "--signature", "--rtt"), ("net_raw",), "net_raw"),
         (("sink", "vtx", "--method", "packet"), ("net_raw",), "net_raw"),
         *[(("sink", "vtx", "--method", "xdp", *SMALL_SINK), PROGRAM, one) for one in PROGRAM],
         *[(("sink", "vtx", "--reflect"), PROGRAM[1:], one) for one in PROGRAM[1:]],
@@ -147,9 +157,11 @@ def test_iperf3_takes_three(wire, real_root):
     ],
     ids=lambda one: one if isinstance(one, str) else one[0],
 )
-def test_the_one_that_is_missing_is_named(wire, command, takes, lacks):
-    if takes != ("net_raw",) and not is_real_root():
-        pytest.skip("needs root outside a user namespace")
+def test_the_one_that_is_missing_is_named(wire, tmp_path, command, takes, lacks):
+    if takes != ("net_raw",):
+        need_real_root()
+    file = str(pcap(tmp_path / "three.pcap"))
+    command = [file if word == "FILE" else word for word in command]
     done = run([one for one in takes if one != lacks], *command)
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -214,8 +226,8 @@ def has_nothing(process):
 def test_send_has_nothing_left(wire, tmp_path, who):
     tmp_path.chmod(0o777)
     uid = None if who == "root" else SOMEBODY
-    if uid and not is_real_root():
-        pytest.skip("needs root outside a user namespace")
+    if uid:
+        need_real_root()
     files = {name: str(tmp_path / name) for name in ("pcap", "csv", "jsonl")}
     asked = (*SEND, "--rate", "1kpps", "--json", "--queue", "0-1", "--metrics", str(METRICS), "--live",
              "--pcap-out", files["pcap"], "--csv", files["csv"], "--jsonl", files["jsonl"],
@@ -252,8 +264,8 @@ def test_replay_reads_on_what_it_may_not_open(wire, tmp_path, real_root):
 
 @pytest.mark.parametrize("method", ["packet", "xdp"])
 def test_sink_has_nothing_left(wire, method, tmp_path):
-    if method == "xdp" and not is_real_root():
-        pytest.skip("needs root outside a user namespace")
+    if method == "xdp":
+        need_real_root()
     asked = ("sink", "vrx", "--method", method, "--json", "--pcap", str(tmp_path / "pcap"), "--ring", "64")
     with wire.in_rx(), running(wire, None, *asked) as process:
         has_nothing(process)
@@ -356,3 +368,34 @@ def test_who_uses_the_library_keeps_what_he_has(wire):
     with xsk_engine.open("vtx"):
         assert {one["CapEff"] for one in tasks(os.getpid())} == {before["CapEff"]}
         assert {one["NoNewPrivs"] for one in tasks(os.getpid())} == {before["NoNewPrivs"]}
+
+
+# ---- whose code runs ---------------------------------------------------------------------------------------
+
+FOREIGN = (
+    "json",
+    "mmap",
+    "signal",
+    "socket",
+    "runpy",
+    "ctypes",
+    "click",
+    "numpy",
+    "xsk_engine",
+    "sitecustomize",
+)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("demo", "--seconds", "0.1"), ("doctor",), ("lab", "run", "--wire", "clean", "--", "true")],
+    ids=lambda command: command[0],
+)
+def test_no_module_is_taken_from_the_current_directory(real_root, tmp_path, command):
+    """Which may be anybody's, and who is in it root."""
+    for name in FOREIGN:
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write(__name__)\n")
+    program = [str(Path(sys.executable).parent / "xsk-engine"), *command]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+    assert done.returncode == 0, done.stderr

@@ -18,7 +18,17 @@ from scapy.layers.inet import IP, TCP, UDP, IPOption_Router_Alert, fragment
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from test_measure import QUICK, check_against_itself, measured_lab, report_of
-from wire import PORT, another_lab, cli, first_line, is_real_root, says_gone, start, wait_until
+from wire import (
+    PORT,
+    another_lab,
+    cli,
+    first_line,
+    is_real_root,
+    need_real_root,
+    says_gone,
+    start,
+    wait_until,
+)
 
 import xsk_engine
 from xsk_engine import netdev
@@ -37,8 +47,7 @@ TO_RX = f"ip dst={topology.RX_IPV4} / udp src=1000 dst={PORT} ; signature"
 
 
 def needs_root():
-    if not is_real_root():
-        pytest.skip("attaching an XDP program needs root outside a user namespace")
+    need_real_root()
 
 
 @contextlib.contextmanager

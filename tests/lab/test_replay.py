@@ -296,6 +296,29 @@ def test_a_pipe_that_stalls_does_not_hold_it(wire, tmp_path, written, named):
     assert bool(json.loads(out)["submitted_packets"]) == (written > 1000)
 
 
+def test_a_pipe_whose_reader_is_stopped_and_continued(wire, tmp_path):
+    """Its thread has then written a part of a block."""
+    file, count = tmp_path / "many.pcap", 30_000
+    wrpcap(str(file), [Ether(**OURS) / IP(src="10.1.1.1", dst="10.77.0.2") / UDP(dport=9) / bytes(500)])
+    header, packet = file.read_bytes()[:24], file.read_bytes()[24:]
+    file.write_bytes(header + packet * count)
+    with subprocess.Popen(["cat", file], stdout=subprocess.PIPE) as source, wire.counted(9) as arrived:
+        options = ("--rate", "20kpps", "--json", "--umem-mb", "1")
+        process = start("replay", "vtx", "-", *options, stdin=source.stdout)
+        source.stdout.close()
+        wait_until(lambda: arrived() > 0)
+        for _ in range(5):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.15)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        report = json.loads(out)
+        assert (report["submitted_packets"], report["replay"]["damage"]) == (count, "")
+        wait_until(lambda: arrived() == count)
+
+
 def test_a_pipe_that_starts_late_keeps_its_gaps(wire, tmp_path):
     file = tmp_path / "some.pcap"
     written_frames(file, made(200))

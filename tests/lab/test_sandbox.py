@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from privileged import privileges_of, tasks
 from tcppeer import ADDRESS, peer
-from wire import cli, start, wait_until
+from wire import cli, first_line, frame, start, wait_until
 
 import xsk_engine
 from xsk_engine._ffi import seccomp
@@ -159,6 +159,28 @@ def test_tcp(wire):
             input=b"x" * 100_000, capture_output=True, timeout=60, check=False,
         )  # fmt: skip
     assert (done.returncode, len(done.stdout)) == (0, 100_000), done.stderr
+
+
+def test_what_else_has_workers(wire, real_root, tmp_path):
+    """A replay out of a compressed file, a sink, and round trips."""
+    from scapy.all import Ether, wrpcap
+
+    file = tmp_path / "some.pcap.gz"
+    wrpcap(str(file), [Ether(frame(60))] * 500, gz=True)
+    done = cli("replay", "vtx", str(file), "--sandbox", "--json")
+    assert (done.returncode, json.loads(done.stdout)["completed_packets"]) == (0, 500), done.stderr
+    done = cli("sink", "vtx", "--sandbox", "--duration", "100ms", "--json")
+    assert done.returncode == 0, done.stderr
+    with wire.in_rx():
+        reflector = start("sink", "vrx", "--reflect", "--duration", "20s")
+    try:
+        first_line(reflector, of="stderr")
+        done = cli(*SEND, "--signature", "--rtt", "--count", "100", "--rate", "1kpps", "--sandbox", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["rtt"]["received_packets"] == 100
+    finally:
+        reflector.kill()
+        reflector.communicate()
 
 
 def test_measure(wire):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -11,9 +12,21 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from wire import PORT, another_lab, cli, first_line, is_real_root, says_gone, start, wait_until
+from wire import (
+    PORT,
+    another_lab,
+    cli,
+    exit_code_of,
+    first_line,
+    is_real_root,
+    need_real_root,
+    says_gone,
+    start,
+    wait_until,
+)
 
 import xsk_engine
 from xsk_engine import sinksession
@@ -32,8 +45,8 @@ SIGNED = f"ip dst={topology.RX_IPV4} / udp src=1000-1009 dst={PORT} ; signature"
 
 @pytest.fixture(params=["xdp", "packet"])
 def method(request, wire):
-    if request.param == "xdp" and not is_real_root():
-        pytest.skip("attaching an XDP program needs root outside a user namespace")
+    if request.param == "xdp":
+        need_real_root()
     return request.param
 
 
@@ -393,6 +406,24 @@ def test_the_command(wire, method, tmp_path):
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert sum(int(row["received_packets"]) for row in rows) == 5000
     assert len(rows) == len(records) - 1
+
+
+def test_a_forked_child_stops_nothing(wire, method):
+    with sink_of(wire, method=method) as sink:
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException):
+                sink.stop()
+                sink.close()
+                code = 0
+            os._exit(code)
+        assert exit_code_of(child) == 0
+        told = "".join(path.read_text() for path in Path("/proc/self/fdinfo").iterdir() if path.exists())
+        assert set(re.findall("eventfd-count: +([0-9a-f]+)", told)) <= {"0"}, "a loop that is told to stop"
+        with xsk_engine.open("vtx") as engine:
+            send(engine, SIGNED, count=100)
+            settled(sink, 100)
 
 
 def test_it_is_scraped(wire):

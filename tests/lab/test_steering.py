@@ -18,7 +18,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrFragment,
 )
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
-from wire import another_lab, is_real_root, wait_until
+from wire import another_lab, need_real_root, wait_until
 
 from xsk_engine import netdev
 from xsk_engine.capture import Capture
@@ -77,8 +77,7 @@ class Steered:
 
 @contextlib.contextmanager
 def steered(wire, *tuples, match=TUPLES):
-    if not is_real_root():
-        pytest.skip("attaching an XDP program needs root outside a user namespace")
+    need_real_root()
     with contextlib.ExitStack() as stack:
         passed = stack.enter_context(wire.capture(lambda frame: frame[6:8] == MARK))
         sock = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW))

@@ -664,12 +664,36 @@ def test_two_threads_may_not_write(wire, engine):
         connection.send(b"a")
 
 
+@contextlib.contextmanager
+def held(lock):
+    """By another thread."""
+    is_held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            is_held.set()
+            go_on.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait()
+    pid = os.getpid()
+    yield
+    if os.getpid() == pid:
+        go_on.set()
+        thread.join()
+
+
 def test_a_forked_child(wire, engine):
+    """Also where another thread is just asking, which the child does not have."""
     with peer(wire, echo) as one, engine.tcp(ADDRESS[4], one.port) as connection:
-        child = os.fork()
+        with held(connection._asking), held(engine.tcp_stack._lock):
+            child = os.fork()
         if not child:
             code = 1
             try:
+                assert connection.state == "CLOSED"
+                connection.close()
                 connection.send(b"child")
             except xsk_engine.BrokenError:
                 code = 0

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import hashlib
 import http.client
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from tcppeer import ADDRESS
-from wire import wait_until
+from wire import lacks, wait_until
 
 import xsk_engine
 
@@ -41,9 +40,7 @@ def listens(wire, port):
 def needs(program):
     if shutil.which(program):
         return
-    if os.environ.get("XSK_REQUIRE_LAB") == "1":
-        pytest.fail(f"XSK_REQUIRE_LAB=1 forbids to skip: there is no {program}")
-    pytest.skip(f"there is no {program}; run make setup-test")
+    lacks(f"there is no {program}; run make setup-test")
 
 
 @contextlib.contextmanager

@@ -390,6 +390,30 @@ def test_named_laboratories_with_a_wire(wire, real_root):
     assert "no such laboratory" in cli("lab", "wire", name).stderr
 
 
+def test_several_at_once_make_or_remove_the_same_one(wire, real_root):
+    """One does it, the others find it done."""
+    name = f"o{os.getpid()}"
+    try:
+        for _ in range(2):
+            makers = [start("lab", "up", name, "--queues", "2", "--wire", "clean") for _ in range(3)]
+            said = [process.communicate(timeout=60)[1] for process in makers]
+            assert [process.returncode for process in makers] == [0, 0, 0], said
+            assert sorted("already" in text for text in said) == [False, True, True]
+            enders = [start("lab", "down", name) for _ in range(3)]
+            said = [process.communicate(timeout=60)[1] for process in enders]
+            assert sorted(process.returncode for process in enders) == [0, 3, 3], said
+            assert sum("no such laboratory" in text for text in said) == 2
+    finally:
+        cli("lab", "down", name)
+
+
+def test_a_program_in_a_laboratory_has_its_signals(wire):
+    """Python ignores two of them."""
+    result = cli("lab", "run", "--", "sh", "-c", "yes | head -1; grep SigIgn /proc/self/status")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert int(result.stdout.split()[-1], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1) == 0
+
+
 def forwarder_in(name):
     inode = os.stat(f"/run/netns/{name}-wire").st_ino
     (pid,) = (pid for pid in forwarders() if os.stat(f"/proc/{pid}/ns/net").st_ino == inode)

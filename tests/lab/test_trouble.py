@@ -53,23 +53,27 @@ def test_the_link_stays_down(wire):
         assert isinstance(error, BrokenError)
         assert "--link-timeout" in str(error)
         assert "ENETDOWN" in str(error)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 0.3 + 0.5 + 0.5 + 1, "until it goes, the timeout, the drain"
 
 
 def test_the_peer_goes_down(wire):
     """Every packet is completed and lost; the engine notices by the run of EBUSY."""
     with another_lab(LabOptions()) as lab:
+        started = time.monotonic()
         peer_down = ("link", "set", "vrx", "down")
         traffic = Traffic(frame(60), duration_s=3)
         engine, error = during(lab, traffic, (0.3, peer_down, True), link_timeout_s=0.5)
         assert isinstance(error, BrokenError)
         assert "link was down" in str(error)
+        assert time.monotonic() - started < 0.3 + 0.5 + 0.5 + 1
         assert 1000 <= engine.snapshot().dropped_packets < 1200
 
 
 def test_the_interface_is_deleted(wire):
     with another_lab(LabOptions()) as lab:
+        started = time.monotonic()
         engine, error = during(lab, PACED, (0.3, ("link", "del", "vtx"), False))
+        assert time.monotonic() - started < 0.3 + 0.5 + 1, "until it goes, and the drain"
         assert isinstance(error, BrokenError)
         assert "ENXIO" in str(error)
         assert "gone" in str(error)
@@ -182,8 +186,9 @@ def test_without_libxdp(wire):
 
 
 @pytest.mark.parametrize("backend", [{}, {"tx_metadata_len": 16}], ids=["libxdp", "sockopt"])
-def test_open_and_close_200_times(wire, backend):
-    for i in range(201):
+@pytest.mark.parametrize("times", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_open_and_close_again_and_again(wire, times, backend):
+    for i in range(times + 1):
         with Engine(EngineConfig("vtx", queues=(0, 1), **backend)):
             pass
         if i == 0:
@@ -329,10 +334,11 @@ with Engine(EngineConfig("vtx", queues=(int(sys.argv[2]),), umem_bytes=1 << 20))
 """
 
 
-def test_kill_9_and_start_again_at_once_200_times(wire):
+@pytest.mark.parametrize("times", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_kill_9_and_start_again_at_once(wire, times):
     """Two at a time, each on its queue, within an ordinary user's locked memory."""
     with wire.counted() as arrived:
-        for i in range(100):
+        for i in range(times // 2):
             processes = [
                 subprocess.Popen(
                     [sys.executable, "-c", ONE_SHOT, frame(60).hex(), str(queue)],

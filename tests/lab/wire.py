@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import ipaddress
 import os
+import re
 import signal
 import socket
 import struct
@@ -16,11 +17,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from xsk_engine import packet
-from xsk_engine._ffi import native
+from xsk_engine._ffi import libbpf, native
 from xsk_engine.config import EngineConfig
 from xsk_engine.engine import Engine
-from xsk_engine.errors import BrokenError, BusyError
+from xsk_engine.errors import BrokenError, BusyError, XskError
 from xsk_engine.lab import namespaces, private, topology
 from xsk_engine.lab.private import PrivateLab
 from xsk_engine.worker import Worker
@@ -273,6 +276,18 @@ def says_gone(sink):
     return False
 
 
+def lacks(reason):
+    """This machine lacks what the test needs: it skips, or fails where XSK_REQUIRE_LAB=1 forbids that."""
+    if os.environ.get("XSK_REQUIRE_LAB") == "1":
+        pytest.fail(f"XSK_REQUIRE_LAB=1 forbids to skip: {reason}")
+    pytest.skip(reason)
+
+
+def need_real_root():
+    if not is_real_root():
+        lacks("needs root outside a user namespace")
+
+
 def exit_code_of(child, seconds=10.0):
     """Of a forked child; one that hangs says where, and is ended."""
     deadline = time.monotonic() + seconds
@@ -293,11 +308,50 @@ def wait_until(condition, seconds=10.0):
         time.sleep(0.01)
 
 
+def umem_kib():
+    """Mapped and not inherited over fork (``dc``, proc_pid_smaps(5)), which is how a umem is."""
+    regions = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    sizes = [re.search(r"^Size: +(\d+) kB$", region, re.M) for region in regions]
+    flags = [region.partition("\n")[0].split() for region in regions[1:]]
+    return sum(int(size[1]) for size, flag in zip(sizes, flags, strict=False) if "dc" in flag)
+
+
+def attached_program():
+    """At our end, if there is one."""
+    try:
+        return libbpf.attached_program(socket.if_nametoindex("vtx"))
+    except OSError:
+        return None
+
+
 def holdings():
-    """What a leak would be seen in: open fds, mappings of AF_XDP sockets, threads."""
+    """What a leak would be seen in: open fds, mappings of AF_XDP sockets, threads, memory of umems, the XDP
+    program."""
     fds = sorted(os.listdir("/proc/self/fd"))
     maps = Path("/proc/self/maps").read_text().count("socket:")
-    return len(fds), maps, threading.active_count()
+    return len(fds), maps, threading.active_count(), umem_kib(), attached_program()
+
+
+def closed_beside(engine, callers, call, seconds=0.05):
+    """Closes the engine while so many threads go on calling; what has ended each of them."""
+    ends = []
+
+    def go_on():
+        try:
+            while True:
+                call()
+        except XskError as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=go_on) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds)
+    engine.close()
+    for thread in threads:
+        thread.join(10)
+    assert len(ends) == callers
+    return ends
 
 
 def close_between(endpoint):

@@ -62,7 +62,7 @@ def test_a_peer_whose_napi_never_runs(real_root, rate):
         took = time.monotonic() - started
         assert error.errno == errno.ETIMEDOUT
         assert "no completion for too long" in str(error)
-        assert took < 3
+        assert took < 1 + 0.5 + 1, "the progress timeout and the drain"
         snapshot = engine.snapshot()
         assert 0 < snapshot.inflight_descs < PEER_RING
         assert snapshot.submitted_packets == snapshot.completed_packets + snapshot.inflight_descs

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from tcppeer import ADDRESS, digest_of, peer
-from wire import PORT, another_lab, frame, wait_until
+from wire import PORT, another_lab, cli, frame, wait_until
 
 import xsk_engine
 from xsk_engine._ffi import libbpf
@@ -113,6 +113,10 @@ def test_one_that_is_there_when_we_need_the_place(generic):
             xsk_engine.open("vtx", tcp=True)
         with pytest.raises(UnavailableError, match=rf"XDP program id {before[0]} is attached.*not ours"):
             Sink(SinkConfig("vtx", method="xdp")).open()
+        for command in (("sink", "vtx", "--method", "xdp"), ("tcp", "10.77.0.2", "9")):
+            done = cli(*command)
+            assert done.returncode == 3
+            assert f"XDP program id {before[0]} is attached" in done.stderr
         with xsk_engine.open("vtx") as engine:
             engine.raw().send(frame(60))
         assert other.attached() == before

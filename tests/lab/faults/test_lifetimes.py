@@ -1,7 +1,9 @@
 """Threads that die, callbacks that raise, interpreters that end, and objects that outlive their engine."""
 
+import _thread
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -12,14 +14,14 @@ import weakref
 
 import pytest
 from tcppeer import digest_of, peer
-from wire import PORT, frame, holdings, wait_until
+from wire import PORT, closed_beside, frame, holdings, wait_until
 
 import xsk_engine
 from xsk_engine import lifetimes
 from xsk_engine._ffi import native
 from xsk_engine.config import MIB, EngineConfig
 from xsk_engine.engine import Engine
-from xsk_engine.errors import BrokenError, ClosedError
+from xsk_engine.errors import BrokenError, BusyError, ClosedError, XskError
 from xsk_engine.lab import topology
 from xsk_engine.neighbours import Neighbours
 from xsk_engine.sink import Sink, SinkConfig
@@ -314,21 +316,168 @@ def test_what_nobody_holds_is_closed(wire, nothing_is_left, make):
     assert "engine on vtx was never closed" in [str(one.message) for one in said]
 
 
-@pytest.mark.filterwarnings("default::ResourceWarning")
-def test_what_nobody_holds_and_no_thread_can_close_waits_for_the_end(wire, nothing_is_left, monkeypatch):
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    "starter", [(threading.Thread, "start"), (_thread, "start_new_thread")], ids=lambda starter: starter[1]
+)
+def test_what_nobody_holds_and_no_thread_can_close_waits_for_the_end(
+    wire, nothing_is_left, monkeypatch, starter
+):
     """Whoever collects it does not close it: that may be one of its own threads."""
 
     def refuse(*_):
         raise RuntimeError("can't start new thread")
 
     held = a_cycle()
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(*starter, refuse)
     del held
     gc.collect()
+    wait_until(lambda: len(lifetimes._left) == 1)
     monkeypatch.undo()
     (left,) = [engine for engine in lifetimes._engines if engine.workers]
     assert left.workers[0].alive
     left.close()
+    lifetimes._left.clear()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_who_collects_what_nobody_holds_waits_for_no_thread(wire, nothing_is_left, monkeypatch):
+    """It may hold a lock that a Thread takes when it starts."""
+    real, starters = threading.Thread.start, []
+
+    def start(thread):
+        starters.append(threading.get_ident())
+        real(thread)
+
+    held = a_cycle()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    del held
+    gc.collect()
+    wait_until(lambda: starters)
+    assert starters != [threading.get_ident()]
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """A function: an engine's loop does not answer within the block, and nobody waits for it for long."""
+    monkeypatch.setattr("xsk_engine.endpoint._REMOVE_DEADLINE_S", 0.3)
+
+    @contextlib.contextmanager
+    def paused(engine):
+        assert engine.workers[0].pause(2)
+        try:
+            yield
+        finally:
+            engine.workers[0].resume()
+
+    return paused
+
+
+def test_an_endpoint_that_nobody_holds_waits_for_a_loop_that_is_away(wire, nothing_is_left, away):
+    """Who makes another does not wait for it."""
+    with xsk_engine.open("vtx") as engine:
+        engine.raw().send(frame())
+        wait_until(lambda: engine.snapshot().completed_packets == 1)
+        with away(engine):
+            kept = engine.raw()
+            assert engine.umem.audit(strict=False).arenas == 3, "the loop's own, and two"
+        kept.close()
+        engine.raw().close()
+        assert engine.umem.audit(strict=False).arenas == 1
+
+
+def fill_command_ring(worker):
+    with contextlib.suppress(BusyError):
+        for _ in range(100_000):
+            worker.command(native.PARK)
+    with pytest.raises(BusyError, match="command ring is full"):
+        worker.command(native.PARK)
+
+
+def test_an_endpoint_that_cannot_be_closed_holds_up_no_engine(wire, nothing_is_left, away):
+    with xsk_engine.open("vtx") as engine:
+        lost = engine.raw()
+        with away(engine), pytest.raises(BrokenError, match="does not answer; the endpoint leaks"):
+            lost.close()
+        with within(1):
+            engine.close()
+
+
+def test_an_endpoint_whose_loop_takes_no_command_stays_open(wire, nothing_is_left, away):
+    """And can be closed later."""
+    with xsk_engine.open("vtx") as engine:
+        raw = engine.raw()
+        with away(engine):
+            fill_command_ring(engine.workers[0])
+            with pytest.raises(BusyError, match="command ring is full"):
+                raw.close()
+            assert not raw.closed
+        wait_until(lambda: raw.send(frame()) is None)
+        raw.drain()
+        raw.close()
+        assert engine.umem.audit(strict=False).arenas == 1
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5])
+def test_an_engine_whose_loop_takes_no_command_closes(wire, nothing_is_left, seconds):
+    """All is sent when there is room for its command in time; without, it ends all the same."""
+    engine = xsk_engine.open("vtx", queues=(0, 1))
+    raw = engine.raw(queue=0)
+    first = engine.workers[0]
+    assert first.pause(2)
+    raw.send_many([frame()] * 100)
+    fill_command_ring(first)
+    back = threading.Timer(seconds, first.resume)
+    back.start()
+    with within(seconds + 1):
+        engine.close()
+    back.join()
+    assert engine.final.queues[0].completed_packets == (100 if seconds < 1 else 0)
+
+
+CALLS = {
+    "send_many": lambda endpoint: endpoint.send_many([bytes(200)] * 200),
+    "alloc": lambda endpoint: endpoint.alloc(16, 800).release(),
+    "send": lambda endpoint: endpoint.send(b"x"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_who_calls_again_and_again_keeps_no_engine_from_closing(wire, nothing_is_left, call):
+    for _ in range(3):
+        engine, stop = xsk_engine.open("vtx"), threading.Event()
+        endpoint = engine.udp(REMOTE)
+
+        def go_on(endpoint=endpoint, stop=stop):
+            while not stop.is_set():
+                with contextlib.suppress(XskError):
+                    CALLS[call](endpoint)
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        time.sleep(0.1)
+        try:
+            with within(1.5):
+                engine.close()
+        finally:
+            stop.set()
+            thread.join(5)
+
+
+def test_who_connects_while_the_engine_closes(wire, real_root, nothing_is_left):
+    with peer(wire, digest_of) as one:
+        for _ in range(10):
+            engine = xsk_engine.open("vtx", tcp=True)
+            to = functools.partial(engine.tcp, topology.RX_IPV4, one.port, dst_mac=topology.RX_MAC)
+            closed_beside(engine, 3, lambda to=to: to().abort())
+
+
+def test_makers_and_who_closes_their_engine(wire, nothing_is_left):
+    """Each of them closes what others have dropped."""
+    for _ in range(20):
+        engine = xsk_engine.open("vtx")
+        ends = closed_beside(engine, 4, engine.raw, 0.02)
+        assert {type(end) for end in ends} == {ClosedError}
 
 
 def test_who_asks_for_a_neighbour_hears_that_nobody_can_answer(wire, monkeypatch):

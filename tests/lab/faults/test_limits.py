@@ -3,15 +3,18 @@
 import contextlib
 import errno
 import gc
+import json
 import mmap
 import os
 import resource
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tcppeer import digest_of, peer
-from wire import PORT, frame, holdings, wait_until
+from wire import PORT, frame, holdings, lacks, wait_until
 
 import xsk_engine
 from xsk_engine._ffi import memory
@@ -259,3 +262,88 @@ def test_no_huge_pages(wire, monkeypatch, said):
         assert engine.umem.area.page_size == mmap.PAGESIZE
         engine.raw().send(frame(60))
     assert engine.snapshot().completed_packets == 1
+
+
+WITHOUT_A_THREAD = """
+import sys, threading
+real, name = threading.Thread.start, sys.argv.pop(1)
+def start(thread):
+    if thread.name.startswith(name):
+        raise RuntimeError("can't start new thread")
+    real(thread)
+threading.Thread.start = start
+from xsk_engine.cli import main
+main()
+"""
+SEND = ("send", "vtx", "--dst-ip", topology.RX_IPV4, "--count", "10")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("metrics", (*SEND, "--metrics", "9321")),
+        ("pcap-out", (*SEND, "--pcap-out", "sent.pcap")),
+        ("pcap-out", ("sink", "vtx", "--pcap", "got.pcap", "--duration", "1s")),
+        ("pump", ("replay", "vtx", "some.pcap.gz")),
+        ("replay", ("replay", "vtx", "some.pcap", "--umem-mb", "1")),
+    ],
+)
+def test_no_thread_for_a_command(wire, tmp_path, name, command):
+    from scapy.all import Ether, wrpcap
+
+    for file in ("some.pcap", "some.pcap.gz"):
+        wrpcap(str(tmp_path / file), [Ether(frame(1500))] * 2000, gz=file.endswith("gz"))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_THREAD, name, *command],
+        capture_output=True, text=True, cwd=tmp_path, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode in (1, 3), done.stderr
+    assert "no thread can be started" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def confined(real_root):
+    """A function: the command line of a program that has so much memory, in a cgroup of its own."""
+    root = Path("/sys/fs/cgroup")
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, own = line.split(":", 2)
+        if controllers == "memory":
+            folder, limit = root / "memory" / own.lstrip("/"), "memory.limit_in_bytes"
+            break
+    else:
+        folder, limit = root / own.lstrip("/"), "memory.max"
+    mine = folder / f"xsk-test-{os.getpid()}"
+    try:
+        mine.mkdir()
+    except OSError as error:
+        lacks(f"no cgroup can be made here: {error}")
+    try:
+        if not (mine / limit).exists():
+            lacks(f"{folder} gives its cgroups no memory controller")
+
+        def words(most, *command):
+            (mine / limit).write_text(str(most))
+            return ["sh", "-c", 'echo 0 > "$0" && exec "$@"', str(mine / "cgroup.procs"), *command]
+
+        yield words
+    finally:
+        mine.rmdir()
+
+
+def test_a_memory_cgroup_that_is_too_small_leaves_nothing(wire, confined):
+    """The kernel kills while the umem is pinned, not later, and the queue is free again."""
+
+    def send(umem_mb):
+        command = confined(
+            192 << 20, sys.executable, "-m", "xsk_engine", *SEND, "--umem-mb", str(umem_mb), "--json"
+        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    with wire.listening():
+        for _ in range(2):
+            too_much = send(256)
+            assert (too_much.returncode, too_much.stdout) == (-signal.SIGKILL, ""), too_much.stderr
+            enough = send(16)
+            assert enough.returncode == 0, enough.stderr
+            assert json.loads(enough.stdout)["completed_packets"] == 10

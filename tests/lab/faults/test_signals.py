@@ -1,6 +1,7 @@
 """Signals, and terminals and readers that go: a summary and an exit code, or it goes on."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tcppeer import ADDRESS, digest_of, peer
@@ -140,6 +142,105 @@ def test_ctrl_c_while_python_imports(wire, name, code):
     assert not result.stderr.strip()
 
 
+# ---- between the last packet and the summary ---------------------------------------------------------------
+
+AFTER_THE_EVENT_LOOP = """
+import os, signal
+import uvloop
+class Loop(uvloop.Loop):
+    def close(self):
+        super().close()
+        os.kill(os.getpid(), signal.SIGTERM)
+uvloop.new_event_loop = Loop
+from xsk_engine.cli import main
+main()
+"""
+AFTER_THE_RUN = """
+import contextlib, os, signal
+from xsk_engine import signals
+real = signals.handled
+@contextlib.contextmanager
+def handled(handler):
+    with real(handler) as numbers:
+        yield numbers
+    os.kill(os.getpid(), signal.SIGTERM)
+signals.handled = handled
+from xsk_engine.cli import main
+main()
+"""
+RUNS = {
+    "send": (*SEND, "--count", "1"),
+    "sink": ("sink", "vtx", "--duration", "0.1s"),
+    "measure": ("measure", "vtx", "vrx", "--tests", "throughput", "--size", "64", "--trial", "0.1s"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_signal_when_the_run_is_just_over(wire, name):
+    """There is nothing left to end, and the summary is still told."""
+    result = subprocess.run(
+        [sys.executable, "-c", AFTER_THE_RUN, *RUNS[name], "--json"],
+        capture_output=True, text=True, timeout=30, check=False, close_fds=False,
+    )  # fmt: skip
+    assert result.returncode in (0, 1), result.stderr
+    assert json.loads(result.stdout)
+
+
+def test_a_signal_when_the_event_loop_has_just_closed(wire):
+    result = subprocess.run(
+        [sys.executable, "-c", AFTER_THE_EVENT_LOOP, *SEND, "--count", "1", "--json"],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert result.returncode == 143, result.stderr
+    assert json.loads(result.stdout)["completed_packets"] == 1
+
+
+@pytest.mark.parametrize("script", [AFTER_THE_EVENT_LOOP, AFTER_THE_RUN], ids=["loop", "run"])
+def test_a_signal_when_a_connection_has_just_closed(wire, real_root, script):
+    with peer(wire, digest_of) as one:
+        result = subprocess.run(
+            [sys.executable, "-c", script, "tcp", ADDRESS[4], str(one.port), "--json"],
+            input="hello", capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+        assert one.result()[0] == 5
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stderr)["written_bytes"] == 5
+
+
+def test_the_second_signal_ends_who_cannot_tell(wire, mortal):
+    """Nobody reads the summary: the first is ignored, as the run is over."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, bytes(4096))
+    flows = [
+        part for i in range(50) for part in ("--packet", f"ip dst={topology.RX_IPV4} / udp dst={1000 + i}")
+    ]
+    process = mortal(
+        subprocess.Popen([*COMMAND, "send", "vtx", *flows, "--count", "50", "--json"], stdout=writer)
+    )
+    os.close(writer)
+    wait_until(lambda: "pipe_write" in Path(f"/proc/{process.pid}/wchan").read_text(), 10)
+    process.terminate()
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(5) == -signal.SIGTERM
+    os.close(reader)
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.02, 0.05])
+def test_a_sink_that_is_told_twice_has_its_summary(wire, mortal, gap_s):
+    with wire.in_rx():
+        process = mortal(start("sink", "vrx", "--json"))
+    first_line(process, of="stderr")
+    process.send_signal(signal.SIGINT)
+    time.sleep(gap_s)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    assert "received_packets" in json.loads(out)
+    assert process.returncode in (0, -signal.SIGTERM), err  # Python's own end may be all that is left to end
+
+
 # ---- readers that go ---------------------------------------------------------------------------------------
 
 
@@ -199,8 +300,9 @@ def test_stopped_for_five_seconds(wire, mortal):
     with contextlib.ExitStack() as stack:
         times = stack.enter_context(datagrams(wire, PORT + 1))
         arrived = stack.enter_context(wire.counted())
-        paced = mortal(start(*SEND, "--dst-port", str(PORT + 1), "--count", "4000", "--json"))
-        flood = mortal(start(*SEND, "--rate", "20kpps", "--queue", "1", "--json"))
+        small = ("--umem-mb", "1", "--json")  # two of them within an ordinary user's locked-memory limit
+        paced = mortal(start(*SEND, "--dst-port", str(PORT + 1), "--count", "4000", *small))
+        flood = mortal(start(*SEND, "--rate", "20kpps", "--queue", "1", *small))
         processes, stream = [paced, flood], None
         if is_real_root():
             lab = stack.enter_context(another_lab(LabOptions()))  # TCP takes all queues
@@ -227,10 +329,11 @@ def test_stopped_for_five_seconds(wire, mortal):
             reports.append(json.loads(out or err))
         out, _ = ended(paced, 0, seconds=10)
         reports.append(json.loads(out))
-        wait_until(lambda: len(times) == 4000)
+        if is_real_root():  # the socket of others loses a part of the burst
+            wait_until(lambda: len(times) == 4000)
     # What it was late for it catches up on: a second of it at most.
     burst = sum(continued <= at < continued + 0.5 for at in times)
-    assert 500 < burst <= 1000 + 500 + 300
+    assert (500 if is_real_root() else 200) < burst <= 1000 + 500 + 300
     for report in reports:
         assert report["error"] is None
     assert reports[-1]["submitted_packets"] == reports[-1]["completed_packets"] == 4000
