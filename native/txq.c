@@ -281,22 +281,21 @@ uint32_t txq_reap(struct xske_txq *q)
 	/* Mostly they come as they were posted, so neighbours share a chunk: one write for all of them. */
 	for (uint32_t i = 0; i < n; i += run) {
 		uint64_t addr = *xsk_ring_cons__comp_addr(&q->cq, idx + i);
+		uint32_t most = n - i;
 
 		run = 1;
-		if (unlikely(q->probe_is_out) && addr == probe_addr(q)) {
-			q->probe_is_out = false;
-			continue;
+		if (unlikely(q->probe_is_out) && addr >> shift == probe_addr(q) >> shift) {
+			if (addr == probe_addr(q)) {
+				q->probe_is_out = false;
+				continue;
+			}
+			most = 1; /* the probe's may be next */
 		}
-		for (uint32_t at = i; unlikely(q->gaps != NULL) && at < n; at++) {
-			uint64_t stamped = *xsk_ring_cons__comp_addr(&q->cq, idx + at);
-
-			if (stamped >> shift != addr >> shift)
-				break;
-			read_stamp(q, stamped);
-		}
-		for (; i + run < n; run++)
+		for (; run < most; run++)
 			if (*xsk_ring_cons__comp_addr(&q->cq, idx + i + run) >> shift != addr >> shift)
 				break;
+		for (uint32_t at = i; unlikely(q->gaps != NULL) && at < i + run; at++)
+			read_stamp(q, *xsk_ring_cons__comp_addr(&q->cq, idx + at));
 		good += complete(q, chunk_of(q->umem, addr), addr, run);
 	}
 	xsk_ring_cons__release(&q->cq, n);

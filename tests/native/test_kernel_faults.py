@@ -152,6 +152,30 @@ def test_one_stranger_among_good_ones(bench, place):
     assert one.umem.audit().inflight_descs == 0
 
 
+def test_the_probe_comes_back_among_others_of_its_chunk(bench):
+    """The invalid desc by which an engine asks what its driver does with such: late, it is no stranger."""
+    one = bench(ring=64, chunks=2)
+    fake.policy(one.kernel, 0, 0)  # whoever looks for descs comes later
+    assert native.txq_probe_invalid(one.txq, 100_000) == ffi.PROBE_UNSEEN
+    fake.policy(one.kernel, 64, 0)
+    one.start(count=40, patches=FRESH)
+    one.step(3)
+    probe = fake.held_desc(one.kernel, 0).addr
+    assert probe == 2 * 2048 - 1
+    beside = [i for i in range(1, 41) if fake.held_desc(one.kernel, i).addr >= 2048]
+    assert len(beside) > 2, "packets of the chunk that the probe's addr lies in"
+    for _ in range(2):
+        fake.complete(one.kernel, beside.pop())
+    while fake.held(one.kernel):
+        fake.complete(one.kernel, 0)
+    one.step(2)
+    page = one.counters
+    assert (page.error, page.bad_completions, page.completed_packets) == (0, 0, 40)
+    fake.complete_addr(one.kernel, probe)
+    one.step(2)
+    assert (page.error, page.error_arg) == (ffi.ERROR_COMPLETION, probe), "it comes back once"
+
+
 def test_of_two_errors_in_one_turn_the_first_is_told(bench):
     """A stranger, and the link that has been down for too long."""
     one = bench(ring=64, link_timeout_ns=SECOND)
