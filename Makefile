@@ -57,15 +57,15 @@ demo: build ## frames through a private laboratory, every one checked; their lat
 	@mkdir -p build
 	@$(BIN)/xsk-engine demo --picture build/demo-latency.svg
 
-# Two at a time where no test asks how long something took, or a machine of its own mostly waits.
-TOGETHER = @$(MAKE) --no-print-directory --output-sync=target --jobs=2
-# ninja, which meson and an import of the package call, would ask this make for its jobs and not find it.
+# Side by side where no test asks how long something took, or a machine of its own mostly waits.
+TOGETHER = @$(MAKE) --no-print-directory --jobs
+# Its jobs are this make's own: ninja, which meson and an import of the package call, would ask for them and find nobody.
 APART := env -u MAKEFLAGS
 
 test: setup-test build build/native build/asan build/tsan $(STAMP)-fuzz ## all tests but the long ones
-	$(TOGETHER) test-unit test-native-python model
-	@$(MAKE) --no-print-directory test-native-threads test-lab
-	$(TOGETHER) test-machine-short test-fuzz
+	$(TOGETHER) --output-sync=target test-machine-short test-unit test-native-python model
+	@$(MAKE) --no-print-directory test-native-threads
+	$(TOGETHER) test-lab test-fuzz
 
 test-unit: setup-test build ## parsing, packets, layouts: seconds
 	$(APART) $(BIN)/python -m pytest -q tests/unit tests/ffi
@@ -102,8 +102,8 @@ test-tcp: setup-test build build/native ## TCP between two engines, and with a s
 	$(BIN)/python -m pytest -q tests/native/tcp
 
 test-lab: setup-test build build/native ## real AF_XDP in network namespaces
-	$(BIN)/meson compile -C build/native >/dev/null
-	$(LAB) $(BIN)/python -m pytest -q -m "not slow" $(LAB_TMP) tests/lab
+	$(APART) $(BIN)/meson compile -C build/native >/dev/null
+	$(APART) $(LAB) $(BIN)/python -m pytest -q -m "not slow" $(LAB_TMP) tests/lab
 
 test-traffic: setup-test build ## 100,000 packets of random programs through Wireshark, 12 million through the kernel's checks
 	$(LAB) $(BIN)/python -m pytest -q -m slow $(LAB_TMP) --ignore tests/lab/test_tcp_long.py \
@@ -132,8 +132,9 @@ example-http_upload: build ## a file by HTTP through the engine's TCP, to Python
 fuzz: setup-test build $(STAMP)-fuzz ## hostile input of every kind, FUZZ_SECONDS=300 for each target; FUZZ="tcp values": only these
 	@$(MAKE) --no-print-directory -s -k -j $$(nproc) -f tests/fuzz/fuzz.mk SECONDS=$(FUZZ_SECONDS) $(FUZZ)
 
+# The lab beside it has the cores first.
 test-fuzz: setup-test build $(STAMP)-fuzz
-	@$(MAKE) --no-print-directory -s -k -f tests/fuzz/fuzz.mk SECONDS=20
+	@nice -n 10 $(MAKE) --no-print-directory -s -k --jobs=1 -f tests/fuzz/fuzz.mk SECONDS=20
 
 test-machine-short: setup-test build
 	$(APART) $(BIN)/python -m pytest -q -rs -m "not slow" -o faulthandler_timeout=900 tests/machine
