@@ -46,6 +46,7 @@ static void compare(const struct world *w)
 	must(page->state != XSKE_LOOP_FAILED || (page->error && page->error <= XSKE_ERROR_RING_FULL),
 	     "who fails says why");
 	must((page->error == XSKE_ERROR_COMPLETION) == (w->bad > 0), "and names such a completion");
+	must(w->gaps.post.max_ns <= fake_clock(w->kernel), "no gap is longer than all time so far");
 	if (page->turns % 16 && page->state < XSKE_LOOP_STOPPED) /* it takes its time */
 		return;
 	for (uint32_t i = 0; i < CHUNKS; i++)

@@ -102,6 +102,43 @@ def test_what_was_posted_before_a_stall_counts(bench):
     assert one.counters.link_down_ns < 5 * MS
 
 
+def test_what_was_posted_before_the_ring_was_full_counts(bench):
+    """64 ms of sending, and 36 for which nothing more fits: these are what does not count."""
+    one = bench(ring=64, progress_timeout_ns=100 * MS)
+    one.start(rate_packets=1000, rate_period_ns=SECOND)
+    step_until(one, ffi.LOOP_STALLED)
+    assert one.counters.submitted_packets == 64
+    fake.policy(one.kernel, 1 << 30, 1)
+    while fake.held(one.kernel):
+        fake.complete(one.kernel, 0)
+    before = fake.now(one.kernel)
+    while one.counters.submitted_packets == 64:
+        one.step()
+    assert fake.now(one.kernel) - before < 5 * MS
+    assert 34 * MS < one.counters.link_down_ns < 40 * MS
+
+
+def test_a_gap_is_never_negative(bench):
+    """What comes late is posted shortly before a stall: its time does not go on beyond now."""
+    one = bench(ring=64, cq=256, progress_timeout_ns=100 * MS)
+    fake.policy(one.kernel, 0, 0)
+    start = fake.now(one.kernel)
+    one.start(rate_packets=10_000, rate_period_ns=SECOND, patches=[patch(0, 8)])
+    while fake.now(one.kernel) < start + 90 * MS:
+        one.step()
+    fake.policy(one.kernel, 64, 0)
+    while one.counters.submitted_packets < 128:
+        one.step()
+    fake.policy(one.kernel, 0, 0)
+    step_until(one, ffi.LOOP_STALLED)
+    posted = one.counters.submitted_packets
+    fake.policy(one.kernel, 64, 1)
+    while one.counters.submitted_packets == posted:
+        one.step()
+    assert one.gaps.post.max_ns < SECOND
+    assert one.gaps.paced_ns < SECOND
+
+
 def test_who_calls_is_seen_from_outside(bench):
     one = bench(progress_timeout_ns=SECOND)
     one.start(count=5)
