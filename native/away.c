@@ -22,7 +22,7 @@ void COLD loop_come_back(struct xske_loop *l)
 		l->down_since_ns += ns; /* the link's own time goes on from here */
 		l->probe_ns += ns;
 	} else if (l->outlet.starved) {
-		/* Nor when something was due and nothing could be posted; what was posted counts. */
+		/* Nor since when something was due and nothing could be posted. */
 		ns += min_u64(l->stalled_ns, l->away_since_ns - l->last_post_ns);
 	}
 	if (l->away == XSKE_LOOP_STALLED) {

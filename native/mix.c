@@ -98,6 +98,7 @@ int mix_load(struct xske_mix *m, struct xske_txq *q, uint64_t now)
 	if (err)
 		mix_unload(m, q);
 	pace_start(&m->pace, now);
+	m->quiet_since_ns = now;
 	return err;
 }
 
@@ -127,11 +128,11 @@ int xske_mix_error(const struct xske_mix *m)
 	return 0;
 }
 
-void mix_shift(struct xske_mix *m, uint64_t ns)
+void mix_shift(struct xske_mix *m, uint64_t ns, uint64_t now)
 {
+	ns = min_u64(ns, now - m->quiet_since_ns);
 	m->pace.origin_ns += ns;
-	if (m->last_post_ns)
-		m->last_post_ns += ns;
+	m->quiet_since_ns += ns;
 	if (m->end_ns)
 		m->end_ns += ns;
 }
@@ -172,9 +173,9 @@ static uint32_t fitting(const struct xske_flow *f, struct outlet *o, uint32_t n,
 static void note_gaps(struct xske_mix *m, struct outlet *o, const struct column *col, uint32_t n)
 {
 	struct xske_gaps *gaps = o->gaps;
-	uint64_t gap = o->now_ns - m->last_post_ns;
+	uint64_t gap = o->now_ns - m->quiet_since_ns;
 
-	if (m->last_post_ns)
+	if (m->has_gap)
 		histogram_add(&gaps->post, gap, 1);
 	if (n > 1)
 		histogram_add(&gaps->post, 0, n - 1);
@@ -182,7 +183,7 @@ static void note_gaps(struct xske_mix *m, struct outlet *o, const struct column 
 		for (uint32_t i = 0; i < n; i++) {
 			double is = i ? 0 : (double)gap, off = is - m->asked_gap_ns;
 
-			if (i || m->last_post_ns) {
+			if (i || m->has_gap) {
 				histogram_add(&gaps->error, (uint64_t)(off < 0 ? -off : off), 1);
 				gaps->paced_ns += (uint64_t)is;
 				o->asked_ns += m->asked_gap_ns;
@@ -191,7 +192,6 @@ static void note_gaps(struct xske_mix *m, struct outlet *o, const struct column 
 		}
 		gaps->asked_ns = (uint64_t)o->asked_ns;
 	}
-	m->last_post_ns = o->now_ns;
 }
 
 static bool is_at_once(const struct xske_mix *m, const struct outlet *o)
@@ -206,6 +206,10 @@ static void account(struct xske_mix *m, struct outlet *o, const struct column *c
 		pace_pay(&m->pace, col->len, col->cost, n);
 	if (o->gaps)
 		note_gaps(m, o, col, n);
+	if (likely(!o->probing)) {
+		m->quiet_since_ns = o->now_ns;
+		m->has_gap = true;
+	}
 	if (unlikely(o->capture != NULL))
 		capture_take(o->capture, o->q, slot, n, o->now_ns);
 	if (m->remaining != UINT64_MAX)

@@ -19,13 +19,14 @@ struct xske_mix {
 	struct pace pace;
 	uint64_t remaining; /* packets; UINT64_MAX without a count */
 	uint64_t duration_ns;
-	uint64_t end_ns; /* 0 until the first post */
-	uint64_t last_post_ns;
-	double asked_gap_ns; /* from its last packet to the next */
+	uint64_t end_ns;         /* 0 until the first post */
+	uint64_t quiet_since_ns; /* it has posted last; or it or its rate began, if that is later */
+	double asked_gap_ns;     /* from its last packet to the next */
 	uint32_t batch;
 	uint32_t turn_left;   /* packets of a turn that room has run out in */
 	uint32_t quota_frags; /* of what its account has inflight */
 	uint32_t account;
+	bool has_gap;           /* it has posted, at this pace */
 	int error;              /* why it could not start */
 	_Atomic uint32_t ended; /* the loop has forgotten it: released, acquired by who then frees it */
 	uint32_t flow_count;
@@ -58,8 +59,8 @@ int mix_load(struct xske_mix *m, struct xske_txq *q, uint64_t now);
 void mix_unload(struct xske_mix *m, struct xske_txq *q);
 /* Posts what is due and fits; returns packets posted. */
 uint32_t mix_run(struct xske_mix *m, struct outlet *o, uint32_t limit);
-/* The link was down for so long: neither pace nor duration count it. */
-void mix_shift(struct xske_mix *m, uint64_t ns);
+/* For so long until now nothing could be posted: neither pace nor duration count it. What it posted meanwhile counts. */
+void mix_shift(struct xske_mix *m, uint64_t ns, uint64_t now);
 
 /* What there is to begin and to end, for who counts it: its flows, or one trace. */
 static inline uint32_t mix_sources(const struct xske_mix *m)

@@ -164,8 +164,9 @@ void mixes_repace(struct xske_loop *l, struct xske_repace *repace)
 		if (l->mixes.heap[i] != repace->mix)
 			continue;
 		pace_change(&repace->mix->pace, &repace->pace, counted_ns(l));
+		repace->mix->quiet_since_ns = counted_ns(l);
 		repace->mix->due_ns = l->now_ns;
-		repace->mix->last_post_ns = 0; /* the gap between the two was asked by neither */
+		repace->mix->has_gap = false; /* the one between the two was asked by neither */
 	}
 	reorder(&l->mixes);
 	__atomic_store_n(&repace->done, 1, __ATOMIC_RELEASE);
@@ -277,7 +278,7 @@ uint64_t mixes_next_ns(const struct xske_loop *l)
 void mixes_shift(struct xske_loop *l, uint64_t ns)
 {
 	for (uint32_t i = 0; i < l->mixes.count; i++) {
-		mix_shift(l->mixes.heap[i], ns);
+		mix_shift(l->mixes.heap[i], ns, l->now_ns);
 		l->mixes.heap[i]->due_ns = mix_next_ns(l->mixes.heap[i]);
 	}
 	reorder(&l->mixes);

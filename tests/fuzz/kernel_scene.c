@@ -154,12 +154,12 @@ void world_open(struct world *w, uint32_t how)
 void world_expect_progress(struct world *w)
 {
 	uint64_t before, half = fake_clock(w->kernel) + LONG_NS / 2;
-	int32_t turns = fake_run(w->kernel, world_step, w, half, MOST_TURNS);
+	int32_t turns = fake_run(w->kernel, world_step, w, half, BUSY_TURNS);
 
 	before = w->completed;
 	if (w->state > XSKE_LOOP_DRAINING || turns < 0)
 		return; /* it has said so, or is busy */
-	(void)fake_run(w->kernel, world_step, w, half + LONG_NS / 2, MOST_TURNS);
+	(void)fake_run(w->kernel, world_step, w, half + LONG_NS / 2, BUSY_TURNS);
 	must(w->state > XSKE_LOOP_DRAINING || w->completed != before ||
 	             (w->submitted == w->completed && !w->page.active_flows && !loop_has_work(w->loop)),
 	     "no wait without an end");

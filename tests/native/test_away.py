@@ -118,6 +118,24 @@ def test_what_was_posted_before_the_ring_was_full_counts(bench):
     assert 34 * MS < one.counters.link_down_ns < 40 * MS
 
 
+def test_what_begins_in_a_stall_is_not_held_up_for_all_of_it(bench):
+    one = bench(ring=64, progress_timeout_ns=100 * MS)
+    start = fake.now(one.kernel)
+    one.start(count=64)
+    one.step(3)
+    while fake.now(one.kernel) < start + 90 * MS:
+        one.step()
+    one.start(rate_packets=1000, rate_period_ns=SECOND)
+    step_until(one, ffi.LOOP_STALLED)
+    fake.policy(one.kernel, 1 << 30, 1)
+    while fake.held(one.kernel):
+        fake.complete(one.kernel, 0)
+    before = fake.now(one.kernel)
+    while one.counters.submitted_packets == 64:
+        one.step()
+    assert fake.now(one.kernel) - before < 5 * MS
+
+
 def test_a_gap_is_never_negative(bench):
     """What comes late is posted shortly before a stall: its time does not go on beyond now."""
     one = bench(ring=64, cq=256, progress_timeout_ns=100 * MS)
