@@ -135,14 +135,16 @@ def sandboxed(process):
 
 
 def test_only_the_workers(wire):
-    process = start(*SEND, "--queue", "0-1", "--sandbox", "--metrics", "9179", "--json")
-    try:
-        wait_until(lambda: sandboxed(process) == 2, 30)
-        assert tasks(process.pid)[0]["Seccomp"] == "0"
-        wait_until(lambda: not any(map(privileges_of, tasks(process.pid))))
-    finally:
-        process.terminate()
-        out, err = process.communicate(timeout=20)
+    with wire.counted() as arrived, wire.listening():
+        process = start(*SEND, "--queue", "0-1", "--sandbox", "--metrics", "9179", "--json")
+        try:
+            wait_until(lambda: sandboxed(process) == 2, 30)
+            assert tasks(process.pid)[0]["Seccomp"] == "0"
+            wait_until(lambda: not any(map(privileges_of, tasks(process.pid))))
+            wait_until(arrived)
+        finally:
+            process.terminate()
+            out, err = process.communicate(timeout=20)
     assert process.returncode == 143, err
     assert json.loads(out)["completed_packets"]
 
