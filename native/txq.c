@@ -271,27 +271,39 @@ static void COLD read_stamp(struct xske_txq *q, uint64_t addr)
 		histogram_add(&q->gaps->latency, stamp - posted_ns, 1);
 }
 
+/* The probe's completion is not to be judged: it is taken off when it is first, and else left for the next look, with all
+ * behind it. */
+static void COLD take_probe(struct xske_txq *q, uint32_t *idx, uint32_t *n)
+{
+	uint32_t at = 0;
+
+	while (at < *n && *xsk_ring_cons__comp_addr(&q->cq, *idx + at) != probe_addr(q))
+		at++;
+	if (at) {
+		xsk_ring_cons__cancel(&q->cq, *n - at);
+		*n = at;
+	} else if (*n) {
+		xsk_ring_cons__release(&q->cq, 1);
+		q->probe_is_out = false;
+		++*idx;
+		--*n;
+	}
+}
+
 uint32_t txq_reap(struct xske_txq *q)
 {
 	uint32_t idx, good = 0, run, n = xsk_ring_cons__peek(&q->cq, q->cq.size, &idx);
 	uint32_t shift = q->umem->chunk_shift;
 
+	if (unlikely(q->probe_is_out))
+		take_probe(q, &idx, &n);
 	if (!n)
 		return 0;
 	/* Mostly they come as they were posted, so neighbours share a chunk: one write for all of them. */
 	for (uint32_t i = 0; i < n; i += run) {
 		uint64_t addr = *xsk_ring_cons__comp_addr(&q->cq, idx + i);
-		uint32_t most = n - i;
 
-		run = 1;
-		if (unlikely(q->probe_is_out) && addr >> shift == probe_addr(q) >> shift) {
-			if (addr == probe_addr(q)) {
-				q->probe_is_out = false;
-				continue;
-			}
-			most = 1; /* the probe's may be next */
-		}
-		for (; run < most; run++)
+		for (run = 1; i + run < n; run++)
 			if (*xsk_ring_cons__comp_addr(&q->cq, idx + i + run) >> shift != addr >> shift)
 				break;
 		for (uint32_t at = i; unlikely(q->gaps != NULL) && at < i + run; at++)

@@ -18,7 +18,7 @@
 #define DRAIN_NS (5 * MS)
 #define LONG_NS (100 * MS) /* beyond all of these together */
 #define MOST_TURNS 20000u
-#define BUSY_TURNS 4000u
+#define BUSY_TURNS 4000u /* no longer wait has so many */
 #define MIXES 3u
 
 struct world {
